@@ -1,0 +1,87 @@
+// Turns a plan class into the C table entry (abi.h): the one place where kernel exceptions become status codes.
+//
+//   struct GemmCpuPlan {
+//     static std::string declines(const GemmArgs&, const kw_device_info&);  // empty: runs it; else the reason
+//     GemmCpuPlan(const GemmArgs&, const kw_device_info&);
+//     uint64_t workspace() const;
+//     void rebind(const GemmArgs&, void* workspace);
+//     void enqueue(void* stream);
+//     std::string explain() const;                                          // a JSON object
+//   };
+//   const kw_op kGemmCpu = make_op<GemmArgs, GemmCpuPlan>("gemm");
+#pragma once
+#include <new>
+#include <string>
+
+#include "abi.h"
+#include "error.h"
+
+namespace kw {
+
+inline std::string& last_error() {
+  static thread_local std::string message;
+  return message;
+}
+
+template <class Body>
+int32_t guarded(Body&& body) noexcept {
+  try {
+    body();
+    return static_cast<int32_t>(Code::OK);
+  } catch (const Error& error) {
+    last_error() = error.what();
+    return static_cast<int32_t>(error.code);
+  } catch (const std::bad_alloc&) {
+    last_error() = "host memory is exhausted";
+    return static_cast<int32_t>(Code::OUT_OF_MEMORY);
+  } catch (const std::exception& error) {
+    last_error() = error.what();
+    return static_cast<int32_t>(Code::INTERNAL);
+  }
+}
+
+template <class Plan>
+struct PlanBox {
+  Plan plan;
+  std::string explained;
+};
+
+template <class Args, class Plan>
+constexpr kw_op make_op(const char* name) {
+  using Box = PlanBox<Plan>;
+  return kw_op{
+      .size = sizeof(kw_op),
+      .name = name,
+      .args_size = sizeof(Args),
+      .supports =
+          [](const kw_device_info* device, const void* args) {
+            return guarded([&] {
+              const std::string reason = Plan::declines(*static_cast<const Args*>(args), *device);
+              if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
+            });
+          },
+      .plan_create =
+          [](const kw_device_info* device, const void* args, kw_plan** plan) {
+            return guarded([&] {
+              *plan = reinterpret_cast<kw_plan*>(new Box{Plan(*static_cast<const Args*>(args), *device), {}});
+            });
+          },
+      .plan_workspace = [](const kw_plan* plan) -> uint64_t { return reinterpret_cast<const Box*>(plan)->plan.workspace(); },
+      .plan_rebind =
+          [](kw_plan* plan, const void* args, void* workspace) {
+            return guarded([&] { reinterpret_cast<Box*>(plan)->plan.rebind(*static_cast<const Args*>(args), workspace); });
+          },
+      .plan_enqueue =
+          [](kw_plan* plan, void* stream) {
+            return guarded([&] { reinterpret_cast<Box*>(plan)->plan.enqueue(stream); });
+          },
+      .plan_explain = [](kw_plan* plan) -> const char* {
+        auto* box = reinterpret_cast<Box*>(plan);
+        if (guarded([&] { box->explained = box->plan.explain(); })) return "{}";
+        return box->explained.c_str();
+      },
+      .plan_destroy = [](kw_plan* plan) { delete reinterpret_cast<Box*>(plan); },
+  };
+}
+
+}  // namespace kw

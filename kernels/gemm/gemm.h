@@ -1,0 +1,54 @@
+// General matrix multiply with a fused epilogue: y = act(alpha * x Wᵀ + beta * c + bias) + residual.
+//
+//   s[b,i,r] = alpha * sum_k x[b,i,k] * w[b,r,k] + beta * c[b,i,r] + bias[r]          r < rows_w
+//   y[b,i,j] = act(s[b,i,j])                    + residual[b,i,j]   rows_w = n         (none, relu, gelu_*, silu)
+//   y[b,i,j] = gate(s[b,i,j]) * s[b,i,n + j]    + residual[b,i,j]   rows_w = 2 n       (swiglu, geglu_*)
+//
+// Shapes, any strides with the last dimension contiguous; every batch dimension is optional and broadcasts when absent or 1:
+//   x [batch, m, k] ([batch, k, m] with trans_x)      w [batch, rows_w, k] ([batch, k, rows_w] with trans_w)
+//   c [batch, m, rows_w]      bias [rows_w]      residual, y [batch, m, n]
+// Dtypes: x and w alike, one of f32, bf16, f16; y, c, bias, residual each one of f32, bf16, f16.
+//
+// Rounding points: products and sums in f32 (bf16 and f16 products are exact in f32), the epilogue in f32, one rounding to
+// y's dtype at the end. gelu_erf is x Φ(x); gelu_tanh is 0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³))); silu is x σ(x).
+// Tolerance: c = 2, K = k; see core/reference.h. With k = 0 the sum is 0 and the epilogue still runs.
+// In place: y may be exactly the same view as c (not with a gated activation) or as residual; any other overlap is refused.
+//
+// Source: BLAS level 3 (Dongarra et al. 1990); gated units: Shazeer 2020 (arXiv 2002.05202); GELU: arXiv 1606.08415.
+#pragma once
+#include "../core/abi.h"
+#include "../core/fields.h"
+#include "../core/reference.h"
+#include "../core/tensor.h"
+
+namespace kw {
+
+enum class Activation : int32_t { none, relu, gelu_erf, gelu_tanh, silu, swiglu, geglu_erf, geglu_tanh };
+KW_CHOICES(Activation, none, relu, gelu_erf, gelu_tanh, silu, swiglu, geglu_erf, geglu_tanh)
+
+constexpr bool is_gated(Activation a) { return a >= Activation::swiglu; }
+
+struct GemmArgs {
+  uint64_t size = sizeof(GemmArgs);
+  ConstTensor x;
+  ConstTensor w;
+  OptionalConstTensor c;
+  OptionalConstTensor bias;
+  OptionalConstTensor residual;
+  Tensor y;
+  float alpha = 1;
+  float beta = 0;
+  Activation activation = Activation::none;
+  bool trans_x = false;
+  bool trans_w = false;
+};
+KW_FIELDS(GemmArgs, x, w, c, bias, residual, y, alpha, beta, activation, trans_x, trans_w)
+
+namespace ref {
+void gemm(const GemmArgs&, const RowList& rows, ReferenceOutputs& out);
+}
+namespace cpu {
+const kw_op& gemm();  // plain C++ and AVX2, AVX-512, AVX-512 BF16 micro-kernels, chosen at run time
+}
+
+}  // namespace kw

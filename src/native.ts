@@ -1,0 +1,194 @@
+// The raw shape of the addon (native/*.cc), and the only file that loads it. Everything here is unchecked: op.ts, tensor.ts,
+// stream.ts and measure.ts check first. Names are snake_case in C++ and camelCase here; opArgs() in this file converts.
+import { createRequire } from 'node:module';
+import { KernwattError } from './errors.js';
+
+declare const tag: unique symbol;
+/** Opaque native objects; the garbage collector releases what nobody disposed. */
+export type DeviceHandle = { readonly [tag]: 'device' };
+export type StreamHandle = { readonly [tag]: 'stream' };
+export type BufferHandle = { readonly [tag]: 'buffer' };
+export type PlanHandle = { readonly [tag]: 'plan' };
+
+/** A strided view of a buffer; offset and stride in elements, dtype as an index into `dtypes`. */
+export interface NativeView {
+  buffer: BufferHandle;
+  offset: number;
+  dtype: number;
+  shape: readonly number[];
+  stride: readonly number[];
+}
+
+export type FieldKind = 'in' | 'in?' | 'out' | 'f32' | 'i64' | 'bool' | 'choice';
+
+export interface NativeOp {
+  /** KW_FIELDS of the operator's Args struct, in order, C++ spelling. */
+  fields: { name: string; kind: FieldKind; choices?: string[] }[];
+  /** Backends inside the addon; libraries add theirs (LibraryInfo.ops). */
+  backends: ('ref' | 'cpu')[];
+}
+
+export interface NativeDeviceInfo {
+  name: string;
+  uuid: string;
+  pci: string;
+  ccMajor: number;
+  ccMinor: number;
+  smCount: number;
+  emulated: boolean;
+  totalBytes: number;
+  smemBytes: number;
+  llcBytes: number;
+  driverVersion: number;
+  runtimeVersion: number;
+  clockKhz: number;
+  memoryClockKhz: number;
+  memoryBusBits: number;
+  /** CPU only: instruction set in use and its worker threads. */
+  isa?: string;
+  threads?: number;
+}
+
+export interface LibraryInfo {
+  abi: number;
+  build: string;
+  ops: string[];
+  deviceCount: number;
+  /** Why deviceCount is 0, in the library's words. */
+  reason: string;
+}
+
+export interface CpuInfo {
+  model: string;
+  cores: number;
+  /** Instruction sets usable here, weakest first: generic, avx2, avx512, avx512_bf16. */
+  isa: string[];
+  /** Every relevant cpuid flag found (avx2, avx512f, avx512_bf16, avx512_vnni, amx_bf16 ...). */
+  flags: string[];
+  l2Bytes: number;
+  llcBytes: number;
+  memoryBytes: number;
+  /** Memory still to be had: the smaller of MemAvailable and what the cgroup leaves. */
+  availableBytes: number;
+}
+
+export interface MemoryCounters {
+  currentBytes: number;
+  peakBytes: number;
+  /** Integral of currentBytes over time since open, byte-seconds, exact. */
+  byteSeconds: number;
+  /** Seconds since open, same clock. */
+  seconds: number;
+  allocations: number;
+  freeBytes: number;
+  totalBytes: number;
+}
+
+/** One output of an operator against its reference on the sampled rows (kernels/core/reference.h). */
+export interface CheckResult {
+  field: string;
+  /** Elements compared and elements outside the tolerance. */
+  elements: number;
+  failed: number;
+  /** Largest |y - value| / tolerance; at most 1 passes. */
+  worst: number;
+  /** Where the worst element is and what was found there. */
+  row: number;
+  column: number;
+  actual: number;
+  expected: number;
+  allowed: number;
+  maxAbs: number;
+  maxRel: number;
+  cosine: number;
+}
+
+export interface SampleOptions {
+  /** cases[i] = plans that case i rotates over; several make its operands cold. All on one stream. */
+  cases: PlanHandle[][];
+  /** Which case each sample times, in order. */
+  order: Uint32Array;
+  /** Calls per sample, by case. */
+  calls: Uint32Array;
+  /** device: the work alone (events, or the worker's clock on the CPU); stream: submission to completion. */
+  clock: 'device' | 'stream';
+}
+
+export interface SampleResult {
+  /** Seconds per call, one entry per entry of order. */
+  seconds: Float64Array;
+  /** Start of each sample, seconds on the monotonic clock. */
+  start: Float64Array;
+  /** Jiffies stolen by the hypervisor during the run over jiffies elapsed; -1 when unknown. */
+  stealShare: number;
+}
+
+export interface Native {
+  /** KW_ABI the addon was built with. */
+  abi: number;
+  /** N-API version it was built for. */
+  napi: number;
+  dtypes: string[];
+  /** Error code names in wire order. */
+  codes: string[];
+  ops: Record<string, NativeOp>;
+  cpu(): CpuInfo;
+  /** dlopen once per path; throws LIBRARY with the reason. */
+  loadLibrary(path: string): LibraryInfo;
+  /** Opens on a native thread; the CPU resolves at once. */
+  openDevice(options: {
+    kind: 'cpu' | 'library';
+    library?: string;
+    index?: number;
+    threads?: number;
+    /** Strongest instruction set allowed on the CPU; default: the best there is. */
+    isa?: string;
+  }): Promise<DeviceHandle>;
+  deviceInfo(device: DeviceHandle): NativeDeviceInfo;
+  memory(device: DeviceHandle): MemoryCounters;
+  /** Drains every stream of the device, then releases it. Later calls on it throw DISPOSED. */
+  closeDevice(device: DeviceHandle): Promise<void>;
+  createStream(device: DeviceHandle): StreamHandle;
+  destroyStream(stream: StreamHandle): Promise<void>;
+  /** Resolves when everything queued before has run; rejects with the first error since the last mark. */
+  mark(stream: StreamHandle): Promise<void>;
+  syncNow(stream: StreamHandle): void;
+  /** 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. */
+  alloc(device: DeviceHandle, bytes: number): BufferHandle;
+  /** Idempotent; memory goes back once queued work no longer needs it. */
+  free(buffer: BufferHandle): void;
+  /** Wraps caller-owned memory of the CPU device without copying; the typed array is kept alive until the buffer is gone. */
+  wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;
+  /** Queues a copy of `data` (copied now) into the view, converting from the array's element type (or raw 16/8-bit storage). */
+  write(stream: StreamHandle, view: NativeView, data: ArrayBufferView, raw: boolean): void;
+  /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. */
+  read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
+  /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. */
+  copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
+  /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order. */
+  fill(stream: StreamHandle, view: NativeView, distribution: string, seed: number, a: number, b: number): void;
+  /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
+  hash(stream: StreamHandle, view: NativeView): Promise<string>;
+  /** Creates, sizes workspace from the stream's arena, binds. args: C++ field name -> NativeView | number | boolean | choice index | undefined. */
+  createPlan(op: string, backend: 'ref' | 'cpu' | 'library', stream: StreamHandle, args: Record<string, unknown>): PlanHandle;
+  /** As createPlan without creating: the reason the backend declines, or ''. */
+  declines(op: string, backend: 'ref' | 'cpu' | 'library', device: DeviceHandle, args: Record<string, unknown>): string;
+  rebindPlan(plan: PlanHandle, args: Record<string, unknown>): void;
+  /** A function of no arguments that queues the plan once; the fastest call there is. */
+  enqueueFunction(plan: PlanHandle): () => void;
+  /** JSON object: variant, tile, reason ... */
+  explain(plan: PlanHandle): string;
+  workspaceBytes(plan: PlanHandle): number;
+  /** Idempotent; after queued calls of it have run. */
+  destroyPlan(plan: PlanHandle): void;
+  /** Compares outputs in args (CPU device) with the reference on the given flat rows of each output; null: every row. */
+  check(op: string, stream: StreamHandle, args: Record<string, unknown>, rows: Float64Array | null): Promise<CheckResult[]>;
+  /** Runs the schedule on a native thread; refuses emulated devices with UNSUPPORTED. */
+  sample(stream: StreamHandle, options: SampleOptions): Promise<SampleResult>;
+  /** Measured ceiling of the CPU device: FLOP/s of fma_f32 or dot_bf16, bytes/s of read or copy; NaN when the instruction set lacks it. */
+  peak(stream: StreamHandle, kind: 'fma_f32' | 'dot_bf16' | 'read' | 'copy', seconds: number): Promise<number>;
+  /** Live objects, for leak tests: they return to their baseline. */
+  counters(): { devices: number; streams: number; buffers: number; bytes: number; plans: number; pending: number };
+  /** Cost of crossing into C++ and back: does nothing. */
+  nothing(): void;
+}
