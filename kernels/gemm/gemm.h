@@ -12,6 +12,7 @@
 // Rounding points: products and sums in f32 (bf16 and f16 products are exact in f32), the epilogue in f32, one rounding to
 // y's dtype at the end. gelu_erf is x Φ(x); gelu_tanh is 0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³))); silu is x σ(x).
 // Tolerance: c = 2, K = k; see core/reference.h. With k = 0 the sum is 0 and the epilogue still runs.
+// As in BLAS, alpha = 0 means that x and w are not read and beta = 0 that c is not: their NaN and infinity do not spread.
 // In place: y may be exactly the same view as c (not with a gated activation) or as residual; any other overlap is refused.
 //
 // Source: BLAS level 3 (Dongarra et al. 1990); gated units: Shazeer 2020 (arXiv 2002.05202); GELU: arXiv 1606.08415.
