@@ -27,6 +27,7 @@ typedef struct kw_device_info {
   uint64_t llc_bytes;         /* last-level cache */
   int32_t driver_version, runtime_version; /* as CUDA encodes them, 0 when unknown */
   int32_t clock_khz, memory_clock_khz, memory_bus_bits;
+  int32_t isa; /* CPU only: kw::cpu::Isa, the strongest instruction set operators may use; 0 elsewhere */
 } kw_device_info;
 
 /* One operator on one backend. args points at the operator's <Op>Args struct (kernels/<op>/<op>.h). */

@@ -1,0 +1,40 @@
+// What this machine's CPU can do and how much of it this process may use.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace kw::cpu {
+
+// Instruction sets that operators are written for, weakest first; the order is the wire format (kw_device_info::isa).
+// avx2 includes FMA and F16C; avx512 is F, BW, VL, DQ; avx512_bf16 adds vdpbf16ps. Other architectures have generic
+// alone.
+enum class Isa : int32_t { generic, avx2, avx512, avx512_bf16 };
+inline constexpr const char* kIsaNames[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+inline constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
+
+inline const char* name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
+
+// The strongest set that both the CPU and the operating system (saved registers) support.
+Isa best();
+
+// Throws ARGUMENT for a name that is none of kIsaNames, UNSUPPORTED for one beyond best().
+Isa parse(const std::string& name);
+
+struct Features {
+  std::string model;                                    // "unknown" when the system does not say
+  std::vector<std::string> flags;                       // the ones that matter here, as /proc/cpuinfo spells them
+  uint64_t l1d_bytes = 0, l2_bytes = 0, llc_bytes = 0;  // of one instance; 0: unknown
+};
+
+// Read once; lives as long as the process.
+const Features& features();
+
+// CPUs this process may keep busy: its affinity mask, less whatever the cgroup's quota takes away; at least 1.
+int cores();
+
+// Bytes of memory: the machine's or the cgroup's limit, and what is still to be had of it. 0: unknown.
+uint64_t memory_bytes();
+uint64_t available_bytes();
+
+}  // namespace kw::cpu
