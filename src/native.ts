@@ -192,3 +192,23 @@ export interface Native {
   /** Cost of crossing into C++ and back: does nothing. */
   nothing(): void;
 }
+
+/** `transX` -> `trans_x`: argument names as the C++ structs spell them. */
+export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+
+let addon: Native | undefined;
+
+/** The addon, loaded on first use, so that importing this package works on every platform. Throws `LIBRARY` where it cannot load. */
+export function native(): Native {
+  addon ??= load();
+  return addon;
+}
+
+function load(): Native {
+  try {
+    return createRequire(import.meta.url)('../build/Release/kernwatt.node');
+  } catch (cause) {
+    const where = `${process.platform}-${process.arch}`;
+    throw new KernwattError('LIBRARY', `kernwatt: the native addon is missing or does not load on ${where}: ${cause}`, { cause });
+  }
+}
