@@ -1,0 +1,185 @@
+// What a CUDA source includes instead of anything from CUDA: launching, shared memory and tensor maps.
+//   nvcc            the CUDA runtime
+//   g++ -DKW_EMU    the emulator (docs/gpu.md): the same kernel source, a thread is a fiber
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "../error.h"
+#include "../tensor.h"
+
+#if defined(KW_EMU)
+#include "../emu/shim.h"
+#else
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#endif
+
+#define KW_DEVICE __device__ __forceinline__
+
+namespace kw {
+
+struct Dim {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+#if defined(KW_EMU)
+using Stream = void*;  // ignored: a launch runs before it returns, on the calling thread
+using TensorMap = emu::TensorMap;
+#else
+using Stream = cudaStream_t;
+using TensorMap = CUtensorMap;
+#endif
+
+// kw::launch({.grid = {n}, .block = {256}, .smem = kSmem, .stream = stream}, kernel, args...);
+struct LaunchConfig {
+  Dim grid, block;
+  size_t smem = 0;  // bytes of dynamic shared memory; above 48 KB the kernel must have been prepared
+  Dim cluster{};    // sm_90: blocks per cluster
+  Stream stream = {};
+};
+
+// Pattern of 16-byte chunks in shared memory; the span of one row is 32, 64 or 128 bytes.
+enum class Swizzle : uint32_t { none, b32, b64, b128 };
+
+namespace detail {
+template <class T>
+struct Same {
+  using type = T;
+};
+}  // namespace detail
+
+// ---- shared memory
+// ---------------------------------------------------------------------------------------------------
+//   KW_SHARED(float[32][33], tile);                 static, at function scope of a kernel
+//   unsigned char* base = kw::dyn_smem();           the launch's dynamic part, aligned to 1024 bytes
+#if defined(KW_EMU)
+#define KW_SHARED(TYPE, NAME)                                                                 \
+  auto& NAME = *static_cast<typename ::kw::detail::Same<TYPE>::type*>(::kw::emu::static_smem( \
+      [] {                                                                                    \
+        static char tag;                                                                      \
+        return static_cast<const void*>(&tag);                                                \
+      }(),                                                                                    \
+      sizeof(typename ::kw::detail::Same<TYPE>::type), alignof(typename ::kw::detail::Same<TYPE>::type), #NAME))
+inline unsigned char* dyn_smem() { return static_cast<unsigned char*>(emu::dyn_smem()); }
+#else
+#define KW_SHARED(TYPE, NAME) __shared__ typename ::kw::detail::Same<TYPE>::type NAME
+KW_DEVICE unsigned char* dyn_smem() {
+  extern __shared__ __align__(1024) unsigned char kw_dynamic_shared[];
+  return kw_dynamic_shared;
+}
+#endif
+
+// ---- launching
+// ------------------------------------------------------------------------------------------------------- prepare: once
+// per kernel and plan, before the first launch; lets the kernel use `smem` bytes of dynamic shared memory. launch:
+// queues the grid and returns (the emulator runs it first). Both throw kw::Error(Code::CUDA).
+#if defined(KW_EMU)
+template <class... P>
+void prepare(void (*kernel)(P...), size_t smem) {
+  emu::prepare(reinterpret_cast<const void*>(kernel), smem);
+}
+
+template <class... P, class... A>
+void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
+  emu::Launch l;
+  l.kernel = reinterpret_cast<const void*>(kernel);
+  l.grid = {c.grid.x, c.grid.y, c.grid.z};
+  l.block = {c.block.x, c.block.y, c.block.z};
+  l.cluster = {c.cluster.x, c.cluster.y, c.cluster.z};
+  l.smem = c.smem;
+  emu::launch(l, [&] { kernel(args...); });
+}
+#else
+inline void cuda_check(const char* call, cudaError_t status) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // so that a failed launch does not show up again in a later, unrelated call
+  throw Error(Code::CUDA,
+              std::string(call) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
+}
+
+template <class... P>
+void prepare(void (*kernel)(P...), size_t smem) {
+  cuda_check("cudaFuncSetAttribute(MaxDynamicSharedMemorySize)",
+             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(smem)));
+}
+
+template <class... P, class... A>
+void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(c.grid.x, c.grid.y, c.grid.z);
+  config.blockDim = dim3(c.block.x, c.block.y, c.block.z);
+  config.dynamicSmemBytes = c.smem;
+  config.stream = c.stream;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = c.cluster.x;
+  cluster.val.clusterDim.y = c.cluster.y;
+  cluster.val.clusterDim.z = c.cluster.z;
+  config.attrs = &cluster;
+  config.numAttrs = c.cluster.x * c.cluster.y * c.cluster.z > 1 ? 1 : 0;
+  cuda_check("cudaLaunchKernelEx", cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...));
+}
+#endif
+
+// ---- tensor maps
+// ----------------------------------------------------------------------------------------------------- Describes a
+// row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, moved by TMA in boxes of
+// [box_outer][box_inner] elements. Elements outside the matrix load as zero and are not stored. sm_90 only. Needs base
+// and pitch at multiples of 16 bytes, boxes of at most 256 x 256, and a box row within the swizzle's span; throws
+// ARGUMENT with the offending value otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.
+inline TensorMap make_tensor_map_2d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
+                                    uint32_t box_inner, uint32_t box_outer, Swizzle swizzle) {
+  const auto require = [](bool ok, const char* name, uint64_t value, const char* expected) {
+    if (!ok)
+      throw Error(Code::ARGUMENT, std::string("make_tensor_map_2d: ") + name + " is " + std::to_string(value) +
+                                      ", expected " + expected);
+  };
+  const uint64_t size = static_cast<uint64_t>(bits(dtype)) / 8;
+  const uint64_t span = swizzle == Swizzle::none ? 256 * size : 16u << static_cast<uint32_t>(swizzle);
+  require(size != 0, "the element size in bits", static_cast<uint64_t>(bits(dtype)), "8, 16 or 32");
+  require(reinterpret_cast<uintptr_t>(base) % 16 == 0, "base", reinterpret_cast<uintptr_t>(base), "a multiple of 16");
+  require(inner >= 1 && inner <= 1ull << 32, "inner", inner, "1 to 2^32");
+  require(outer >= 1 && outer <= 1ull << 32, "outer", outer, "1 to 2^32");
+  require(pitch % 16 == 0 && pitch >= inner * size && pitch < 1ull << 40, "pitch", pitch,
+          "a multiple of 16, at least one row and below 2^40");
+  require(box_inner >= 1 && box_inner <= 256, "box_inner", box_inner, "1 to 256");
+  require(box_outer >= 1 && box_outer <= 256, "box_outer", box_outer, "1 to 256");
+  require(box_inner * size % 16 == 0 && box_inner * size <= span, "box_inner in bytes", box_inner * size,
+          "a multiple of 16 within the swizzle span");
+#if defined(KW_EMU)
+  return emu::tensor_map_2d(static_cast<uint32_t>(size), base, inner, outer, pitch, box_inner, box_outer,
+                            static_cast<uint32_t>(swizzle));
+#else
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                              const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  void* entry = nullptr;  // asked of the driver, so that the library does not link libcuda
+  cudaDriverEntryPointQueryResult found;
+  cuda_check("cudaGetDriverEntryPointByVersion(cuTensorMapEncodeTiled)",
+             cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found));
+  if (found != cudaDriverEntryPointSuccess || !entry)
+    throw Error(Code::CUDA, "cuTensorMapEncodeTiled: the driver has no such entry point; it needs CUDA 12");
+  const CUtensorMapDataType type = dtype == DType::bf16  ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                   : dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                   : dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                   : size == 4           ? CU_TENSOR_MAP_DATA_TYPE_INT32
+                                                         : CU_TENSOR_MAP_DATA_TYPE_UINT8;
+  const cuuint64_t dims[2] = {inner, outer}, pitches[1] = {pitch};
+  const cuuint32_t box[2] = {box_inner, box_outer}, steps[2] = {1, 1};
+  TensorMap map;
+  const CUresult status = reinterpret_cast<Encode>(entry)(
+      &map, type, 2, const_cast<void*>(base), dims, pitches, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      static_cast<CUtensorMapSwizzle>(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS)
+    throw Error(Code::CUDA, "cuTensorMapEncodeTiled: status " + std::to_string(static_cast<int>(status)));
+  return map;
+#endif
+}
+
+}  // namespace kw
