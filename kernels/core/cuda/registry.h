@@ -5,6 +5,8 @@
 // where the plan class is as core/plan.h describes. It runs with the plan's device current: in its constructor, in rebind
 // and in enqueue, whose stream is a cudaStream_t, or the emulator's stream.
 #pragma once
+#include <algorithm>
+#include <string_view>
 #include <vector>
 
 #include "../plan.h"
@@ -18,6 +20,13 @@ void use_device(int device);
 
 inline std::vector<const kw_op*>& registered_ops() {
   static std::vector<const kw_op*> ops;
+  return ops;
+}
+
+// By name, so that a library lists them alike however it was linked.
+inline std::vector<const kw_op*> sorted_ops() {
+  std::vector<const kw_op*> ops = registered_ops();
+  std::sort(ops.begin(), ops.end(), [](auto* a, auto* b) { return std::string_view(a->name) < b->name; });
   return ops;
 }
 
@@ -49,9 +58,9 @@ class OnDevice {
 
 }  // namespace kw
 
-#define KW_REGISTER_OP(Args, Plan, name)                                                       \
-  static const kw_op kw_op_##name = ::kw::make_op<Args, ::kw::OnDevice<Plan>>(#name);         \
-  [[maybe_unused]] static const bool kw_registered_##name = [] {                               \
-    ::kw::registered_ops().push_back(&kw_op_##name);                                           \
-    return true;                                                                               \
+#define KW_REGISTER_OP(Args, Plan, name)                                              \
+  static const kw_op kw_op_##name = ::kw::make_op<Args, ::kw::OnDevice<Plan>>(#name); \
+  [[maybe_unused]] static const bool kw_registered_##name = [] {                      \
+    ::kw::registered_ops().push_back(&kw_op_##name);                                  \
+    return true;                                                                      \
   }();
