@@ -1,0 +1,220 @@
+// A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
+import { bitsOf, checkDType, type DType, type NumericData, ownDType, storedAs } from './dtype.js';
+import { KernwattError } from './errors.js';
+import { type DeviceInfo, describeDevice } from './info.js';
+import type { Library } from './library.js';
+import { type DeviceHandle, native } from './native.js';
+import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
+import { Storage } from './storage.js';
+import { Stream } from './stream.js';
+import { type Origin, Tensor } from './tensor.js';
+
+export type DeviceKind = 'cpu' | 'cuda' | 'emu';
+/** Memory of this library's own tensors and workspaces, exact; `free` and `total` are the device's. */
+export interface MemoryUse {
+  currentBytes: number;
+  peakBytes: number;
+  /** Time-weighted average since the device was opened. */
+  averageBytes: number;
+  /** Integral over time, byte-seconds, and the seconds it covers: differences of two readings give a window's average. */
+  byteSeconds: number;
+  seconds: number;
+  /** Allocations alive. */
+  allocations: number;
+  freeBytes: number;
+  totalBytes: number;
+}
+
+export type RandomOptions = {
+  /** Element i depends on the seed and i alone, the same on every device. Default 0. */
+  seed?: number;
+  stream?: Stream;
+} & (
+  | { /** Default: mean 0, standard deviation 1. */ distribution?: 'normal'; mean?: number; sd?: number }
+  | { /** Default: from -1 up to 1. */ distribution: 'uniform'; low?: number; high?: number }
+  | {
+      /** Whole numbers; default: from -4 to 4, both included. */ distribution: 'integers';
+      low?: number;
+      high?: number;
+    }
+);
+
+const distributions = {
+  normal: { mean: 0, sd: 1 },
+  uniform: { low: -1, high: 1 },
+  integers: { low: -4, high: 4 },
+} as const;
+
+export class Device {
+  readonly kind: DeviceKind;
+  /** As `openDevice` takes it: `cpu`, `cuda:0`, `emu:1`. */
+  readonly name: string;
+  readonly info: DeviceInfo;
+  /** The stream that everything uses unless told otherwise. */
+  readonly stream: Stream;
+  /** @internal */
+  readonly handle: DeviceHandle;
+  #closing: Promise<void> | undefined;
+
+  /** @internal Use `openDevice`. */
+  constructor(handle: DeviceHandle, kind: DeviceKind, name: string, library: Library | null) {
+    this.handle = handle;
+    this.kind = kind;
+    this.name = name;
+    this.info = describeDevice(native().deviceInfo(handle), library);
+    this.stream = new Stream(this, native().createStream(handle));
+  }
+
+  /**
+   * A tensor with a copy of `data`, converted. `dtype` defaults to the array's own (plain numbers and f64: f32); `Uint16Array`
+   * holds stored f16 or bf16 and needs one. `shape` defaults to one dimension.
+   * @throws {KernwattError} `SHAPE`, `DTYPE`, `ARGUMENT`, `OUT_OF_MEMORY`, `DISPOSED`.
+   */
+  tensor(data: NumericData, shape: Shape = [data.length], dtype?: DType): Tensor {
+    const type = dtype ?? ownDType('tensor', data);
+    const size = this.#count('tensor', shape, type);
+    if (data.length !== size)
+      throw new KernwattError(
+        'SHAPE',
+        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+      );
+    const tensor = this.allocate('tensor', shape, type, { distribution: 'data' });
+    try {
+      return tensor.write(data);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
+  }
+
+  /** A tensor of unspecified contents. */
+  empty(shape: Shape, dtype: DType = 'f32'): Tensor {
+    return this.allocate('empty', shape, dtype);
+  }
+
+  /** A tensor of one value, rounded to `dtype`; NaN and infinities are allowed where the type has them. */
+  full(shape: Shape, value: number, dtype: DType = 'f32'): Tensor {
+    if (typeof value !== 'number')
+      throw new KernwattError('ARGUMENT', `full: value is ${String(value)}, expected a number`);
+    return this.#filled('full', shape, dtype, { distribution: 'constant', parameters: { value } }, this.stream);
+  }
+
+  zeros(shape: Shape, dtype: DType = 'f32'): Tensor {
+    return this.#filled('zeros', shape, dtype, { distribution: 'zeros' }, this.stream);
+  }
+
+  /**
+   * A tensor of seeded random numbers, rounded to `dtype`; the distribution and seed stay with it as `tensor.origin`.
+   * @throws {KernwattError} `ARGUMENT` for an unknown distribution, parameters that are not finite, or bounds out of order.
+   */
+  random(shape: Shape, dtype: DType = 'f32', options: RandomOptions = {}): Tensor {
+    const { seed = 0, stream = this.stream, distribution = 'normal', ...given } = options;
+    const defaults: Record<string, number> | undefined = distributions[distribution];
+    if (!defaults)
+      throw new KernwattError(
+        'ARGUMENT',
+        `random: distribution is ${distribution}, expected ${Object.keys(distributions).join(', ')}`,
+      );
+    if (!Number.isSafeInteger(seed) || seed < 0)
+      throw new KernwattError('ARGUMENT', `random: seed is ${seed}, expected a whole number from 0 to 2^53 - 1`);
+    for (const [name, value] of Object.entries(given)) {
+      if (!(name in defaults))
+        throw new KernwattError(
+          'ARGUMENT',
+          `random: ${name} is not an option of ${distribution}, expected ${Object.keys(defaults).join(' or ')}`,
+        );
+      if (!Number.isFinite(value))
+        throw new KernwattError('ARGUMENT', `random: ${name} is ${value}, expected a finite number`);
+    }
+    const parameters: Record<string, number> = { ...defaults, ...(given as Record<string, number>) };
+    const [a, b] = Object.values(parameters) as [number, number];
+    if (distribution !== 'normal' && a > b)
+      throw new KernwattError('ARGUMENT', `random: low is ${a}, expected at most high (${b})`);
+    return this.#filled('random', shape, dtype, { distribution, seed, parameters }, stream);
+  }
+
+  /**
+   * Uses the caller's memory without copying; CPU only. The array stays alive with the tensor, and writing to one writes to
+   * the other, so leave it alone while queued work uses it.
+   */
+  fromExternal(data: Exclude<NumericData, readonly number[]>, shape: Shape = [data.length], dtype?: DType): Tensor {
+    this.check('fromExternal');
+    if (this.kind !== 'cpu')
+      throw new KernwattError('UNSUPPORTED', `fromExternal: device is ${this.name}, expected cpu`);
+    const { own, memory } = storedAs('fromExternal', data, dtype);
+    const size = this.#count('fromExternal', shape, own);
+    if (data.length !== size)
+      throw new KernwattError(
+        'SHAPE',
+        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+      );
+    const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
+    return new Tensor(storage, 0, own, [...shape], rowMajor(shape), { distribution: 'external' });
+  }
+
+  /** Live counters. */
+  memory(): MemoryUse {
+    this.check('memory');
+    const m = native().memory(this.handle);
+    return { ...m, averageBytes: m.seconds > 0 ? m.byteSeconds / m.seconds : m.currentBytes };
+  }
+
+  createStream(): Stream {
+    this.check('createStream');
+    return new Stream(this, native().createStream(this.handle));
+  }
+
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /** Lets queued work finish, then releases the device; its tensors, plans and streams are disposed with it. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= native().closeDevice(this.handle);
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  toString(): string {
+    return `Device(${this.name}, ${this.info.name})`;
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString();
+  }
+
+  /** @internal Throws `DISPOSED` when closed. */
+  check(where: string): void {
+    if (this.#closing)
+      throw new KernwattError('DISPOSED', `${where}: device ${this.name} is closed, expected an open one`);
+  }
+
+  /** @internal A row-major tensor of unspecified contents, for `where`. */
+  allocate(where: string, shape: Shape, dtype: DType, origin?: Origin): Tensor {
+    const size = this.#count(where, shape, dtype);
+    const bytes = (size * bitsOf(dtype)) / 8;
+    const storage = new Storage(this, native().alloc(this.handle, bytes), bytes);
+    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape), origin);
+  }
+
+  #filled(where: string, shape: Shape, dtype: DType, origin: Origin, stream: Stream): Tensor {
+    if (stream.device !== this)
+      throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
+    stream.check(where);
+    const tensor = this.allocate(where, shape, dtype, origin);
+    const [a = 0, b = 0] = Object.values(origin.parameters ?? {});
+    const distribution = origin.distribution === 'zeros' ? 'constant' : origin.distribution;
+    native().fill(stream.handle, tensor.nativeView, distribution, origin.seed ?? 0, a, b);
+    tensor.storage.wrote(stream);
+    return tensor;
+  }
+
+  #count(where: string, shape: Shape, dtype: DType): number {
+    this.check(where);
+    checkDType(where, dtype);
+    return countElements(where, shape, dtype);
+  }
+}

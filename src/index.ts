@@ -1,0 +1,16 @@
+// The public interface on one screen.
+export type { BatchForm, Case, Layout, Model, ParamValue } from './case.js';
+export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
+export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
+export { type Code, codes, KernwattError } from './errors.js';
+export type { DeviceInfo } from './info.js';
+export type { Op, Operator } from './op.js';
+export { type DeviceName, type OpenOptions, openDevice } from './open.js';
+export * from './ops/index.js';
+/** Every operator by its name in TypeScript; `Object.values(ops)` walks over all of them. */
+export * as ops from './ops/index.js';
+export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
+export type { Shape } from './shape.js';
+export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';
+export type { Stream } from './stream.js';
+export type { Origin, SliceRange, Tensor } from './tensor.js';

@@ -1,0 +1,52 @@
+// What an operator is, stated once: its tensors, parameters, rules and cost. Calls, plans, checks, cases and docs read it.
+import { type CallOptions, callOnce, Plan, prepare } from './plan.js';
+import { type Compiled, compile } from './solve.js';
+import type { Args, OpSpec, Outputs, ParamSpecs, TensorSpecs } from './spec.js';
+import type { Tensor } from './tensor.js';
+
+/** Any operator, for code that walks over all of them; arguments are checked at run time alone. */
+export interface Operator {
+  readonly spec: OpSpec;
+  bind(args: Readonly<Record<string, unknown>>, options?: CallOptions): Plan;
+  run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Record<string, Tensor>;
+  /** @internal */
+  readonly compiled: Compiled;
+}
+
+/** A callable operator that carries its own declaration. */
+export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
+  /**
+   * Checks the arguments, allocates the outputs that are not given, queues the operator on a stream and returns at once.
+   * Errors of the work itself come from `await output.read()` or `stream.mark()`.
+   */
+  (args: Args<T, P>, options?: CallOptions): Outputs<T>;
+  /** As the call, but for untyped arguments. */
+  run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Outputs<T>;
+  /** Checks and binds once, for `enqueue` as often as wanted. */
+  bind(args: Args<T, P>, options?: CallOptions): Plan<Outputs<T>>;
+  readonly spec: OpSpec<T, P>;
+  /** @internal */
+  readonly compiled: Compiled;
+}
+
+/**
+ * Declares an operator. The types of its arguments and results, its checks, its documentation and the tests of every backend
+ * follow from the one object.
+ */
+export function defineOp<const T extends TensorSpecs, const P extends ParamSpecs>(spec: OpSpec<T, P>): Op<T, P> {
+  const compiled = compile(spec as unknown as OpSpec);
+  const run = (args: object, options: CallOptions = {}) =>
+    callOnce(compiled, args as Record<string, unknown>, options) as Outputs<T>;
+  const bind = (args: object, options: CallOptions = {}) => {
+    const { handle, backend, stream, solved } = prepare(compiled, args as Record<string, unknown>, options);
+    return new Plan<Outputs<T>>(compiled, handle, backend, stream, solved);
+  };
+  const op = Object.assign((args: Args<T, P>, options?: CallOptions) => run(args, options), {
+    run,
+    bind,
+    spec,
+    compiled,
+  });
+  Object.defineProperty(op, 'name', { value: spec.name });
+  return op;
+}

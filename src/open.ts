@@ -1,0 +1,97 @@
+// Opening a device by name.
+import { Device, type DeviceKind } from './device.js';
+import { KernwattError } from './errors.js';
+import { findLibrary, type LibraryKind } from './library.js';
+import { native } from './native.js';
+
+/** `auto` takes the first GPU that opens and the CPU otherwise; `cuda` and `emu` mean number 0. */
+export type DeviceName = 'auto' | DeviceKind | `cuda:${number}` | `emu:${number}`;
+
+export interface OpenOptions {
+  /** CPU worker threads; default: the cores this process may use. */
+  threads?: number;
+  /** Strongest CPU instruction set to use: `generic`, `avx2`, `avx512` or `avx512_bf16`; default: the best there is. */
+  isa?: string;
+  /**
+   * Path of libkernwatt_cuda.so or libkernwatt_emu.so. Default: `KERNWATT_CUDA_LIBRARY` or `KERNWATT_EMU_LIBRARY`, then
+   * `.build/cuda/lib/` of a checkout, then beside the addon.
+   */
+  library?: string;
+}
+
+/** Oldest compute capability that the kernels are built for. */
+const oldest = { major: 8, minor: 0 };
+
+/**
+ * Opens a device. `emu:0`, `emu:1` and `emu:2` run the CUDA kernels under emulation, as on sm_90, sm_80 and sm_89.
+ *
+ * @throws {KernwattError} `ARGUMENT` for an unknown name, number or option; `LIBRARY` when the addon or the library of kernels
+ *   is missing or does not load; `CUDA` when there is no driver, no device, or one older than sm_80.
+ */
+export async function openDevice(name: DeviceName = 'auto', options: OpenOptions = {}): Promise<Device> {
+  checkOptions(options);
+  const match = /^(?:(auto|cpu)|(cuda|emu)(?::(\d+))?)$/.exec(name);
+  if (!match)
+    throw new KernwattError(
+      'ARGUMENT',
+      `openDevice: device is ${name}, expected auto, cpu, cuda, cuda:N, emu or emu:N`,
+    );
+  const [, host, kind, index] = match;
+  if (host === 'cpu') return openCpu(options);
+  if (kind) return openLibrary(kind as LibraryKind, Number(index ?? 0), options);
+  try {
+    return await openLibrary('cuda', 0, options);
+  } catch (error) {
+    // Naming a library asks for that library; otherwise the CPU is what there is.
+    if (options.library !== undefined || !(error instanceof KernwattError)) throw error;
+    return openCpu(options);
+  }
+}
+
+async function openCpu({ threads, isa }: OpenOptions): Promise<Device> {
+  if (isa !== undefined) {
+    const usable = native().cpu().isa;
+    if (!usable.includes(isa))
+      throw new KernwattError('ARGUMENT', `openDevice: isa is ${isa}, expected one usable here: ${usable.join(', ')}`);
+  }
+  const handle = await native().openDevice({
+    kind: 'cpu',
+    ...(threads === undefined ? {} : { threads }),
+    ...(isa === undefined ? {} : { isa }),
+  });
+  return new Device(handle, 'cpu', 'cpu', null);
+}
+
+async function openLibrary(kind: LibraryKind, index: number, options: OpenOptions): Promise<Device> {
+  const library = findLibrary(kind, options.library);
+  const name = `${kind}:${index}`;
+  if (library.deviceCount === 0)
+    throw new KernwattError(
+      'CUDA',
+      `openDevice: no device for ${name}: ${library.reason || 'the library reports none'}`,
+    );
+  if (index >= library.deviceCount)
+    throw new KernwattError(
+      'ARGUMENT',
+      `openDevice: device is ${name}, expected ${kind}:0 to ${kind}:${library.deviceCount - 1}`,
+    );
+  const handle = await native().openDevice({ kind: 'library', library: library.path, index });
+  const { ccMajor, ccMinor, name: product } = native().deviceInfo(handle);
+  if (ccMajor < oldest.major) {
+    await native().closeDevice(handle);
+    throw new KernwattError(
+      'CUDA',
+      `openDevice: ${name} (${product}) has compute capability ${ccMajor}.${ccMinor}, expected ${oldest.major}.${oldest.minor} or newer`,
+    );
+  }
+  return new Device(handle, kind, name, library);
+}
+
+function checkOptions(options: OpenOptions): void {
+  for (const key of Object.keys(options))
+    if (!['threads', 'isa', 'library'].includes(key))
+      throw new KernwattError('ARGUMENT', `openDevice: ${key} is not an option, expected threads, isa or library`);
+  const { threads } = options;
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 1024))
+    throw new KernwattError('ARGUMENT', `openDevice: threads is ${threads}, expected a whole number from 1 to 1024`);
+}

@@ -1,0 +1,2 @@
+// The list of operators: one line each.
+export { gemm } from './gemm.js';

@@ -1,0 +1,263 @@
+// An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
+import type { Device } from './device.js';
+import type { DType } from './dtype.js';
+import { KernwattError } from './errors.js';
+import { native, type PlanHandle } from './native.js';
+import { type Compiled, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
+import { formatShape } from './shape.js';
+import type { OpSpec, Work } from './spec.js';
+import type { Stream } from './stream.js';
+import { Tensor } from './tensor.js';
+
+/** `cpu` and `ref` run on the CPU, `cuda` on `cuda:N` and, emulated, on `emu:N`. */
+export type Backend = 'cpu' | 'ref' | 'cuda';
+
+export interface CallOptions {
+  /** Default: the device's own stream. */
+  stream?: Stream | undefined;
+  /** Default: the fast one of the device. `ref` is the definition in double precision, slow. */
+  backend?: Backend | undefined;
+  /** Element type of outputs that are not given. */
+  dtype?: DType | undefined;
+}
+
+/** Facts about how a plan runs: what was chosen and why. */
+export interface Explanation {
+  op: string;
+  backend: Backend;
+  device: string;
+  workspaceBytes: number;
+  /** Whatever the backend adds: variant, tile, instruction set, reason. */
+  [fact: string]: unknown;
+}
+
+/** A bound operator. It keeps the memory of its tensors alive until it is disposed or bound to others. */
+export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
+  readonly op: OpSpec;
+  readonly backend: Backend;
+  readonly device: Device;
+  readonly stream: Stream;
+  /** Size of every dimension by name. */
+  readonly dims: Readonly<Record<string, number>>;
+  /** Every parameter, defaults included. */
+  readonly params: Readonly<Record<string, number | boolean | string>>;
+  /** What one call costs at least. */
+  readonly work: Work;
+  /** Scratch memory in the stream's arena, which all plans of the stream share. */
+  readonly workspaceBytes: number;
+  /**
+   * Queues one call and returns: tens of nanoseconds plus the launch. Errors of the work itself come from `stream.mark()`.
+   * @throws {KernwattError} `DISPOSED` once the plan, its stream or its device is gone.
+   */
+  enqueue: () => void;
+  /** @internal */
+  readonly handle: PlanHandle;
+  readonly #compiled: Compiled;
+  #tensors: Record<string, Tensor>;
+  #disposed = false;
+
+  /** @internal Use `op.bind`. Takes over the tensors in `allocated`. */
+  constructor(compiled: Compiled, handle: PlanHandle, backend: Backend, stream: Stream, solved: Solved) {
+    this.op = compiled.spec;
+    this.backend = backend;
+    this.device = solved.device;
+    this.stream = stream;
+    this.dims = solved.dims;
+    this.params = solved.params;
+    this.work = workOf(compiled, solved);
+    this.handle = handle;
+    this.workspaceBytes = native().workspaceBytes(handle);
+    this.enqueue = native().enqueueFunction(handle);
+    this.#compiled = compiled;
+    this.#tensors = solved.tensors;
+    for (const tensor of Object.values(solved.tensors)) tensor.storage.retain();
+    markWritten(compiled, solved.tensors, stream);
+  }
+
+  /** Every tensor by name, outputs included. */
+  get args(): Readonly<Record<string, Tensor>> {
+    return this.#tensors;
+  }
+
+  get outputs(): O {
+    const outputs: Record<string, Tensor> = {};
+    for (const { name, spec } of this.#compiled.tensors) if (spec.role === 'out') outputs[name] = this.#tensors[name]!;
+    return outputs as O;
+  }
+
+  /** Queues one call and resolves to the outputs when it has run. */
+  async run(): Promise<O> {
+    this.enqueue();
+    markWritten(this.#compiled, this.#tensors, this.stream);
+    await this.stream.mark();
+    return this.outputs;
+  }
+
+  /**
+   * Points the plan at other tensors of the same dtype, shape and strides; calls queued before keep the old ones.
+   * @throws {KernwattError} `ARGUMENT`, `DTYPE`, `SHAPE`, `DISPOSED`; the plan is then as it was.
+   */
+  rebind(args: Readonly<Record<string, Tensor | undefined>>): this {
+    const where = `${this.op.name}.rebind`;
+    this.#check(where);
+    const tensors = { ...this.#tensors };
+    for (const [name, tensor] of Object.entries(args)) {
+      if (!(name in this.op.tensors)) throw unknownName(where, name, Object.keys(this.op.tensors));
+      if (tensor === undefined) continue;
+      const old = this.#tensors[name];
+      if (!old)
+        throw new KernwattError(
+          'ARGUMENT',
+          `${where}: ${name} was absent when bound, expected to stay so; bind a new plan`,
+        );
+      checkAlike(where, name, tensor, old);
+      tensor.ordered(where, name, this.stream);
+      tensors[name] = tensor;
+    }
+    checkOverlap(this.#compiled, tensors);
+    native().rebindPlan(this.handle, nativeArgs(this.#compiled, tensors, this.params));
+    for (const tensor of Object.values(tensors)) tensor.storage.retain();
+    for (const tensor of Object.values(this.#tensors)) tensor.storage.release();
+    this.#tensors = tensors;
+    markWritten(this.#compiled, tensors, this.stream);
+    return this;
+  }
+
+  /** How the plan runs, as data. */
+  explain(): Explanation {
+    this.#check(`${this.op.name}.explain`);
+    const facts = JSON.parse(native().explain(this.handle)) as Record<string, unknown>;
+    const { backend, device, workspaceBytes } = this;
+    return { op: this.op.name, backend, device: device.name, workspaceBytes, ...facts };
+  }
+
+  get disposed(): boolean {
+    return this.#disposed || this.device.closed;
+  }
+
+  /** Releases the plan once its queued calls have run; its tensors, outputs included, live on. Idempotent. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.enqueue = () => this.#check(this.op.name);
+    native().destroyPlan(this.handle);
+    for (const tensor of Object.values(this.#tensors)) tensor.storage.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  toString(): string {
+    const sizes = Object.entries(this.dims).map(([name, size]) => `${name} ${size}`);
+    return `Plan(${this.op.name} on ${this.device.name} ${this.backend}: ${sizes.join(', ')})`;
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString();
+  }
+
+  #check(where: string): void {
+    if (this.#disposed) throw new KernwattError('DISPOSED', `${where}: plan is disposed, expected a live one`);
+    this.stream.check(where);
+  }
+}
+
+function checkAlike(where: string, name: string, tensor: Tensor, old: Tensor): void {
+  if (!(tensor instanceof Tensor))
+    throw new KernwattError('ARGUMENT', `${where}: ${name} is ${String(tensor)}, expected a tensor`);
+  tensor.check(where, name);
+  if (tensor.device !== old.device)
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: ${name} is on ${tensor.device.name}, expected the plan's ${old.device.name}`,
+    );
+  if (tensor.dtype !== old.dtype)
+    throw new KernwattError('DTYPE', `${where}: ${name} is ${tensor.dtype}, expected ${old.dtype} as bound`);
+  if (!same(tensor.shape, old.shape))
+    throw new KernwattError(
+      'SHAPE',
+      `${where}: ${name} is ${formatShape(tensor.shape)}, expected ${formatShape(old.shape)} as bound`,
+    );
+  if (!same(tensor.stride, old.stride))
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: ${name} has strides ${formatShape(tensor.stride)}, expected ${formatShape(old.stride)} as bound`,
+    );
+}
+
+function markWritten(compiled: Compiled, tensors: Record<string, Tensor>, stream: Stream): void {
+  for (const { name, spec } of compiled.tensors) if (spec.role === 'out') tensors[name]!.storage.wrote(stream);
+}
+
+function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
+  const { flops, unread = [] } = spec.work(solved.dims, solved.params);
+  let bytes = 0;
+  for (const { name } of tensors) if (!unread.includes(name)) bytes += solved.tensors[name]?.distinctBytes ?? 0;
+  return { flops, bytes };
+}
+
+/** A call that has passed every check, with its outputs allocated: what an eager call and a plan both begin with. */
+export interface Prepared {
+  handle: PlanHandle;
+  backend: Backend;
+  stream: Stream;
+  solved: Solved;
+}
+
+const optionNames = new Set(['stream', 'backend', 'dtype']);
+
+/** @internal Checks, allocates and binds; on failure nothing stays allocated. */
+export function prepare(compiled: Compiled, args: Readonly<Record<string, unknown>>, options: CallOptions): Prepared {
+  const where = compiled.spec.name;
+  for (const name of Object.keys(options))
+    if (!optionNames.has(name))
+      throw new KernwattError('ARGUMENT', `${where}: ${name} is not an option, expected stream, backend or dtype`);
+  const solved = solve(compiled, args, options.dtype);
+  const { device, tensors } = solved;
+  const backend = chooseBackend(where, device, options.backend);
+  const stream = options.stream ?? device.stream;
+  if (stream.device !== device)
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: stream is on ${stream.device.name}, expected ${device.name} as the tensors`,
+    );
+  stream.check(where);
+  for (const name in tensors) tensors[name]!.ordered(where, name, stream);
+  const made: Tensor[] = [];
+  try {
+    for (const { name, shape, dtype } of solved.missing) {
+      const tensor = device.allocate(where, shape, dtype);
+      made.push(tensor);
+      tensors[name] = tensor;
+    }
+    const raw = nativeArgs(compiled, tensors, solved.params);
+    const handle = native().createPlan(where, backend === 'cuda' ? 'library' : backend, stream.handle, raw);
+    return { handle, backend, stream, solved };
+  } catch (error) {
+    for (const tensor of made) tensor.dispose();
+    throw error;
+  }
+}
+
+/** @internal The eager call: prepare, queue, let go. */
+export function callOnce(
+  compiled: Compiled,
+  args: Readonly<Record<string, unknown>>,
+  options: CallOptions,
+): Record<string, Tensor> {
+  const { handle, stream, solved } = prepare(compiled, args, options);
+  native().enqueueFunction(handle)();
+  native().destroyPlan(handle);
+  markWritten(compiled, solved.tensors, stream);
+  const outputs: Record<string, Tensor> = {};
+  for (const { name, spec } of compiled.tensors) if (spec.role === 'out') outputs[name] = solved.tensors[name]!;
+  return outputs;
+}
+
+function chooseBackend(where: string, device: Device, given: Backend | undefined): Backend {
+  const usual: Backend = device.kind === 'cpu' ? 'cpu' : 'cuda';
+  if (given === undefined || given === usual || (given === 'ref' && device.kind === 'cpu')) return given ?? usual;
+  const expected = device.kind === 'cpu' ? 'cpu or ref' : 'cuda';
+  throw new KernwattError('ARGUMENT', `${where}: backend is ${given}, expected ${expected} on ${device.name}`);
+}

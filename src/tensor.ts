@@ -1,0 +1,380 @@
+// A strided view of memory on one device. Views share the buffer, which is freed when the last of them is disposed.
+import type { Device } from './device.js';
+import {
+  arrayFor,
+  bitsOf,
+  type DType,
+  dtypeIndex,
+  encode,
+  type NumericData,
+  type RawData,
+  type TensorData,
+} from './dtype.js';
+import { KernwattError } from './errors.js';
+import { type NativeView, native } from './native.js';
+import {
+  countElements,
+  formatShape,
+  isInjective,
+  isRowMajor,
+  overlaps,
+  type Region,
+  rowMajor,
+  type Shape,
+} from './shape.js';
+import type { Storage } from './storage.js';
+import type { Stream } from './stream.js';
+
+/** What a tensor was filled with, so that measurements can state their inputs. */
+export interface Origin {
+  distribution: 'zeros' | 'constant' | 'normal' | 'uniform' | 'integers' | 'data' | 'external';
+  seed?: number;
+  /** normal: mean and standard deviation; uniform and integers: bounds; constant: the value. */
+  parameters?: Readonly<Record<string, number>>;
+}
+
+/** All of a dimension (`null`), one index of it (the dimension goes), or `[start, end, step = 1]`; negative counts from the end. */
+export type SliceRange = null | number | readonly [start: number, end: number, step?: number];
+
+const chunkBytes = 256 * 2 ** 20;
+
+export class Tensor {
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** Distance between neighbours along each dimension, in elements; 0 repeats one element. */
+  readonly stride: Shape;
+  /** Elements. */
+  readonly size: number;
+  /** Elements times the size of one; what a packed copy would take. */
+  readonly bytes: number;
+  readonly device: Device;
+  /** Where the contents came from; undefined for memory that only operators have written. */
+  readonly origin: Origin | undefined;
+  /** @internal */
+  readonly storage: Storage;
+  /** @internal */
+  readonly nativeView: NativeView;
+  #disposed = false;
+
+  /** @internal Takes over one hold of the storage. */
+  constructor(storage: Storage, offset: number, dtype: DType, shape: Shape, stride: Shape, origin?: Origin) {
+    let size = 1;
+    for (const n of shape) size *= n;
+    this.dtype = dtype;
+    this.shape = Object.freeze(shape);
+    this.stride = Object.freeze(stride);
+    this.size = size;
+    this.bytes = (size * bitsOf(dtype)) / 8;
+    this.device = storage.device;
+    this.origin = origin;
+    this.storage = storage;
+    this.nativeView = { buffer: storage.handle, offset, dtype: dtypeIndex(dtype), shape, stride };
+  }
+
+  /** Row-major without gaps. */
+  get isContiguous(): boolean {
+    return isRowMajor(this.shape, this.stride);
+  }
+
+  get disposed(): boolean {
+    return this.#disposed || this.device.closed;
+  }
+
+  /** Gives this view up. The memory goes back once no view, plan or queued work needs it. Idempotent. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.storage.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /**
+   * The elements in row-major order, once the work queued before on the tensor's stream has run.
+   * f16, bf16 and f8 come back as a `Float32Array`; `raw` gives the stored bits instead (`Uint16Array`, `Uint8Array`).
+   * @param options.stream the stream to wait for; default: the one that was last given this tensor to write.
+   * @throws {KernwattError} `DISPOSED`; `OUT_OF_MEMORY` when the array would be too large; the error of the work it waited for.
+   */
+  async read(options?: { raw?: false; stream?: Stream }): Promise<TensorData>;
+  async read(options: { raw: true; stream?: Stream }): Promise<RawData>;
+  async read(options: { raw?: boolean; stream?: Stream } = {}): Promise<TensorData | RawData> {
+    const stream = this.#stream('read', options.stream);
+    const raw = options.raw ?? false;
+    const into = this.#array(raw);
+    await native().read(stream.handle, this.nativeView, into, raw);
+    return into;
+  }
+
+  /**
+   * Queues new contents, given in row-major order; `data` is copied before the call returns. A `Uint16Array` holds stored
+   * f16 or bf16; everything else is converted with one rounding to nearest even (f64 and plain numbers through f32).
+   * @throws {KernwattError} `SHAPE` for the wrong number of elements; `DTYPE`, `ARGUMENT` for data that do not fit; `DISPOSED`.
+   */
+  write(data: NumericData, options: { stream?: Stream } = {}): this {
+    const stream = this.#stream('write', options.stream);
+    if (data.length !== this.size)
+      throw new KernwattError(
+        'SHAPE',
+        `write: data has ${data.length} elements, expected ${this.size} for ${formatShape(this.shape)}`,
+      );
+    this.#writable('write');
+    const { data: encoded, raw } = encode('write', data, this.dtype);
+    native().write(stream.handle, this.nativeView, encoded, raw);
+    this.storage.wrote(stream);
+    return this;
+  }
+
+  /**
+   * Queues a copy of `source` into this tensor, converting the dtype with one rounding to nearest even. Any strides.
+   * @throws {KernwattError} `SHAPE` unless the shapes are equal; `ARGUMENT` across devices (use `to`); `DISPOSED`.
+   */
+  copyFrom(source: Tensor, options: { stream?: Stream } = {}): this {
+    const stream = this.#stream('copyFrom', options.stream);
+    source.check('copyFrom', 'source');
+    if (source.device !== this.device)
+      throw new KernwattError(
+        'ARGUMENT',
+        `copyFrom: source is on ${source.device.name}, expected ${this.device.name}; use to()`,
+      );
+    if (formatShape(source.shape) !== formatShape(this.shape))
+      throw new KernwattError(
+        'SHAPE',
+        `copyFrom: source is ${formatShape(source.shape)}, expected ${formatShape(this.shape)}`,
+      );
+    this.#writable('copyFrom');
+    if (overlaps(source.region, this.region))
+      throw new KernwattError('ARGUMENT', 'copyFrom: source overlaps the tensor in memory, expected separate memory');
+    source.ordered('copyFrom', 'source', stream);
+    native().copy(stream.handle, source.nativeView, this.nativeView);
+    this.storage.wrote(stream);
+    return this;
+  }
+
+  /**
+   * The same elements under another shape, sharing memory; one size may be -1.
+   * @throws {KernwattError} `SHAPE` when the number of elements differs; `ARGUMENT` unless contiguous; `DISPOSED`.
+   */
+  view(shape: Shape): Tensor {
+    this.check('view', 'tensor');
+    const at = shape.indexOf(-1);
+    const rest = shape.reduce((a, n, i) => (i === at ? a : a * n), 1);
+    const full = at < 0 ? [...shape] : shape.map((n, i) => (i === at ? (rest === 0 ? 0 : this.size / rest) : n));
+    if (full.some((n) => !Number.isInteger(n)) || countElements('view', full, this.dtype) !== this.size)
+      throw new KernwattError(
+        'SHAPE',
+        `view: shape is ${formatShape(shape)}, expected ${this.size} elements as in ${formatShape(this.shape)}`,
+      );
+    if (!this.isContiguous)
+      throw new KernwattError(
+        'ARGUMENT',
+        `view: tensor has strides ${formatShape(this.stride)}, expected a contiguous one; use contiguous()`,
+      );
+    return this.#share(this.nativeView.offset, full, rowMajor(full));
+  }
+
+  /**
+   * Part of the tensor, sharing memory: one range for each dimension, trailing ones may be left out.
+   * @example x.slice([[0, 8], null])   // the first eight rows
+   * @throws {KernwattError} `SHAPE` when a range leaves the tensor; `DISPOSED`.
+   */
+  slice(ranges: readonly SliceRange[]): Tensor {
+    this.check('slice', 'tensor');
+    if (ranges.length > this.shape.length)
+      throw new KernwattError(
+        'SHAPE',
+        `slice: ${ranges.length} ranges given, expected at most ${this.shape.length} for ${formatShape(this.shape)}`,
+      );
+    let offset = this.nativeView.offset;
+    const shape: number[] = [];
+    const stride: number[] = [];
+    this.shape.forEach((size, i) => {
+      const range = ranges[i] ?? null;
+      const [start, end, step] =
+        range === null
+          ? [0, size, 1]
+          : typeof range === 'number'
+            ? [range, range + 1 || size, 1]
+            : [range[0], range[1], range[2] ?? 1];
+      const from = start < 0 ? start + size : start;
+      const to = end < 0 ? end + size : end;
+      const whole = Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step);
+      if (!whole || from < 0 || to > size || from > to || step < 1)
+        throw new KernwattError(
+          'SHAPE',
+          `slice: range ${i} is ${JSON.stringify(range)}, expected one within 0 to ${size}`,
+        );
+      offset += from * this.stride[i]!;
+      if (typeof range === 'number') return;
+      shape.push(Math.ceil((to - from) / step));
+      stride.push(this.stride[i]! * step);
+    });
+    if (shape.length === 0) {
+      shape.push(1);
+      stride.push(1);
+    }
+    return this.#share(shape.includes(0) ? this.nativeView.offset : offset, shape, stride);
+  }
+
+  /**
+   * The dimensions in another order, sharing memory.
+   * @example x.permute([1, 0])   // the transpose
+   */
+  permute(order: readonly number[]): Tensor {
+    this.check('permute', 'tensor');
+    if (order.length !== this.shape.length || this.shape.some((_, i) => !order.includes(i)))
+      throw new KernwattError(
+        'ARGUMENT',
+        `permute: order is ${formatShape(order)}, expected each of 0 to ${this.shape.length - 1} once`,
+      );
+    return this.#share(
+      this.nativeView.offset,
+      order.map((i) => this.shape[i]!),
+      order.map((i) => this.stride[i]!),
+    );
+  }
+
+  /**
+   * Repeats dimensions of size 1, and adds leading ones, without copying (stride 0). Such a view can be read, not written.
+   * @example w.expand([4, 64, 64])   // one weight for a batch of four
+   */
+  expand(shape: Shape): Tensor {
+    this.check('expand', 'tensor');
+    countElements('expand', shape, this.dtype);
+    const lead = shape.length - this.shape.length;
+    const fits = lead >= 0 && this.shape.every((n, i) => n === 1 || n === shape[i + lead]);
+    if (!fits)
+      throw new KernwattError(
+        'SHAPE',
+        `expand: shape is ${formatShape(shape)}, expected one that ${formatShape(this.shape)} broadcasts to`,
+      );
+    const stride = shape.map((n, i) =>
+      i < lead || (this.shape[i - lead] === 1 && n !== 1) ? 0 : this.stride[i - lead]!,
+    );
+    return this.#share(this.nativeView.offset, [...shape], stride);
+  }
+
+  /** A row-major tensor of the same elements: another view when this one is row-major already, else a queued copy. */
+  contiguous(options: { stream?: Stream } = {}): Tensor {
+    const stream = this.#stream('contiguous', options.stream);
+    if (this.isContiguous) return this.#share(this.nativeView.offset, [...this.shape], [...this.stride]);
+    this.ordered('contiguous', 'tensor', stream);
+    const copy = this.device.allocate('contiguous', this.shape, this.dtype, this.origin);
+    native().copy(stream.handle, this.nativeView, copy.nativeView);
+    copy.storage.wrote(stream);
+    return copy;
+  }
+
+  /** A row-major copy on `device`, through host memory in pieces of 256 MiB. Resolves when it has been queued there. */
+  async to(device: Device): Promise<Tensor> {
+    this.check('to', 'tensor');
+    const target = device.allocate('to', this.shape, this.dtype, this.origin);
+    const source = this.contiguous();
+    try {
+      const step = Math.floor((chunkBytes * 8) / bitsOf(this.dtype));
+      for (let start = 0; start < this.size; start += step) {
+        const size = Math.min(step, this.size - start);
+        using from = source.#piece(start, size);
+        using into = target.#piece(start, size);
+        into.write(await from.read({ raw: true }));
+      }
+      return target;
+    } catch (error) {
+      target.dispose();
+      throw error;
+    } finally {
+      source.dispose();
+    }
+  }
+
+  /** 64-bit FNV-1a over the elements' bytes in row-major order, hexadecimal. */
+  async hash(options: { stream?: Stream } = {}): Promise<string> {
+    return native().hash(this.#stream('hash', options.stream).handle, this.nativeView);
+  }
+
+  toString(): string {
+    return `Tensor(${this.dtype} ${formatShape(this.shape)} on ${this.device.name}${this.disposed ? ', disposed' : ''})`;
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return this.toString();
+  }
+
+  /** @internal Where this view lies, for overlap checks. */
+  get region(): Region {
+    const itemBytes = bitsOf(this.dtype) / 8;
+    const start = this.storage.baseOffset + this.nativeView.offset * itemBytes;
+    return { base: this.storage.base, start, itemBytes, shape: this.shape, stride: this.stride };
+  }
+
+  /** @internal Bytes of distinct elements: a repeated dimension (stride 0) counts once. */
+  get distinctBytes(): number {
+    let count = 1;
+    for (let i = 0; i < this.shape.length; ++i)
+      count *= this.stride[i] === 0 ? Math.min(this.shape[i]!, 1) : this.shape[i]!;
+    return (count * bitsOf(this.dtype)) / 8;
+  }
+
+  /** @internal Throws `DISPOSED` unless usable. */
+  check(where: string, name: string): void {
+    if (this.device.closed)
+      throw new KernwattError(
+        'DISPOSED',
+        `${where}: ${name} is on ${this.device.name}, which is closed; expected an open device`,
+      );
+    if (this.#disposed) throw new KernwattError('DISPOSED', `${where}: ${name} is disposed, expected a live tensor`);
+  }
+
+  /** @internal Throws unless work on `stream` is ordered after the writing of this tensor. */
+  ordered(where: string, name: string, stream: Stream): void {
+    if (this.storage.pendingOutside(stream))
+      throw new KernwattError(
+        'ARGUMENT',
+        `${where}: ${name} was written on another stream that has not been waited for, expected \`await otherStream.mark()\` first`,
+      );
+  }
+
+  #stream(where: string, given: Stream | undefined): Stream {
+    this.check(where, 'tensor');
+    const stream = given ?? this.storage.writer ?? this.device.stream;
+    const live = given === undefined && stream.closed ? this.device.stream : stream;
+    live.check(where);
+    if (live.device !== this.device)
+      throw new KernwattError(
+        'ARGUMENT',
+        `${where}: stream is on ${live.device.name}, expected ${this.device.name} as the tensor`,
+      );
+    return live;
+  }
+
+  #array(raw: boolean): TensorData | RawData {
+    try {
+      return arrayFor(this.dtype, this.size, raw);
+    } catch (cause) {
+      throw new KernwattError(
+        'OUT_OF_MEMORY',
+        `read: tensor has ${this.size} elements, expected what fits in one array; read slices`,
+        { cause },
+      );
+    }
+  }
+
+  /** Part of a contiguous tensor, without its shape. */
+  #piece(start: number, size: number): Tensor {
+    return this.#share(this.nativeView.offset + start, [size], [1]);
+  }
+
+  /** Throws unless every element of this view is one of its own in memory, as writing needs. */
+  #writable(where: string): void {
+    if (!isInjective(this.shape, this.stride))
+      throw new KernwattError(
+        'ARGUMENT',
+        `${where}: tensor repeats elements (strides ${formatShape(this.stride)}), expected a view without stride 0`,
+      );
+  }
+
+  #share(offset: number, shape: Shape, stride: Shape): Tensor {
+    return new Tensor(this.storage.retain(), offset, this.dtype, shape, stride, this.origin);
+  }
+}
