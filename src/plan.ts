@@ -191,10 +191,10 @@ function markWritten(compiled: Compiled, tensors: Record<string, Tensor>, stream
 }
 
 function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
-  const { flops, unread = [] } = spec.work(solved.dims, solved.params);
+  const { flops, unread = [], tokens = null, params = null } = spec.work(solved.dims, solved.params);
   let bytes = 0;
   for (const { name } of tensors) if (!unread.includes(name)) bytes += solved.tensors[name]?.distinctBytes ?? 0;
-  return { flops, bytes };
+  return { flops, bytes, tokens, params };
 }
 
 /** A call that has passed every check, with its outputs allocated: what an eager call and a plan both begin with. */

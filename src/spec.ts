@@ -116,6 +116,9 @@ export interface Work {
   flops: number;
   /** Minimum traffic: every operand once in its own dtype, repeated elements once. */
   bytes: number;
+  /** Rows of activations and elements of weights, for throughput per token and parameter; null where there are none. */
+  tokens: number | null;
+  params: number | null;
 }
 
 /** A function type that compares like a method, so that a particular OpSpec is also an OpSpec of anything. */
