@@ -4,7 +4,8 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { CpuInfo, NativeDeviceInfo } from '../native.js';
+import type { DeviceInfo } from '../info.js';
+import type { CpuInfo } from '../native.js';
 
 export interface Tool {
   name: 'kernwatt';
@@ -30,13 +31,14 @@ export interface Environment {
     stealShare: number | null;
   };
   device: {
-    kind: string;
+    /** As openDevice takes it, and the product behind it. */
     name: string;
+    product: string;
     isa: string | null;
     threads: number | null;
     computeCapability: string | null;
     multiprocessors: number | null;
-    memoryBytes: number;
+    memoryBytes: number | null;
     llcBytes: number | null;
     driver: string | null;
     runtime: string | null;
@@ -107,17 +109,12 @@ function virtualised(): boolean | null {
   }
 }
 
-/** CUDA encodes 13.0 as 13000; 0 is unknown. */
-export const cudaVersion = (encoded: number): string | null =>
-  encoded > 0 ? `${Math.floor(encoded / 1000)}.${Math.floor((encoded % 1000) / 10)}` : null;
-
 const orNull = (value: number): number | null => (value > 0 ? value : null);
 
 /** The environment of a measurement. `cpu` and `device` come from the addon, null where it is not in use. */
 export function describeEnvironment(
   cpu: CpuInfo | null,
-  device: { kind: string; info: NativeDeviceInfo } | null,
-  library: Environment['library'],
+  device: { name: string; info: DeviceInfo } | null,
   steal: number | null,
 ): Environment {
   return {
@@ -133,20 +130,20 @@ export function describeEnvironment(
       virtualised: virtualised(),
       stealShare: steal,
     },
-    device: device && {
-      kind: device.kind,
-      name: device.info.name,
-      isa: device.info.isa ?? null,
-      threads: device.info.threads ?? null,
-      computeCapability: device.info.ccMajor > 0 ? `${device.info.ccMajor}.${device.info.ccMinor}` : null,
-      multiprocessors: device.kind === 'cpu' ? null : orNull(device.info.smCount),
-      memoryBytes: device.info.totalBytes,
-      llcBytes: orNull(device.info.llcBytes),
-      driver: cudaVersion(device.info.driverVersion),
-      runtime: cudaVersion(device.info.runtimeVersion),
-    },
-    library,
+    device: device && { name: device.name, product: device.info.name, ...facts(device.info) },
+    library: device?.info.library ?? null,
     os: { platform: platform(), arch: arch(), kernel: release(), libc: libcVersion() },
     node: { version: process.version, napi: process.versions.napi ?? 'unknown' },
   };
 }
+
+const facts = (info: DeviceInfo) => ({
+  isa: info.isa,
+  threads: info.threads,
+  computeCapability: info.computeCapability,
+  multiprocessors: info.multiprocessors,
+  memoryBytes: info.totalBytes,
+  llcBytes: info.lastLevelCacheBytes,
+  driver: info.driverVersion,
+  runtime: info.runtimeVersion,
+});

@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+// The `kernwatt` command. Each subcommand loads its own module, so that `--help` and `ops` start at once.
+import { Command, CommanderError, Option } from 'commander';
+import { describeTool } from '../measure/environment.js';
+import { exit, isUsage, parseShape, wholeNumber } from './usage.js';
+
+const program = new Command('kernwatt')
+  .description('Know what every operator of a large language model costs: time, memory, utilisation and energy.')
+  .version(describeTool().version)
+  .exitOverride()
+  .showHelpAfterError('Run with --help to see what it takes.');
+
+const json = () => new Option('--json', 'print JSON as docs/measuring.md describes it');
+const seed = () => new Option('--seed <n>', 'seed of inputs and random choices').argParser(wholeNumber(0));
+const threads = () => new Option('--threads <n>', 'CPU worker threads; default: the cores of this process').argParser(wholeNumber(1, 1024));
+
+program
+  .command('doctor')
+  .description('what works on this machine, what does not, and the line that fixes it')
+  .addOption(json())
+  .action(async (options) => finish((await import('./doctor.js')).doctor(options)));
+
+program
+  .command('ops')
+  .description('operators, their arguments, data types and backends')
+  .addOption(json())
+  .action(async (options) => finish((await import('./ops.js')).ops(options)));
+
+program
+  .command('check')
+  .description('compare operators with their definition in double precision; the last line counts what passed and failed')
+  .argument('[op...]', 'operators; default: all')
+  .addOption(new Option('--backend <name>', 'what to check; default: cpu').choices(['cpu', 'ref', 'cuda', 'emu']))
+  .option('--case <name>', 'only the case of this name')
+  .addOption(seed())
+  .addOption(new Option('--fuzz <n>', 'also check n cases of random shapes, strides, types and parameters').argParser(wholeNumber(1)))
+  .addOption(threads())
+  .addOption(json())
+  .action(async (names, options) => finish((await import('./check.js')).check(names, options)));
+
+program
+  .command('bench')
+  .description('measure operators: time, rates against measured peaks, and the six metrics')
+  .argument('[what...]', 'operators, suites (quick, models) or scripts (*.js, *.mjs); default: quick')
+  .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
+  .addOption(new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(parseShape))
+  .option('--dtype <type>', 'only this type of the main operands, for example bf16')
+  .addOption(threads())
+  .addOption(new Option('--cache <state>', 'only operands in this state').choices(['cold', 'hot']))
+  .addOption(seed())
+  .option('--quick', 'wider intervals, less time')
+  .option('--self', "time kernwatt's own overhead instead: eager calls, enqueue, tensor creation")
+  .option('--out <file>', 'append the records to this file as JSON lines')
+  .option('--force', 'let --out replace a file that holds something else')
+  .addOption(json())
+  .action(async (what, options) => finish((await import('./bench.js')).bench(what, options)));
+
+async function finish(code: Promise<number>): Promise<void> {
+  process.exitCode = await code;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exit.ok : exit.usage;
+  else {
+    process.stderr.write(`kernwatt: ${(error as Error).message}\n`);
+    if (!isUsage(error) && process.env.KERNWATT_TRACE) process.stderr.write(`${(error as Error).stack}\n`);
+    process.exitCode = isUsage(error) ? exit.usage : exit.failed;
+  }
+}

@@ -1,0 +1,40 @@
+// Bad input of the command line, and how options are read. A usage error ends the program with exit code 2 and one sentence.
+import { InvalidArgumentError } from 'commander';
+import { KernwattError } from '../errors.js';
+
+export class UsageError extends Error {}
+
+/** Exit codes: everything worked, something failed, the request made no sense, interrupted by Ctrl-C. */
+export const exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
+
+/** Errors of the library that come from what was asked rather than from what happened. */
+const asked = new Set(['ARGUMENT', 'SHAPE', 'DTYPE', 'INDEX', 'UNSUPPORTED'].map((name) => `ERR_KERNWATT_${name}`));
+
+export const isUsage = (error: unknown): boolean =>
+  error instanceof UsageError || (error instanceof KernwattError && asked.has(error.code));
+
+/** A parser for commander of whole numbers from `low` on. */
+export const wholeNumber =
+  (low: number, high = Number.MAX_SAFE_INTEGER) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < low || value > high)
+      throw new InvalidArgumentError(`expected a whole number ${high === Number.MAX_SAFE_INTEGER ? `of ${low} or more` : `from ${low} to ${high}`}.`);
+    return value;
+  };
+
+/** `m=1,k=4096` as sizes by name; a name given twice or a size that is not a whole number is refused. */
+export function parseShape(text: string): Record<string, number> {
+  const sizes: Record<string, number> = {};
+  for (const part of text.split(',')) {
+    const [, name, size] = /^\s*([A-Za-z]\w*)\s*=\s*(\d+)\s*$/.exec(part) ?? [];
+    if (name === undefined) throw new InvalidArgumentError(`expected sizes such as m=1,k=4096, not "${part.trim()}".`);
+    if (name in sizes) throw new InvalidArgumentError(`${name} is given twice.`);
+    if (!Number.isSafeInteger(Number(size))) throw new InvalidArgumentError(`${name} is ${size}, expected less than 2^53.`);
+    sizes[name] = Number(size);
+  }
+  return sizes;
+}
+
+/** `did you mean` over a list of names: `expected one of a, b, c`. */
+export const oneOf = (names: Iterable<string>): string => `expected one of ${[...names].join(', ')}`;

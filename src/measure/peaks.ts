@@ -1,0 +1,91 @@
+// Ceilings that utilisation refers to. On the CPU they are measured here and now (`empirical`); for a GPU the bandwidth follows
+// from its memory clock and bus width (`spec`). A utilisation always names which one it is a share of.
+import type { Device } from '../device.js';
+import type { DType } from '../dtype.js';
+import { native } from '../native.js';
+import { type Missing, missing } from './quantity.js';
+
+export interface Peak {
+  kind: 'flops' | 'bandwidth';
+  /** `fma_f32`, `dot_bf16`: fused multiply-adds; `read`: memory reads; `memory_bus`: clock times width. */
+  name: string;
+  value: number;
+  unit: 'FLOP/s' | 'B/s';
+  source: 'empirical' | 'spec';
+  provenance: string;
+}
+
+export interface Peaks {
+  flops: Peak | Missing;
+  bandwidth: Peak | Missing;
+}
+
+type NativePeak = Parameters<ReturnType<typeof native>['peak']>[1];
+
+const known = new WeakMap<Device, Map<NativePeak, Promise<number>>>();
+const tries = 3;
+
+/** Largest of three tries: a peak is what the machine can do, and everything that disturbs a try lowers it. */
+function empirical(device: Device, name: NativePeak, seconds: number): Promise<number> {
+  const peaks = known.get(device) ?? new Map<NativePeak, Promise<number>>();
+  known.set(device, peaks);
+  let peak = peaks.get(name);
+  if (!peak) {
+    peak = (async () => {
+      let best = Number.NaN;
+      for (let i = 0; i < tries; i++) {
+        const value = await native().peak(device.stream.handle, name, seconds / tries);
+        if (!(value <= best)) best = value;
+      }
+      return best;
+    })();
+    peaks.set(name, peak);
+  }
+  return peak;
+}
+
+async function cpuPeak(device: Device, kind: Peak['kind'], name: NativePeak, seconds: number): Promise<Peak | null> {
+  const value = await empirical(device, name, seconds);
+  if (Number.isNaN(value)) return null;
+  const { isa, threads } = device.info;
+  const what = kind === 'flops' ? `independent ${name} instructions` : `memory ${name} beyond the last-level cache`;
+  return {
+    kind,
+    name,
+    value,
+    unit: kind === 'flops' ? 'FLOP/s' : 'B/s',
+    source: 'empirical',
+    provenance: `largest of ${tries} runs of ${what}, ${isa ?? 'unknown isa'}, ${threads ?? '?'} threads, this process`,
+  };
+}
+
+/**
+ * The ceilings for work whose operands are of `dtype`. Measured once for a device and process, `seconds` each.
+ */
+export async function peaksFor(device: Device, dtype: DType | null, seconds = 0.3): Promise<Peaks> {
+  if (device.kind !== 'cpu') return gpuPeaks(device);
+  const dot = dtype === 'bf16' ? await cpuPeak(device, 'flops', 'dot_bf16', seconds) : null;
+  const flops = dot ?? (await cpuPeak(device, 'flops', 'fma_f32', seconds));
+  const bandwidth = await cpuPeak(device, 'bandwidth', 'read', seconds);
+  return {
+    flops: flops ?? missing('FLOP/s', 'this processor has no instruction whose peak is measured here'),
+    bandwidth: bandwidth ?? missing('B/s', 'memory bandwidth could not be measured'),
+  };
+}
+
+function gpuPeaks({ info }: Device): Peaks {
+  const { memoryClock, memoryBusBits } = info;
+  const flops = missing('FLOP/s', 'no peak of this device has been measured');
+  if (!memoryClock || !memoryBusBits)
+    return { flops, bandwidth: missing('B/s', 'the driver does not say memory clock and bus width') };
+  const bandwidth: Peak = {
+    kind: 'bandwidth',
+    name: 'memory_bus',
+    // Two transfers for each clock, as every memory of these devices has.
+    value: (2 * memoryClock * memoryBusBits) / 8,
+    unit: 'B/s',
+    source: 'spec',
+    provenance: `2 x ${memoryClock} Hz x ${memoryBusBits} bit / 8`,
+  };
+  return { flops, bandwidth };
+}
