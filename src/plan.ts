@@ -1,6 +1,6 @@
 // An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
 import type { Device } from './device.js';
-import type { DType } from './dtype.js';
+import { bitsOf, type DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
 import { type Compiled, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
@@ -191,9 +191,14 @@ function markWritten(compiled: Compiled, tensors: Record<string, Tensor>, stream
 }
 
 function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
-  const { flops, unread = [], tokens = null, params = null } = spec.work(solved.dims, solved.params);
+  const { flops, unread = [], tokens = null, weights } = spec.work(solved.dims, solved.params);
   let bytes = 0;
   for (const { name } of tensors) if (!unread.includes(name)) bytes += solved.tensors[name]?.distinctBytes ?? 0;
+  const elements = (name: string) => {
+    const tensor = solved.tensors[name];
+    return tensor ? (tensor.distinctBytes * 8) / bitsOf(tensor.dtype) : 0;
+  };
+  const params = weights?.reduce((sum, name) => sum + elements(name), 0) ?? null;
   return { flops, bytes, tokens, params };
 }
 

@@ -139,8 +139,14 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   derive?: Readonly<Record<string, Method<[dims: Dims<T>, params: ParamValues<P>], number>>>;
   /** What cannot be, beyond equal names having equal sizes: false, or the code and the rest of the sentence. */
   rules?(dims: Dims<T>, params: ParamValues<P>, given: Given): readonly (false | readonly [Code, string])[];
-  /** Floating-point operations of one call, and inputs that the parameters make the operator skip. */
-  work(dims: Dims<T>, params: ParamValues<P>): { flops: number; unread?: readonly string[] };
+  /**
+   * Floating-point operations of one call, inputs that the parameters make the operator skip, rows of activations (tokens), and
+   * the inputs that are weights.
+   */
+  work(
+    dims: Dims<T>,
+    params: ParamValues<P>,
+  ): { flops: number; unread?: readonly string[]; tokens?: number; weights?: readonly string[] };
   /** What `flops` counts, in words. */
   flops: string;
   /** Cases that every backend must get right, and shapes of served models for benchmarks. */

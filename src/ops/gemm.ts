@@ -68,7 +68,7 @@ export const gemm = defineOp({
     flops: p.alpha === 0 ? 0 : 2 * d.batch * d.m * d.rowsW * d.k,
     unread: [...(p.alpha === 0 ? ['x', 'w'] : []), ...(p.beta === 0 ? ['c'] : [])],
     tokens: d.batch * d.m,
-    params: d.rowsW * d.k,
+    weights: ['w'],
   }),
   flops: '2 batch m rowsW k for the product; the epilogue is not counted',
   cases,
