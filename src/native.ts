@@ -170,7 +170,12 @@ export interface Native {
   /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
   hash(stream: StreamHandle, view: NativeView): Promise<string>;
   /** Creates, sizes workspace from the stream's arena, binds. args: C++ field name -> NativeView | number | boolean | choice index | undefined. */
-  createPlan(op: string, backend: 'ref' | 'cpu' | 'library', stream: StreamHandle, args: Record<string, unknown>): PlanHandle;
+  createPlan(
+    op: string,
+    backend: 'ref' | 'cpu' | 'library',
+    stream: StreamHandle,
+    args: Record<string, unknown>,
+  ): PlanHandle;
   /** As createPlan without creating: the reason the backend declines, or ''. */
   declines(op: string, backend: 'ref' | 'cpu' | 'library', device: DeviceHandle, args: Record<string, unknown>): string;
   rebindPlan(plan: PlanHandle, args: Record<string, unknown>): void;
@@ -182,7 +187,12 @@ export interface Native {
   /** Idempotent; after queued calls of it have run. */
   destroyPlan(plan: PlanHandle): void;
   /** Compares outputs in args (CPU device) with the reference on the given flat rows of each output; null: every row. */
-  check(op: string, stream: StreamHandle, args: Record<string, unknown>, rows: Float64Array | null): Promise<CheckResult[]>;
+  check(
+    op: string,
+    stream: StreamHandle,
+    args: Record<string, unknown>,
+    rows: Float64Array | null,
+  ): Promise<CheckResult[]>;
   /** Runs the schedule on a native thread; refuses emulated devices with UNSUPPORTED. */
   sample(stream: StreamHandle, options: SampleOptions): Promise<SampleResult>;
   /** Measured ceiling of the CPU device: FLOP/s of fma_f32 or dot_bf16, bytes/s of read or copy; NaN when the instruction set lacks it. */
@@ -209,6 +219,8 @@ function load(): Native {
     return createRequire(import.meta.url)('../build/Release/kernwatt.node');
   } catch (cause) {
     const where = `${process.platform}-${process.arch}`;
-    throw new KernwattError('LIBRARY', `kernwatt: the native addon is missing or does not load on ${where}: ${cause}`, { cause });
+    throw new KernwattError('LIBRARY', `kernwatt: the native addon is missing or does not load on ${where}: ${cause}`, {
+      cause,
+    });
   }
 }
