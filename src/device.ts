@@ -200,15 +200,19 @@ export class Device {
     return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape), origin);
   }
 
+  /** @internal Queues a fill of any view. */
+  fill(tensor: Tensor, { distribution, seed = 0, parameters = {} }: Origin, stream: Stream = this.stream): void {
+    const [a = 0, b = 0] = Object.values(parameters);
+    native().fill(stream.handle, tensor.nativeView, distribution === 'zeros' ? 'constant' : distribution, seed, a, b);
+    tensor.storage.wrote(stream);
+  }
+
   #filled(where: string, shape: Shape, dtype: DType, origin: Origin, stream: Stream): Tensor {
     if (stream.device !== this)
       throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
     stream.check(where);
     const tensor = this.allocate(where, shape, dtype, origin);
-    const [a = 0, b = 0] = Object.values(origin.parameters ?? {});
-    const distribution = origin.distribution === 'zeros' ? 'constant' : origin.distribution;
-    native().fill(stream.handle, tensor.nativeView, distribution, origin.seed ?? 0, a, b);
-    tensor.storage.wrote(stream);
+    this.fill(tensor, origin, stream);
     return tensor;
   }
 

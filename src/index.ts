@@ -1,5 +1,13 @@
 // The public interface on one screen.
 export type { BatchForm, Case, Layout, Model, ParamValue } from './case.js';
+export {
+  type CheckOpOptions,
+  type CheckOptions,
+  type CheckOutcome,
+  checkCase,
+  checkFuzz,
+  checkOp,
+} from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
 export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
 export { type Code, codes, KernwattError } from './errors.js';

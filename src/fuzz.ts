@@ -1,0 +1,81 @@
+// Random cases: shapes, strides, dtypes and parameters drawn from an operator's declaration, the same for the same seed.
+import type { BatchForm, Case, Layout, ParamValue } from './case.js';
+import type { Device } from './device.js';
+import type { DType } from './dtype.js';
+import { KernwattError } from './errors.js';
+import type { Operator } from './op.js';
+import { planCase } from './operands.js';
+import type { ParamSpec } from './spec.js';
+
+/** Numbers in [0, 1), reproducible everywhere (mulberry32). */
+export function randomSource(seed: number): () => number {
+  let state = (seed ^ (seed / 2 ** 32)) >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Sizes where tiles, vectors and loops begin and end. */
+const edges = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 256, 257];
+/** Floating-point operations that one case may take: the definition runs about 10^8 of them a second, the emulator fewer. */
+const mostFlops = { host: 2e7, emulated: 2e6 };
+const attempts = 1000;
+
+/** The random case of a seed. Cases that break a rule of the operator are drawn again. */
+export function fuzzCase(op: Operator, seed: number, device: Device): Case {
+  const next = randomSource(seed);
+  const limit = device.info.emulated ? mostFlops.emulated : mostFlops.host;
+  for (let i = 0; i < attempts; ++i) {
+    const c = draw(op, seed, next);
+    try {
+      if (planCase(op, c).flops <= limit) return c;
+    } catch (error) {
+      if (!(error instanceof KernwattError)) throw error;
+    }
+  }
+  throw new KernwattError(
+    'INTERNAL',
+    `${op.spec.name}: none of ${attempts} random cases keeps the rules, expected its rules to be satisfiable`,
+  );
+}
+
+function draw(op: Operator, seed: number, next: () => number): Case {
+  const below = (n: number) => Math.floor(next() * n);
+  const pick = <T>(list: readonly T[]): T => list[below(list.length)]!;
+  const chance = (p: number) => next() < p;
+  const { tensors, params } = op.compiled;
+  const derived = op.spec.derive ?? {};
+  const leads = new Set(tensors.filter((t) => t.broadcast).map((t) => t.dims[0]!));
+
+  const dims: Record<string, number> = {};
+  for (const name of new Set(tensors.flatMap((t) => t.dims))) {
+    if (name in derived) continue;
+    if (!leads.has(name)) dims[name] = chance(0.6) ? pick(edges) : chance(0.8) ? 1 + below(100) : 1 + below(400);
+    else if (chance(0.5)) dims[name] = pick([0, 1, 2, 3, 5]);
+  }
+  const given = tensors.filter((t) => t.spec.role === 'in?' && chance(0.4)).map((t) => t.name);
+  const values: Record<string, ParamValue> = {};
+  for (const { name, spec } of params) if (spec.required || chance(0.5)) values[name] = value(spec, next, pick);
+  const dtypes: Record<string, DType> = {};
+  const batch: Record<string, BatchForm> = {};
+  const layout: Record<string, Layout> = {};
+  for (const t of tensors) {
+    if (t.spec.role === 'in?' && !given.includes(t.name)) continue;
+    if (!('like' in t.spec.dtype)) dtypes[t.name] = pick(t.spec.dtype);
+    if (t.broadcast && t.spec.role !== 'out' && dims[t.dims[0]!] !== undefined && chance(0.5))
+      batch[t.name] = pick(['full', 'shared', 'one', 'absent'] as const);
+    if (chance(0.5)) layout[t.name] = pick(['padded', 'swapped'] as const);
+  }
+  return { name: `random ${seed}`, dims, params: values, with: given, dtypes, batch, layout };
+}
+
+function value(spec: ParamSpec, next: () => number, pick: <T>(list: readonly T[]) => T): ParamValue {
+  if (spec.kind === 'bool') return next() < 0.5;
+  if (spec.kind === 'choice') return pick(spec.choices!);
+  if (spec.kind === 'f32') return pick([0, 1, -1, 0.5, Math.fround(4 * next() - 2)]);
+  const [low, high] = spec.range!;
+  return low + Math.floor(next() * (Math.min(high, low + 256) - low + 1));
+}
