@@ -25,7 +25,7 @@ KW_DEVICE void copy_f32(uint32_t tile, const GemmOperand& o, int64_t batch, bool
     }
   } else {
     const bool along_k = o.column == 1;
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < kRows * kFmaDepth / kThreads; ++i) {
       const int item = tid + i * kThreads;
       const int line = along_k ? item / kFmaDepth : item % kRows, k = along_k ? item % kFmaDepth : item / kRows;
@@ -68,7 +68,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       if (tile + 1 < tiles) fill(tile + 1);
       const float* x = smem + tile % 2 * kStageFloats + (warp_row + lane / 4) * kFmaPitch;
       const float* w = smem + tile % 2 * kStageFloats + kXFloats + (warp_column + lane % 4) * kFmaPitch;
-#pragma unroll 1
+#pragma unroll
       for (int k = 0; k < kFmaDepth; k += 4) {
         float4 b[kW];
 #pragma unroll
