@@ -11,12 +11,17 @@
 #include "../tensor.h"
 
 #if defined(KW_EMU)
+#include <tuple>
+
 #include "../emu/shim.h"
+#include "../emu/submit.h"
 #else
 #include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+
+#include "check.h"
 #endif
 
 #define KW_DEVICE __device__ __forceinline__
@@ -28,7 +33,7 @@ struct Dim {
 };
 
 #if defined(KW_EMU)
-using Stream = void*;  // ignored: a launch runs before it returns, on the calling thread
+using Stream = void*;  // see emu/submit.h
 using TensorMap = emu::TensorMap;
 #else
 using Stream = cudaStream_t;
@@ -92,16 +97,11 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
   l.block = {c.block.x, c.block.y, c.block.z};
   l.cluster = {c.cluster.x, c.cluster.y, c.cluster.z};
   l.smem = c.smem;
-  emu::launch(l, [&] { kernel(args...); });
+  emu::submit(c.stream, [l, kernel, arguments = std::tuple<P...>(std::forward<A>(args)...)] {
+    emu::launch(l, [&] { std::apply(kernel, arguments); });
+  });
 }
 #else
-inline void cuda_check(const char* call, cudaError_t status) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // so that a failed launch does not show up again in a later, unrelated call
-  throw Error(Code::CUDA,
-              std::string(call) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")");
-}
-
 template <class... P>
 void prepare(void (*kernel)(P...), size_t smem) {
   cuda_check("cudaFuncSetAttribute(MaxDynamicSharedMemorySize)",
