@@ -5,18 +5,8 @@ import type { DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import type { Operator } from './op.js';
 import { planCase } from './operands.js';
+import { randomSource } from './random.js';
 import type { ParamSpec } from './spec.js';
-
-/** Numbers in [0, 1), reproducible everywhere (mulberry32). */
-export function randomSource(seed: number): () => number {
-  let state = (seed ^ (seed / 2 ** 32)) >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Sizes where tiles, vectors and loops begin and end. */
 const edges = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 256, 257];

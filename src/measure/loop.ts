@@ -24,12 +24,12 @@ export interface LoopOptions {
 }
 
 /** Above this share of stolen processor time a round's samples are counted as disturbed. */
-const stolenAbove = 0.01;
+export const stolenAbove = 0.01;
 const roundSeconds = 0.05;
 const mostSamples = 4096;
 
-/** Calls per sample so that a sample lasts sampleSeconds; warms up on the way. */
-async function calibrate(run: Runner, sampleSeconds: number): Promise<{ calls: number; perCall: number }> {
+/** Calls per sample so that a sample lasts sampleSeconds, and seconds of one call; warms up on the way. */
+export async function calibrate(run: Runner, sampleSeconds: number): Promise<{ calls: number; perCall: number }> {
   // The first calls load code and touch memory; the second round says how long a call takes.
   await run(1, 1);
   let perCall = median((await run(3, 1)).seconds);
@@ -67,7 +67,9 @@ export async function timeClock(run: Runner, options: LoopOptions): Promise<Cloc
     spreads.push(spread(stat));
     const elapsedSeconds = now() - started;
     const reason = decide({ stat, measuredSeconds, elapsedSeconds, spreads }, rule);
-    onRound?.(reason ? 1 : Math.max(elapsedSeconds / rule.maxSeconds, Math.min(0.99, measuredSeconds / rule.minSeconds / 2)));
+    onRound?.(
+      reason ? 1 : Math.max(elapsedSeconds / rule.maxSeconds, Math.min(0.99, measuredSeconds / rule.minSeconds / 2)),
+    );
     if (reason === null) continue;
     return {
       ...stat,

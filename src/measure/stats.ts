@@ -161,23 +161,3 @@ export function relativeHalfWidth(interval: Interval | null, center: number): nu
   if (interval === null || !(center > 0)) return Number.POSITIVE_INFINITY;
   return (interval[1] - interval[0]) / 2 / center;
 }
-
-/** Seeded generator of numbers in [0, 1): mulberry32. The same seed gives the same schedule on every machine. */
-export function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-/** Fisher-Yates shuffle in place. */
-export function shuffle<T>(items: T[], next: () => number): T[] {
-  for (let i = items.length - 1; i > 0; i--) {
-    const j = Math.floor(next() * (i + 1));
-    [items[i], items[j]] = [items[j]!, items[i]!];
-  }
-  return items;
-}

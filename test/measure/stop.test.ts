@@ -1,6 +1,7 @@
 // The stop rule on summaries made up for each branch, and on simulated noise.
 import { expect, test } from 'vitest';
-import { random, summarize } from '../../src/measure/stats.js';
+import { summarize } from '../../src/measure/stats.js';
+import { randomSource } from '../../src/random.js';
 import { decide, fullStop, quickStop, settled, spread } from '../../src/measure/stop.js';
 
 const rule = { minSamples: 10, minSeconds: 0.5, target: 0.01, maxSeconds: 15 };
@@ -53,7 +54,7 @@ test('measuring simulated timings until the rule stops: the interval still cover
   let covered = 0;
   const trials = 300;
   for (let trial = 0; trial < trials; trial++) {
-    const next = random(trial);
+    const next = randomSource(trial);
     // Uniform between 0.9 and 1.1 ms: the true median is 1 ms.
     const samples: number[] = [];
     const spreads: number[] = [];

@@ -1,0 +1,218 @@
+// Puts a record together from what was observed: rates, utilisation, roofline, the six metrics, flags. Arithmetic only.
+import { randomUUID } from 'node:crypto';
+import { aec } from '../metrics/aec.js';
+import { al } from '../metrics/al.js';
+import { amu } from '../metrics/amu.js';
+import { at } from '../metrics/at.js';
+import { mcr } from '../metrics/mcr.js';
+import { pcu } from '../metrics/pcu.js';
+import { describeEnvironment, describeTool } from './environment.js';
+import type { Peak, Peaks } from './peaks.js';
+import { derived, known, type Missing, missing, type Quantity } from './quantity.js';
+import {
+  type Clock,
+  type ClockRecord,
+  type Comparison,
+  clocks,
+  type CorrectnessRecord,
+  type Flag,
+  type MeasureRecord,
+  type MemoryRecord,
+  type RooflineRecord,
+  schema,
+  type TimeRecord,
+} from './record.js';
+import type { Subject } from './subject.js';
+
+/** Shares of a peak above this mean that the peak or the time is wrong. */
+const wall = 1.05;
+
+export const noMeter = 'energy is not metered by this version; `kernwatt doctor` shows which meters this machine has';
+
+export interface Observation {
+  runId: string;
+  createdAt: Date;
+  cpu: Parameters<typeof describeEnvironment>[0];
+  correctness: CorrectnessRecord;
+  /** What follows is null for an invalid record. */
+  times: Partial<Record<Clock, ClockRecord>> | null;
+  memory: { averageBytes: Quantity; peakBytes: Quantity } | null;
+  peaks: Peaks | null;
+  stealShare: number | null;
+  comparison: Comparison | null;
+}
+
+export function assemble(subject: Subject, seen: Observation): MeasureRecord {
+  const { correctness } = seen;
+  const verdict = correctness.state === 'failed' ? 'invalid' : correctness.state === 'passed' ? 'ok' : 'unchecked';
+  const energy = { perCallJ: missing('J', noMeter), powerW: missing('W', noMeter) };
+  const base = {
+    schema,
+    id: randomUUID(),
+    runId: seen.runId,
+    createdAt: seen.createdAt.toISOString(),
+    tool: describeTool(),
+    verdict,
+    case: subject.case,
+    kernel: subject.kernel,
+    correctness,
+    work: subject.work,
+    energy,
+  } as const;
+  const { device } = subject;
+  const env = describeEnvironment(seen.cpu, device, seen.stealShare);
+  if (verdict === 'invalid' || !seen.times || !seen.memory || !seen.peaks) {
+    const nothing = { time: null, memory: null, rate: null, utilisation: null, roofline: null, metrics: null };
+    return { ...base, flags: subject.inPlace ? ['in-place'] : [], ...nothing, comparison: null, env };
+  }
+  const time = timeRecord(subject, seen.times);
+  const headline = time[time.headline]!;
+  const seconds = known(headline.median, 's', `median, ${time.headline} clock`, headline.ci95Median);
+  const rate = {
+    flopsPerSecond: perSecond(subject.work.flops, 'FLOP/s', seconds),
+    bytesPerSecond: perSecond(subject.work.minBytes, 'B/s', seconds),
+  };
+  const utilisation = utilise(rate, seen.peaks, time);
+  const memory: MemoryRecord = {
+    operandBytes: subject.operandBytes,
+    workspaceBytes: subject.workspaceBytes,
+    ...seen.memory,
+    rotationBytes: subject.extraBytes,
+  };
+  const { tokens, params } = subject.work;
+  const latency = al({ device: time.device, stream: time.stream, host: time.host });
+  return {
+    ...base,
+    flags: flags(subject, time, utilisation),
+    time,
+    memory,
+    rate,
+    utilisation,
+    roofline: roofline(subject, seen.peaks, time),
+    metrics: {
+      AMU: amu(memory.averageBytes, memory.peakBytes, device?.info.totalBytes ?? null),
+      PCU: pcu(missing('1', busyReason(device?.kind)), utilisation.ofPeakFlops, utilisation.ofPeakBandwidth),
+      AL: latency,
+      AT: at({ tokens, params, meanSeconds: latency.paper.AL, medianSeconds: seconds }),
+      AEC: aec(energy.powerW, energy.perCallJ, tokens),
+      MCR: mcr(null, subject.storedAs),
+    },
+    comparison: seen.comparison,
+    env,
+  };
+}
+
+const busyReason = (kind: string | undefined): string =>
+  kind === 'cuda'
+    ? 'the busy share that NVML reports is not read by this version'
+    : 'NVML reports a busy share for GPUs alone, and this ran on the CPU';
+
+function timeRecord(subject: Subject, times: Partial<Record<Clock, ClockRecord>>): TimeRecord {
+  return {
+    cache: subject.cache,
+    coldBytes: subject.coldBytes,
+    copies: subject.copies,
+    llcBytes: subject.llcBytes,
+    headline: clocks.find((clock) => times[clock])!,
+    device: times.device ?? null,
+    stream: times.stream ?? null,
+    host: times.host ?? null,
+    smClockHz: missing(
+      'Hz',
+      subject.device?.kind === 'cuda'
+        ? 'the clock during the run is not read by this version'
+        : 'a CPU has no SM clock',
+    ),
+  };
+}
+
+const perSecond = (count: number | null, unit: string, seconds: Quantity): Quantity =>
+  count === null
+    ? missing(unit, 'a function does not say how much work it is')
+    : derived(seconds, unit, `${count} per call over the median time`, (s) => count / s);
+
+function utilise(
+  rate: { flopsPerSecond: Quantity; bytesPerSecond: Quantity },
+  { flops, bandwidth }: Peaks,
+  { cache }: TimeRecord,
+) {
+  const share = (achieved: Quantity, peak: Peak | Missing): Quantity =>
+    'provenance' in peak
+      ? derived(
+          achieved,
+          '1',
+          `of the ${peak.source} peak ${peak.name}, ${peak.value} ${peak.unit}`,
+          (v) => v / peak.value,
+        )
+      : { ...peak, unit: '1' };
+  return {
+    peaks: [flops, bandwidth].filter((peak): peak is Peak => 'provenance' in peak),
+    ofPeakFlops: share(rate.flopsPerSecond, flops),
+    // Operands that stay in a cache do not come from memory, so a share of its bandwidth would say nothing.
+    ofPeakBandwidth:
+      cache === 'cold' || rate.bytesPerSecond.value === null
+        ? share(rate.bytesPerSecond, bandwidth)
+        : missing('1', `operands are ${cache}: they need not come from memory`),
+  };
+}
+
+function roofline({ work }: Subject, { flops, bandwidth }: Peaks, time: TimeRecord): RooflineRecord | null {
+  if (!work.flops || !work.minBytes || !('provenance' in flops) || !('provenance' in bandwidth)) return null;
+  const compute = work.flops / flops.value;
+  const traffic = work.minBytes / bandwidth.value;
+  // The memory side of the roof holds only for operands that come from memory.
+  if (traffic > compute && time.cache !== 'cold') return null;
+  const floorSeconds = Math.max(compute, traffic);
+  return {
+    intensity: work.flops / work.minBytes,
+    boundBy: compute >= traffic ? 'compute' : 'bandwidth',
+    floorSeconds,
+    fraction: floorSeconds / time[time.headline]!.median,
+  };
+}
+
+function flags(
+  subject: Subject,
+  time: TimeRecord,
+  utilisation: { ofPeakFlops: Quantity; ofPeakBandwidth: Quantity },
+): Flag[] {
+  const read = clocks.map((clock) => time[clock]).filter((record) => record !== null);
+  const above = [utilisation.ofPeakFlops, utilisation.ofPeakBandwidth].some(
+    ({ value }) => value !== null && value > wall,
+  );
+  const set: Record<Flag, boolean> = {
+    'not-converged': read.some((record) => !record.stop.converged),
+    stolen: read.some((record) => (record.stolenSamples ?? 0) > 0),
+    'cold-not-reached': time.cache === 'warm',
+    'above-peak': above,
+    'in-place': subject.inPlace,
+  };
+  return (Object.keys(set) as Flag[]).filter((flag) => set[flag]);
+}
+
+/** A reading of the device's allocator. */
+export interface MemoryReading {
+  byteSeconds: number;
+  seconds: number;
+  currentBytes: number;
+  peakBytes: number;
+}
+
+/** Bytes over the window between two readings, without `extra` bytes that were there throughout and do not count. */
+export function memoryWindow(
+  before: MemoryReading,
+  after: MemoryReading,
+  extra: number,
+): { averageBytes: Quantity; peakBytes: Quantity } {
+  const span = after.seconds - before.seconds;
+  const average = span > 0 ? (after.byteSeconds - before.byteSeconds) / span : before.currentBytes;
+  const steady = after.currentBytes === before.currentBytes && Math.abs(average - before.currentBytes) < 1;
+  const peakBytes =
+    after.peakBytes > before.peakBytes
+      ? known(after.peakBytes - extra, 'B', 'highest of the allocator, reached within the window')
+      : steady
+        ? known(before.currentBytes - extra, 'B', 'nothing was allocated or freed within the window')
+        : missing('B', `a peak of ${before.peakBytes} bytes before the window hides the one within it`);
+  const basis = 'allocator of the device, integrated at every allocation';
+  return { averageBytes: known(Math.max(0, Math.round(average - extra)), 'B', basis), peakBytes };
+}

@@ -1,0 +1,109 @@
+// measure(): one plan or function, one record. Checks, times each clock until its stop rule fires, checks again.
+import { randomUUID } from 'node:crypto';
+import type { Device } from '../device.js';
+import { type CpuInfo, native } from '../native.js';
+import type { Plan } from '../plan.js';
+import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
+import { readSteal, stealShare } from './environment.js';
+import { timeClock } from './loop.js';
+import { chosenClocks, type MeasureOptions, type Settings, settings } from './options.js';
+import { type Peaks, peaksFor } from './peaks.js';
+import { missing } from './quantity.js';
+import type { Clock, ClockRecord, MeasureRecord } from './record.js';
+import { type Subject, subject } from './subject.js';
+
+/** Samples last at least this long: far above the resolution of the clock and the cost of reading it. */
+export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3, host: 1e-4 };
+
+/**
+ * Measures a plan: time by each clock, memory, work against measured peaks, and the six metrics, in one record of schema
+ * `kernwatt.measure/0`. Outputs are compared with the operator's definition before, and must be the same bit for bit after;
+ * otherwise the verdict is `invalid` and the record carries no performance number. Of a function, whose promise if any is
+ * awaited, it measures host time and, with `device`, memory.
+ *
+ * Times are seconds per call. Nothing is discarded: see `flags`, `stop` and `stolenSamples` for how far to trust them.
+ *
+ * @throws {KernwattError} `ARGUMENT` for an option that makes no sense; `UNSUPPORTED` on an emulated device or for a clock that
+ *   a function does not have; `DISPOSED`; `OUT_OF_MEMORY`; the error of the work itself; the signal's reason when aborted.
+ */
+export async function measure(plan: Plan, options?: MeasureOptions): Promise<MeasureRecord>;
+export async function measure(call: () => unknown, options?: MeasureOptions): Promise<MeasureRecord>;
+export async function measure(what: Plan | (() => unknown), options: MeasureOptions = {}): Promise<MeasureRecord> {
+  const set = settings('measure', options);
+  set.signal?.throwIfAborted();
+  await using it = subject(what, { ...set, name: options.name });
+  const asked = chosenClocks(options.clocks, it.clocks, it.name);
+  const report = reporter(it, asked, set);
+  const start = { runId: randomUUID(), createdAt: new Date(), cpu: cpuOf(it) };
+  report('check', 0);
+  const before = await it.before();
+  if (before.state === 'failed') return assemble(it, invalid(start, before));
+  report('peaks', 0);
+  const peaks = await peaksOf(it, set);
+  const steal = readSteal();
+  const memory = readMemory(it.device);
+  const times: Partial<Record<Clock, ClockRecord>> = {};
+  for (const clock of asked) {
+    times[clock] = await timeClock(it.runner(clock), {
+      rule: set.rule,
+      sampleSeconds: sampleSeconds[clock],
+      signal: set.signal,
+      onRound: (done) => report(clock, done),
+    });
+  }
+  const window = memory && memoryWindow(memory, readMemory(it.device)!, it.extraBytes);
+  const share = stealShare(steal, readSteal());
+  const correctness = await it.after();
+  if (correctness.state === 'failed') return assemble(it, invalid(start, correctness));
+  report(asked.at(-1)!, 1);
+  return assemble(it, {
+    ...start,
+    correctness,
+    times,
+    memory: window ?? unreadMemory,
+    peaks,
+    stealShare: share,
+    comparison: null,
+  });
+}
+
+type Start = Pick<Observation, 'runId' | 'createdAt' | 'cpu'>;
+
+export const invalid = (start: Start, correctness: Observation['correctness']): Observation => ({
+  ...start,
+  correctness,
+  times: null,
+  memory: null,
+  peaks: null,
+  stealShare: null,
+  comparison: null,
+});
+
+const noDevice = missing('B', 'no device was named; pass `device` to read its allocator');
+export const unreadMemory = { averageBytes: noDevice, peakBytes: noDevice };
+
+const readMemory = (device: Device | null): MemoryReading | undefined => device?.memory();
+
+/** The processor as the addon sees it; functions can be measured without the addon. */
+export function cpuOf(it: Subject): CpuInfo | null {
+  if (it.device) return native().cpu();
+  try {
+    return native().cpu();
+  } catch {
+    return null;
+  }
+}
+
+export function peaksOf(it: Subject, { peakSeconds }: Settings): Promise<Peaks> | Peaks {
+  if (it.device && it.case.op !== null) return peaksFor(it.device, it.dtype, peakSeconds);
+  const reason = 'a function does not say how much work it is';
+  return { flops: missing('FLOP/s', reason), bandwidth: missing('B/s', reason) };
+}
+
+/** Progress over everything: checking takes a tenth, the clocks share the rest. */
+function reporter(it: Subject, asked: readonly Clock[], { onProgress }: Settings) {
+  return (phase: 'check' | 'peaks' | Clock, done: number): void => {
+    const index = asked.indexOf(phase as Clock);
+    onProgress?.({ name: it.name, phase, done: index < 0 ? 0.05 : 0.1 + (0.9 * (index + done)) / asked.length });
+  };
+}

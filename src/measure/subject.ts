@@ -1,0 +1,301 @@
+// What is measured: a plan (all three clocks, cold or hot, checked) or a function (host clock alone). Both look alike from here
+// on: they describe themselves, give a runner for each clock, and are checked before and after.
+import type { Device } from '../device.js';
+import { KernwattError } from '../errors.js';
+import { native } from '../native.js';
+import type { Operator } from '../op.js';
+import * as ops from '../ops/index.js';
+import { Plan } from '../plan.js';
+import { Correctness, unchecked } from './correctness.js';
+import { readSteal, stealShare } from './environment.js';
+import type { Round, Runner } from './loop.js';
+import { known, missing, type Quantity } from './quantity.js';
+import type { CacheState, CaseRecord, Clock, CorrectnessRecord, KernelRecord, WorkRecord } from './record.js';
+import { Rotation, rotationSize, spanBytes } from './rotation.js';
+
+/** Anything that can be measured: a plan, or a function whose result, if a promise, is awaited. */
+export type Measurable = Plan | (() => unknown);
+
+export interface SubjectOptions {
+  name?: string | undefined;
+  cache: 'cold' | 'hot';
+  /** Most memory that copies of operands may take, bytes. */
+  coldLimitBytes: number;
+  /** Null: do not check. */
+  check: { seconds: number; seed: number } | null;
+  /** Whose allocator is read for a function. */
+  device?: Device | undefined;
+}
+
+export interface Subject extends AsyncDisposable {
+  readonly name: string;
+  readonly device: Device | null;
+  readonly clocks: readonly Clock[];
+  readonly case: CaseRecord;
+  readonly kernel: KernelRecord | null;
+  readonly work: WorkRecord;
+  readonly cache: CacheState;
+  readonly coldBytes: number | null;
+  readonly copies: number;
+  readonly llcBytes: number | null;
+  readonly extraBytes: number;
+  readonly operandBytes: Quantity;
+  readonly workspaceBytes: Quantity;
+  readonly inPlace: boolean;
+  /** Data type that decides which peak applies; null for a function. */
+  readonly dtype: Plan['args'][string]['dtype'] | null;
+  /** Data type and kind of the weights, for MCR. */
+  readonly storedAs: string;
+  /** One call from JavaScript. */
+  readonly call: () => unknown;
+  runner(clock: Clock): Runner;
+  before(): Promise<CorrectnessRecord>;
+  after(): Promise<CorrectnessRecord>;
+}
+
+export function subject(what: Measurable, options: SubjectOptions): Subject {
+  if (what instanceof Plan) return new PlanSubject(what, options);
+  if (typeof what === 'function') return new FunctionSubject(what, options);
+  throw new KernwattError('ARGUMENT', `measure: subject is ${String(what)}, expected a plan or a function`);
+}
+
+/** Host time of calls from JavaScript to completion, seconds per call; what is not a promise is complete when it returns. */
+async function timeCalls(call: () => unknown, calls: number): Promise<number> {
+  const from = performance.now();
+  for (let i = 0; i < calls; i++) {
+    const result = call();
+    if (typeof (result as Promise<unknown> | null | undefined)?.then === 'function') await result;
+  }
+  return (performance.now() - from) / 1000 / calls;
+}
+
+/** A function that never waits would keep timers and signals (Ctrl-C) from being seen. */
+const breathe = (i: number): Promise<void> | undefined => (i % 64 === 63 ? new Promise(setImmediate) : undefined);
+
+function hostRunner(call: () => unknown): Runner {
+  return async (samples, calls): Promise<Round> => {
+    const seconds = new Float64Array(samples);
+    const before = readSteal();
+    for (let i = 0; i < samples; i++) {
+      seconds[i] = await timeCalls(call, calls);
+      await breathe(i);
+    }
+    return { seconds, stealShare: stealShare(before, readSteal()) };
+  };
+}
+
+/** Samples of several subjects in the given order, seconds per call; `device` and `stream` need plans of one stream. */
+export async function sampleOrder(
+  subjects: readonly Subject[],
+  clock: Clock,
+  order: Uint32Array,
+  calls: readonly number[],
+): Promise<Float64Array> {
+  const plans = subjects.filter((one) => one instanceof PlanSubject);
+  const stream = plans[0]?.plan.stream;
+  if (clock === 'host' || stream === undefined || plans.length < subjects.length) {
+    const seconds = new Float64Array(order.length);
+    for (const [i, one] of order.entries()) {
+      seconds[i] = await timeCalls(subjects[one]!.call, calls[one]!);
+      await breathe(i);
+    }
+    return seconds;
+  }
+  const times = calls.map((count, i) => count * order.reduce((sum, one) => sum + Number(one === i), 0));
+  const cases = plans.map(({ rotation }, i) => rotation.take(times[i]!).map((plan) => plan.handle));
+  const result = await native().sample(stream.handle, { cases, order, calls: Uint32Array.from(calls), clock });
+  return result.seconds;
+}
+
+/** The operator a plan was bound from. */
+export function operatorOf(plan: Plan): Operator {
+  const op = Object.values(ops as unknown as Record<string, Operator>).find(({ spec }) => spec === plan.op);
+  if (!op) throw new KernwattError('INTERNAL', `measure: operator ${plan.op.name} is not in the list of operators`);
+  return op;
+}
+
+class PlanSubject implements Subject {
+  readonly clocks = ['device', 'stream', 'host'] as const;
+  readonly device: Device;
+  readonly rotation: Rotation;
+  readonly work: WorkRecord;
+  readonly operandBytes: Quantity;
+  readonly workspaceBytes: Quantity;
+  readonly #correctness: Correctness | null;
+  readonly #cold: boolean;
+
+  constructor(
+    readonly plan: Plan,
+    readonly options: SubjectOptions,
+  ) {
+    if (plan.disposed) throw new KernwattError('DISPOSED', 'measure: plan is disposed, expected a live one');
+    this.device = plan.device;
+    if (this.device.info.emulated)
+      throw new KernwattError(
+        'UNSUPPORTED',
+        `measure: device is ${this.device.name}, expected one that is not emulated; emulation is never timed`,
+      );
+    this.work = {
+      flops: plan.work.flops,
+      minBytes: plan.work.bytes,
+      tokens: plan.work.tokens,
+      params: plan.work.params,
+    };
+    const op = operatorOf(plan);
+    this.#correctness = options.check ? new Correctness(plan, op, options.check) : null;
+    this.#cold = options.cache === 'cold';
+    const llc = this.device.info.lastLevelCacheBytes;
+    const limit = Math.min(options.coldLimitBytes, this.device.memory().freeBytes / 4);
+    const { bytes } = plan.work;
+    const size = this.#cold
+      ? rotationSize(bytes, spanBytes(plan), llc, limit)
+      : { copies: 1, bytes, spanBytes: 0, cold: false };
+    this.rotation = new Rotation(plan, op, size);
+    this.operandBytes = known(
+      Object.values(plan.args).reduce((sum, tensor) => sum + tensor.distinctBytes, 0),
+      'B',
+      'elements of every operand, repeated ones once',
+    );
+    this.workspaceBytes = known(plan.workspaceBytes, 'B', 'scratch memory of the plan');
+  }
+
+  get name(): string {
+    return this.options.name ?? this.plan.op.name;
+  }
+
+  get case(): CaseRecord {
+    const { plan } = this;
+    const args = Object.entries(plan.args);
+    const inputs = args.flatMap(([name, { origin }]) =>
+      origin && !(name in plan.outputs)
+        ? [[name, { distribution: origin.distribution, seed: origin.seed ?? null }]]
+        : [],
+    );
+    return {
+      name: this.name,
+      op: plan.op.name,
+      shape: { ...plan.dims },
+      dtype: Object.fromEntries(args.map(([name, tensor]) => [name, tensor.dtype])),
+      args: { ...plan.params },
+      inputs: Object.fromEntries(inputs),
+    };
+  }
+
+  get kernel(): KernelRecord {
+    const { device, backend, workspaceBytes, op, ...explain } = this.plan.explain();
+    return { device, backend, explain, workspaceBytes };
+  }
+
+  get cache(): CacheState {
+    if (!this.#cold) return 'hot';
+    return this.rotation.size.cold ? 'cold' : 'warm';
+  }
+
+  get coldBytes(): number | null {
+    return this.#cold ? this.copies * this.rotation.size.bytes : null;
+  }
+
+  get copies(): number {
+    return this.rotation.plans.length;
+  }
+
+  get llcBytes(): number | null {
+    return this.device.info.lastLevelCacheBytes;
+  }
+
+  get extraBytes(): number {
+    return this.rotation.extraBytes;
+  }
+
+  get inPlace(): boolean {
+    return this.#correctness?.inPlace ?? false;
+  }
+
+  get dtype() {
+    return Object.values(this.plan.args)[0]?.dtype ?? null;
+  }
+
+  get storedAs(): string {
+    const { weights } = this.plan.op.work(this.plan.dims, this.plan.params);
+    const name = weights?.[0];
+    return name ? `${name}, stored as ${this.plan.args[name]!.dtype},` : 'an operator without weights';
+  }
+
+  readonly call = () => this.rotation.next().run();
+
+  runner(clock: Clock): Runner {
+    if (clock === 'host') return hostRunner(this.call);
+    return async (samples, calls) => {
+      const { seconds, stealShare: share } = await native().sample(this.plan.stream.handle, {
+        cases: [this.rotation.take(samples * calls).map((plan) => plan.handle)],
+        order: new Uint32Array(samples),
+        calls: Uint32Array.of(calls),
+        clock,
+      });
+      return { seconds, stealShare: share < 0 ? null : share };
+    };
+  }
+
+  async before(): Promise<CorrectnessRecord> {
+    return this.#correctness ? this.#correctness.before() : unchecked('checking was switched off');
+  }
+
+  async after(): Promise<CorrectnessRecord> {
+    // Copies have the same inputs, so one of them must come to the same result.
+    const copy = this.copies > 1 ? this.rotation.plans[this.copies - 1] : undefined;
+    return this.#correctness ? this.#correctness.after(copy) : unchecked('checking was switched off');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.plan.stream.mark();
+    this.rotation.dispose();
+    await this.#correctness?.[Symbol.asyncDispose]();
+  }
+}
+
+const noOperands = 'a function does not say what it reads and writes';
+
+class FunctionSubject implements Subject {
+  readonly clocks = ['host'] as const;
+  readonly device: Device | null;
+  readonly name: string;
+  readonly kernel = null;
+  readonly work = { flops: null, minBytes: null, tokens: null, params: null };
+  readonly cache = 'unknown';
+  readonly coldBytes = null;
+  readonly copies = 1;
+  readonly llcBytes: number | null;
+  readonly extraBytes = 0;
+  readonly inPlace = false;
+  readonly dtype = null;
+  readonly storedAs = 'a function';
+  readonly operandBytes = missing('B', noOperands);
+  readonly workspaceBytes = missing('B', noOperands);
+
+  constructor(
+    readonly call: () => unknown,
+    options: SubjectOptions,
+  ) {
+    this.name = options.name ?? (call.name || 'function');
+    this.device = options.device ?? null;
+    this.llcBytes = this.device?.info.lastLevelCacheBytes ?? null;
+  }
+
+  get case(): CaseRecord {
+    return { name: this.name, op: null, shape: {}, dtype: {}, args: {}, inputs: {} };
+  }
+
+  runner(): Runner {
+    return hostRunner(this.call);
+  }
+
+  async before(): Promise<CorrectnessRecord> {
+    return unchecked('a function has no definition to compare with');
+  }
+
+  after(): Promise<CorrectnessRecord> {
+    return this.before();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
