@@ -87,7 +87,10 @@ function clockSource(): string | null {
 }
 
 const fixes = {
-  cuda: { library: 'npm run build:cuda (needs nvcc)', device: 'install the NVIDIA driver (in a container: run with --gpus all)' },
+  cuda: {
+    library: 'npm run build:cuda (needs nvcc)',
+    device: 'install the NVIDIA driver (in a container: run with --gpus all)',
+  },
   emu: { library: 'npm run test:emu builds it (no GPU, no CUDA toolkit needed)', device: null },
 } as const;
 
@@ -126,8 +129,8 @@ async function probeLibrary(kind: LibraryKind, addon: Addon): Promise<LibraryRep
 
 export async function examine(): Promise<Doctor> {
   const addon = probeAddon();
-  const wanted = (JSON.parse(readFileSync(`${packageRoot}/package.json`, 'utf8')) as { engines: { node: string } }).engines
-    .node;
+  const wanted = (JSON.parse(readFileSync(`${packageRoot}/package.json`, 'utf8')) as { engines: { node: string } })
+    .engines.node;
   return {
     schema: 'kernwatt.doctor/0',
     tool: describeTool(),
@@ -153,7 +156,8 @@ const withFix = (state: string, detail: string, fix: string | null): string =>
 
 function describeLibrary(report: LibraryReport): string {
   const devices = report.devices.map(
-    (device) => `\n  ${device.name}: ${device.product}${device.computeCapability ? `, compute capability ${device.computeCapability}` : ''}`,
+    (device) =>
+      `\n  ${device.name}: ${device.product}${device.computeCapability ? `, compute capability ${device.computeCapability}` : ''}`,
   );
   const build = report.path ? `\n  ${report.path} (ABI ${report.abi}; ${report.build}; ${report.ops.join(', ')})` : '';
   return `${withFix(report.state, report.detail, report.fix)}${build}${devices.join('')}`;
@@ -164,9 +168,17 @@ export function render(report: Doctor): string {
   const commit = tool.gitSha ? ` (${tool.gitSha.slice(0, 10)}${tool.dirty ? ', with local changes' : ''})` : '';
   const rows: [string, string][] = [
     ['kernwatt', `${tool.version}${commit}`],
-    ['node', `${node.version}, Node-API ${node.napi}${node.supported ? '' : `; not supported, expected ${node.wanted}`}`],
+    [
+      'node',
+      `${node.version}, Node-API ${node.napi}${node.supported ? '' : `; not supported, expected ${node.wanted}`}`,
+    ],
     ['platform', `${platform.os}-${platform.arch}${platform.libc ? `, ${platform.libc}` : ''}`],
-    ['addon', addon.state === 'ok' ? `ok: ABI ${addon.abi}, Node-API ${addon.napi}` : withFix(addon.state, addon.detail, addon.fix)],
+    [
+      'addon',
+      addon.state === 'ok'
+        ? `ok: ABI ${addon.abi}, Node-API ${addon.napi}`
+        : withFix(addon.state, addon.detail, addon.fix),
+    ],
   ];
   if (cpu) {
     const cache = `${bytes(cpu.l2Bytes)} L2, ${bytes(cpu.llcBytes)} last level`;
@@ -184,7 +196,11 @@ export function render(report: Doctor): string {
   );
   const width = Math.max(...rows.map(([name]) => name.length)) + 2;
   const indented = rows.map(([name, value]) => [name, value.replaceAll('\n', `\n${' '.repeat(width)}`)] as const);
-  const energy = report.energy.map(({ name, state, detail, fix }) => [name, state, fix ? `${detail}; fix: ${fix}` : detail]);
+  const energy = report.energy.map(({ name, state, detail, fix }) => [
+    name,
+    state,
+    fix ? `${detail}; fix: ${fix}` : detail,
+  ]);
   const meters = table([{ head: 'energy' }, { head: 'state' }, { head: 'detail' }], energy);
   return `${facts(indented)}\n${meters}`;
 }

@@ -12,7 +12,8 @@ const program = new Command('kernwatt')
 
 const json = () => new Option('--json', 'print JSON as docs/measuring.md describes it');
 const seed = () => new Option('--seed <n>', 'seed of inputs and random choices').argParser(wholeNumber(0));
-const threads = () => new Option('--threads <n>', 'CPU worker threads; default: the cores of this process').argParser(wholeNumber(1, 1024));
+const threads = () =>
+  new Option('--threads <n>', 'CPU worker threads; default: the cores of this process').argParser(wholeNumber(1, 1024));
 
 program
   .command('doctor')
@@ -28,12 +29,18 @@ program
 
 program
   .command('check')
-  .description('compare operators with their definition in double precision; the last line counts what passed and failed')
+  .description(
+    'compare operators with their definition in double precision; the last line counts what passed and failed',
+  )
   .argument('[op...]', 'operators; default: all')
   .addOption(new Option('--backend <name>', 'what to check; default: cpu').choices(['cpu', 'ref', 'cuda', 'emu']))
   .option('--case <name>', 'only the case of this name')
   .addOption(seed())
-  .addOption(new Option('--fuzz <n>', 'also check n cases of random shapes, strides, types and parameters').argParser(wholeNumber(1)))
+  .addOption(
+    new Option('--fuzz <n>', 'also check n cases of random shapes, strides, types and parameters').argParser(
+      wholeNumber(1),
+    ),
+  )
   .addOption(threads())
   .addOption(json())
   .action(async (names, options) => finish((await import('./check.js')).check(names, options)));
@@ -43,7 +50,11 @@ program
   .description('measure operators: time, rates against measured peaks, and the six metrics')
   .argument('[what...]', 'operators, suites (quick, models) or scripts (*.js, *.mjs); default: quick')
   .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
-  .addOption(new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(parseShape))
+  .addOption(
+    new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(
+      parseShape,
+    ),
+  )
   .option('--dtype <type>', 'only this type of the main operands, for example bf16')
   .addOption(threads())
   .addOption(new Option('--cache <state>', 'only operands in this state').choices(['cold', 'hot']))

@@ -19,7 +19,9 @@ export const wholeNumber =
   (text: string): number => {
     const value = Number(text);
     if (!/^\d+$/.test(text) || value < low || value > high)
-      throw new InvalidArgumentError(`expected a whole number ${high === Number.MAX_SAFE_INTEGER ? `of ${low} or more` : `from ${low} to ${high}`}.`);
+      throw new InvalidArgumentError(
+        `expected a whole number ${high === Number.MAX_SAFE_INTEGER ? `of ${low} or more` : `from ${low} to ${high}`}.`,
+      );
     return value;
   };
 
@@ -30,7 +32,8 @@ export function parseShape(text: string): Record<string, number> {
     const [, name, size] = /^\s*([A-Za-z]\w*)\s*=\s*(\d+)\s*$/.exec(part) ?? [];
     if (name === undefined) throw new InvalidArgumentError(`expected sizes such as m=1,k=4096, not "${part.trim()}".`);
     if (name in sizes) throw new InvalidArgumentError(`${name} is given twice.`);
-    if (!Number.isSafeInteger(Number(size))) throw new InvalidArgumentError(`${name} is ${size}, expected less than 2^53.`);
+    if (!Number.isSafeInteger(Number(size)))
+      throw new InvalidArgumentError(`${name} is ${size}, expected less than 2^53.`);
     sizes[name] = Number(size);
   }
   return sizes;
