@@ -13,12 +13,13 @@ export interface Operator {
   readonly compiled: Compiled;
 }
 
-/** A callable operator that carries its own declaration. */
+/**
+ * A callable operator that carries its own declaration. A call checks the arguments, allocates the outputs that are not given,
+ * queues the operator on a stream and returns at once; errors of the work itself come from `await output.read()` or
+ * `stream.mark()`.
+ */
 export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
-  /**
-   * Checks the arguments, allocates the outputs that are not given, queues the operator on a stream and returns at once.
-   * Errors of the work itself come from `await output.read()` or `stream.mark()`.
-   */
+  // No comment of its own: an editor then shows the operator's.
   (args: Args<T, P>, options?: CallOptions): Outputs<T>;
   /** As the call, but for untyped arguments. */
   run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Outputs<T>;

@@ -41,7 +41,7 @@ export function countElements(where: string, shape: Shape, dtype: DType): number
   if (count * Math.max(1, bitsOf(dtype) / 8) > Number.MAX_SAFE_INTEGER)
     throw new KernwattError(
       'SHAPE',
-      `${where}: shape is ${formatShape(shape)} (${count} elements of ${dtype}), expected at most 2^53 - 1 bytes`,
+      `${where}: shape is ${formatShape(shape)} of ${dtype}, expected at most 2^53 - 1 bytes`,
     );
   return count;
 }
