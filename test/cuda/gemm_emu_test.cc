@@ -1,0 +1,510 @@
+// gemm through the table of a kernel library, opened as a stranger would: every tile edge, dtype, layout, epilogue and kind of
+// view against the definition, with NaN around every operand and guard bands around y; then streams, graphs and errors.
+//
+//   gemm_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
+//
+// On an emulated device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as well.
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "../../kernels/core/numeric.h"
+#include "../../kernels/gemm/gemm.h"
+#include "../../kernels/gemm/gemm_shape.h"
+
+namespace {
+
+using namespace kw;
+
+int passed = 0, failed = 0;
+std::map<std::string, int> variants;
+
+void expect(bool ok, const std::string& what) {
+  (ok ? passed : failed)++;
+  if (!ok) std::printf("FAILED %s\n", what.c_str());
+}
+
+struct Device {
+  const kw_table* table;
+  int index;
+  kw_device_info info{};
+  void* stream = nullptr;
+  void* event = nullptr;
+
+  int32_t sync() const {
+    const int32_t recorded = table->event_record(event, stream);
+    return recorded ? recorded : table->event_wait(event);
+  }
+  void must(int32_t status, const char* call) const {
+    if (status == 0) return;
+    throw Error(static_cast<Code>(status), std::string(call) + ": " + table->last_error());
+  }
+};
+
+const kw_op& gemm_of(const kw_table& table) {
+  for (uint64_t i = 0; i < table.op_count; ++i)
+    if (std::strcmp(table.ops[i]->name, "gemm") == 0) return *table.ops[i];
+  throw Error(Code::LIBRARY, "the library has no gemm");
+}
+
+// ---- operands --------------------------------------------------------------------------------------------------------
+
+// How a [batch, rows, columns] operand lies in its buffer. Everything outside the view is NaN and must stay so.
+struct Layout {
+  int64_t offset = 0;      // elements before the view; an odd one makes it misaligned
+  int64_t pad = 0;         // elements between rows
+  bool broadcast = false;  // one matrix for every batch, by stride 0
+  bool flat = false;       // rank 2, for operands without a batch
+};
+
+struct Operand {
+  TensorView host, device;
+  std::vector<uint8_t> bytes, before;
+  const Device* owner = nullptr;
+  void* memory = nullptr;
+
+  Operand() = default;
+  Operand(const Operand&) = delete;
+  Operand& operator=(const Operand&) = delete;
+  ~Operand() {
+    if (memory) owner->table->free(owner->index, memory);
+  }
+  int64_t size() const { return bits(host.dtype) / 8; }
+
+  // With rows < 0: a vector of `columns`.
+  void make(const Device& d, DType dtype, int64_t batch, int64_t rows, int64_t columns, Layout layout) {
+    owner = &d;
+    TensorView& v = host;
+    v.dtype = dtype;
+    const int64_t pitch = columns + layout.pad, matrix = std::max<int64_t>(rows, 1) * pitch;
+    if (rows < 0) {
+      v.rank = 1, v.shape[0] = columns, v.stride[0] = 1;
+    } else if (layout.flat) {
+      v.rank = 2, v.shape[0] = rows, v.shape[1] = columns, v.stride[0] = pitch, v.stride[1] = 1;
+    } else {
+      v.rank = 3, v.shape[0] = batch, v.shape[1] = rows, v.shape[2] = columns;
+      v.stride[0] = layout.broadcast ? 0 : matrix, v.stride[1] = pitch, v.stride[2] = 1;
+    }
+    const int64_t matrices = layout.broadcast || layout.flat || rows < 0 ? 1 : batch;
+    bytes.assign((layout.offset + matrices * matrix + 8) * size(), 0xff);  // NaN in every dtype
+    d.must(d.table->alloc(d.index, bytes.size(), &memory), "alloc");
+    device = v;
+    v.data = bytes.data() + layout.offset * size();
+    device.data = static_cast<uint8_t*>(memory) + layout.offset * size();
+    if (v.count() == 0) v.data = device.data = nullptr;
+  }
+
+  template <class Visit>
+  void each(Visit visit) const {
+    if (host.count() == 0) return;
+    const int64_t rows = host.rank > 1 ? host.dim(-2) : 1, batch = host.rank > 2 && host.stride[0] ? host.dim(0) : 1;
+    for (int64_t b = 0; b < batch; ++b)
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < host.dim(-1); ++j)
+          visit((host.rank > 2 ? b * host.step(-3) : 0) + (host.rank > 1 ? i * host.step(-2) : 0) + j);
+  }
+
+  template <class Random>
+  void fill(Random& random, bool integers) {
+    std::uniform_real_distribution<float> real(-1, 1);
+    std::uniform_int_distribution<int> whole(-4, 4);
+    each([&](int64_t at) {
+      store_f32(host.data, host.dtype, at, integers ? static_cast<float>(whole(random)) : real(random));
+    });
+  }
+  void upload() {
+    before = bytes;
+    owner->must(owner->table->copy(owner->index, memory, before.data(), bytes.size(), KW_TO_DEVICE, owner->stream),
+                "copy");
+  }
+  void download() {
+    owner->must(owner->table->copy(owner->index, bytes.data(), memory, bytes.size(), KW_TO_HOST, owner->stream),
+                "copy");
+  }
+};
+
+// ---- one case --------------------------------------------------------------------------------------------------------
+
+struct Case {
+  int64_t m = 1, n = 1, k = 1, batch = 1;
+  DType in = DType::bf16, out = DType::f32;
+  bool trans_x = false, trans_w = false;
+  Activation activation = Activation::none;
+  float alpha = 1, beta = 0;
+  bool c = false, bias = false, residual = false, in_place_c = false, in_place_residual = false;
+  DType c_type = DType::f32, bias_type = DType::f32, residual_type = DType::f32;
+  Layout x_layout, w_layout, c_layout, residual_layout, y_layout;
+  int64_t bias_offset = 0;
+  bool integers = false;
+  bool poison_x = false, poison_c = false;  // NaN where alpha = 0 or beta = 0 says that nothing reads
+  unsigned seed = 1;
+
+  std::string text() const {
+    char line[512];
+    const auto layout = [](const Layout& l) {
+      return std::to_string(l.offset) + "+" + std::to_string(l.pad) + (l.broadcast ? "b" : "") + (l.flat ? "f" : "");
+    };
+    std::snprintf(line, sizeof(line),
+                  "m %ld n %ld k %ld batch %ld %s->%s %s%s %s alpha %g beta %g c %d(%s,%d) bias %d(%s,%ld) residual "
+                  "%d(%s,%d) layouts x %s w %s c %s r %s y %s%s",
+                  m, n, k, batch, name(in), name(out), trans_x ? "T" : "N", trans_w ? "T" : "N",
+                  choice_names(activation).names[static_cast<int>(activation)], alpha, beta, c, name(c_type),
+                  in_place_c, bias, name(bias_type), bias_offset, residual, name(residual_type), in_place_residual,
+                  layout(x_layout).c_str(), layout(w_layout).c_str(), layout(c_layout).c_str(),
+                  layout(residual_layout).c_str(), layout(y_layout).c_str(), integers ? " integers" : "");
+    return line;
+  }
+};
+
+std::string variant_of(const char* explained) {
+  const std::string text = explained, key = "\"variant\":\"";
+  const size_t from = text.find(key) + key.size();
+  return text.substr(from, text.find('"', from) - from);
+}
+
+// Empty when y is right, else what is wrong.
+std::string run(const Device& d, const Case& t) {
+  std::mt19937 random(t.seed);
+  const int64_t rows_w = is_gated(t.activation) ? 2 * t.n : t.n;
+  Operand x, w, c, bias, residual, y;
+  x.make(d, t.in, t.batch, t.trans_x ? t.k : t.m, t.trans_x ? t.m : t.k, t.x_layout);
+  w.make(d, t.in, t.batch, t.trans_w ? t.k : rows_w, t.trans_w ? rows_w : t.k, t.w_layout);
+  y.make(d, t.out, t.batch, t.m, t.n, t.y_layout);
+  if (!t.poison_x) x.fill(random, t.integers), w.fill(random, t.integers);
+  GemmArgs args;
+  static_cast<TensorView&>(args.x) = x.host;
+  static_cast<TensorView&>(args.w) = w.host;
+  static_cast<TensorView&>(args.y) = y.host;
+  GemmArgs there = args;
+  std::vector<uint8_t> in_place;  // what y holds before, where it is also c or residual
+  const auto optional = [&](bool present, bool shared, Operand& o, DType dtype, int64_t rows, int64_t columns,
+                            Layout layout, OptionalConstTensor& host, OptionalConstTensor& device, bool poison) {
+    if (!present) return;
+    if (shared) {
+      y.fill(random, t.integers);
+      in_place = y.bytes;
+      static_cast<TensorView&>(host) = y.host;
+      host.data = in_place.data() + t.y_layout.offset * y.size();
+      static_cast<TensorView&>(device) = y.device;
+      return;
+    }
+    o.make(d, dtype, t.batch, rows, columns, layout);
+    if (!poison) o.fill(random, t.integers);
+    static_cast<TensorView&>(host) = o.host;
+    static_cast<TensorView&>(device) = o.device;
+    o.upload();
+  };
+  optional(t.c, t.in_place_c, c, t.c_type, t.m, rows_w, t.c_layout, args.c, there.c, t.poison_c);
+  optional(t.bias, false, bias, t.bias_type, -1, rows_w, {.offset = t.bias_offset}, args.bias, there.bias, false);
+  optional(t.residual, t.in_place_residual, residual, t.residual_type, t.m, t.n, t.residual_layout, args.residual,
+           there.residual, false);
+  static_cast<TensorView&>(there.x) = x.device;
+  static_cast<TensorView&>(there.w) = w.device;
+  static_cast<TensorView&>(there.y) = y.device;
+  for (GemmArgs* a : {&args, &there}) {
+    a->alpha = t.alpha, a->beta = t.beta, a->activation = t.activation;
+    a->trans_x = t.trans_x, a->trans_w = t.trans_w;
+  }
+  x.upload(), w.upload(), y.upload();
+
+  const kw_op& op = gemm_of(*d.table);
+  kw_plan* plan = nullptr;
+  d.must(op.supports(&d.info, &there), "supports");
+  d.must(op.plan_create(&d.info, &there, &plan), "plan_create");
+  ++variants[variant_of(op.plan_explain(plan))];
+  int32_t status = op.plan_rebind(plan, &there, nullptr);
+  if (!status) status = op.plan_enqueue(plan, d.stream);
+  op.plan_destroy(plan);  // at once: queued work must not need it
+  if (!status) y.download();
+  if (!status) status = d.sync();
+  if (status) return std::string(kCodeNames[status]) + ": " + d.table->last_error();
+
+  ReferenceOutputs reference;
+  ref::gemm(args, {}, reference);
+  std::set<int64_t> inside;
+  std::string wrong;
+  int64_t row = 0, column = 0;
+  y.each([&](int64_t at) {
+    inside.insert(at);
+    const int64_t i = row * t.n + column;
+    if (++column == t.n) column = 0, ++row;
+    const double value = reference[0].value[i], actual = load_f32(y.host.data, t.out, at);
+    const double exact = rounded(t.out, static_cast<float>(value));
+    const double allowed =
+        t.integers ? 0 : 2 * std::abs(reference[0].plain[i] - value) + ulp(t.out, value) + reference[0].slack[i];
+    const double difference = std::abs(actual - (t.integers ? exact : value));
+    if (difference <= allowed || !wrong.empty()) return;
+    char line[200];
+    std::snprintf(line, sizeof(line), "y[%ld][%ld] is %.9g, expected %.9g within %.3g", i / t.n, i % t.n, actual,
+                  t.integers ? exact : value, allowed);
+    wrong = line;
+  });
+  if (!wrong.empty()) return wrong;
+  const int64_t size = y.size(), base = t.y_layout.offset;
+  for (int64_t at = -base; at < static_cast<int64_t>(y.bytes.size()) / size - base; ++at)
+    if (!inside.count(at) && std::memcmp(&y.bytes[(at + base) * size], &y.before[(at + base) * size], size))
+      return "element " + std::to_string(at) + " outside y was written";
+  return "";
+}
+
+// ---- the cases -------------------------------------------------------------------------------------------------------
+
+template <class T, size_t N>
+T pick(std::mt19937& random, const T (&from)[N]) {
+  return from[random() % N];
+}
+
+// Sizes on both sides of every tile edge; each list is walked through in a random order, so that every entry occurs.
+class Walk {
+ public:
+  Walk(std::vector<int64_t> values, unsigned seed) : values_(std::move(values)), random_(seed) {}
+  int64_t next() {
+    if (at_ % values_.size() == 0) std::shuffle(values_.begin(), values_.end(), random_);
+    return values_[at_++ % values_.size()];
+  }
+
+ private:
+  std::vector<int64_t> values_;
+  std::mt19937 random_;
+  size_t at_ = 0;
+};
+
+std::vector<Case> cases(int share, int shares) {
+  std::vector<Case> list;
+  std::mt19937 random(7);
+  constexpr DType kFloats[] = {DType::f32, DType::bf16, DType::f16};
+  constexpr float kScales[] = {0, 1, 0.5f, -2};
+  Walk ms({0, 1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129}, 1);
+  Walk ns({0, 1, 3, 7, 8, 9, 16, 24, 31, 63, 64, 65, 72, 127, 128, 129}, 2);
+  Walk ks({0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 97, 127, 128, 136}, 3);
+  Walk activations({0, 0, 1, 2, 3, 4, 5, 6, 7}, 4);
+  for (int i = 0; i < 260; ++i) {
+    Case t;
+    t.m = ms.next(), t.n = ns.next(), t.k = ks.next();
+    t.in = kFloats[i % 3];
+    t.out = pick(random, kFloats);
+    t.trans_x = random() % 2, t.trans_w = random() % 2;
+    t.seed = random();
+    // Aligned rows, or rows that begin anywhere.
+    const bool aligned = random() % 3 != 0;
+    const auto layout = [&](int64_t columns) {
+      Layout l;
+      l.offset = aligned ? 8 * (random() % 3) : random() % 12;
+      l.pad = aligned ? (8 - columns % 8) % 8 + 8 * (random() % 2) : random() % 4;
+      return l;
+    };
+    if (random() % 5 == 0)
+      t.batch = 1 + random() % 3, t.m = std::min<int64_t>(t.m, 65), t.n = std::min<int64_t>(t.n, 65);
+    const bool batched = t.batch > 1;
+    t.integers = i % 4 == 0;
+    t.activation = static_cast<Activation>(t.integers ? random() % 2 : activations.next());
+    const int64_t rows_w = is_gated(t.activation) ? 2 * t.n : t.n;
+    t.x_layout = layout(t.trans_x ? t.m : t.k);
+    t.w_layout = layout(t.trans_w ? rows_w : t.k);
+    t.y_layout = layout(t.n);
+    t.c_layout = layout(rows_w);
+    t.residual_layout = layout(t.n);
+    if (batched) {
+      t.x_layout.broadcast = random() % 3 == 0;
+      (random() % 2 ? t.w_layout.broadcast : t.w_layout.flat) = true;
+      t.c_layout.broadcast = random() % 2;
+    } else {
+      t.x_layout.flat = t.w_layout.flat = t.y_layout.flat = random() % 2;
+    }
+    t.bias = random() % 2, t.bias_type = pick(random, kFloats), t.bias_offset = aligned ? 8 : random() % 3;
+    t.c = random() % 3 == 0, t.c_type = pick(random, kFloats);
+    t.residual = random() % 3 == 0, t.residual_type = pick(random, kFloats);
+    if (t.c) t.alpha = pick(random, kScales), t.beta = pick(random, kScales);
+    t.in_place_c = t.c && !is_gated(t.activation) && random() % 3 == 0;
+    t.in_place_residual = t.residual && !t.in_place_c && random() % 3 == 0;
+    t.poison_x = t.alpha == 0, t.poison_c = t.c && t.beta == 0;
+    list.push_back(t);
+  }
+  // Every large tile with its edges; both halves of a gate in one tile; long k.
+  const auto large = [&](int64_t m, int64_t n, int64_t k, DType in, Activation activation) {
+    Case t;
+    t.m = m, t.n = n, t.k = k, t.in = in, t.out = DType::bf16, t.activation = activation;
+    t.x_layout.pad = t.w_layout.pad = t.y_layout.pad = 8;
+    t.integers = activation == Activation::none;
+    list.push_back(t);
+  };
+  large(256, 512, 32, DType::bf16, Activation::none);
+  large(250, 500, 72, DType::f16, Activation::none);
+  large(200, 256, 104, DType::bf16, Activation::swiglu);
+  large(128, 512, 48, DType::f32, Activation::none);
+  large(130, 250, 33, DType::f32, Activation::geglu_tanh);
+  large(3, 5, 4096, DType::bf16, Activation::gelu_erf);
+  std::vector<Case> mine;
+  for (size_t i = share; i < list.size(); i += shares) mine.push_back(list[i]);
+  return mine;
+}
+
+// ---- beyond single cases ---------------------------------------------------------------------------------------------
+
+void batch_beyond_grid(const Device& d) {
+  Case t;
+  t.batch = 65535 + 3;
+  t.in = DType::f32;
+  t.integers = true;
+  t.w_layout.flat = true;
+  const std::string wrong = run(d, t);
+  expect(wrong.empty(), "a batch beyond 65535: " + wrong);
+}
+
+struct Small {  // y[1][2] = x w, with everything on the device
+  Operand x, w, y;
+  GemmArgs args;
+  kw_plan* plan = nullptr;
+  const kw_op& op;
+  explicit Small(const Device& d) : op(gemm_of(*d.table)) {
+    x.make(d, DType::f32, 1, 1, 4, {.flat = true});
+    w.make(d, DType::f32, 1, 2, 4, {.flat = true});
+    y.make(d, DType::f32, 1, 1, 2, {.flat = true});
+    x.each([&](int64_t at) { store_f32(x.host.data, DType::f32, at, static_cast<float>(at)); });
+    w.each([&](int64_t at) { store_f32(w.host.data, DType::f32, at, 1); });
+    x.upload(), w.upload(), y.upload();
+    static_cast<TensorView&>(args.x) = x.device;
+    static_cast<TensorView&>(args.w) = w.device;
+    static_cast<TensorView&>(args.y) = y.device;
+    d.must(op.plan_create(&d.info, &args, &plan), "plan_create");
+    d.must(op.plan_rebind(plan, &args, nullptr), "plan_rebind");
+  }
+  ~Small() { op.plan_destroy(plan); }
+  float result(const Device& d, int at) {
+    y.download();
+    d.must(d.sync(), "sync");
+    return load_f32(y.host.data, DType::f32, at);
+  }
+};
+
+void graphs(const Device& d) {
+  Small s(d);
+  void* graph = nullptr;
+  d.must(d.table->graph_begin(d.stream), "graph_begin");
+  d.must(s.op.plan_enqueue(s.plan, d.stream), "plan_enqueue");
+  d.must(d.table->graph_end(d.stream, &graph), "graph_end");
+  expect(std::isnan(s.result(d, 0)), "capturing runs nothing");
+  d.must(d.table->graph_launch(graph, d.stream), "graph_launch");
+  expect(s.result(d, 1) == 6, "a graph runs what it captured");
+  store_f32(s.x.host.data, DType::f32, 0, 10);
+  s.x.upload();
+  for (int i = 0; i < 2; ++i) d.must(d.table->graph_launch(graph, d.stream), "graph_launch");
+  expect(s.result(d, 0) == 16, "a graph reads what is there when it runs");
+  d.must(d.table->graph_destroy(graph), "graph_destroy");
+}
+
+void refusals(const Device& d) {
+  const kw_op& op = gemm_of(*d.table);
+  Small s(d);
+  const auto declines = [&](GemmArgs args, const char* words) {
+    const int32_t status = op.supports(&d.info, &args);
+    expect(status == static_cast<int32_t>(Code::UNSUPPORTED) && std::strstr(d.table->last_error(), words),
+           std::string("supports refuses with '") + words + "': " + d.table->last_error());
+  };
+  GemmArgs args = s.args;
+  args.w.dtype = DType::bf16;
+  declines(args, "dtype of w is bf16, expected f32 as of x");
+  args = s.args;
+  args.x.dtype = args.w.dtype = DType::i8;
+  declines(args, "dtype is i8");
+  args = s.args;
+  args.y.stride[1] = 2;
+  declines(args, "last stride of y is 2, expected 1");
+  void* memory = nullptr;
+  expect(d.table->alloc(d.index, uint64_t{1} << 50, &memory) == static_cast<int32_t>(Code::OUT_OF_MEMORY),
+         "alloc of 2^50 bytes is OUT_OF_MEMORY");
+  expect(s.op.plan_enqueue(s.plan, d.stream) == 0 && s.result(d, 0) == 6, "earlier tensors are intact after that");
+}
+
+void emulated_only(const Device& d) {
+  double seconds, host = 0;
+  expect(d.table->event_seconds(d.event, d.event, &seconds) == static_cast<int32_t>(Code::UNSUPPORTED),
+         "emulated time is refused");
+  expect(d.table->copy(d.index, &host, &host, sizeof(host), KW_ON_DEVICE, d.stream) == static_cast<int32_t>(Code::CUDA),
+         "a copy outside device memory is refused");
+  Small s(d);
+  GemmArgs beyond = s.args;
+  beyond.x.data = static_cast<char*>(s.x.device.data) + (1 << 20);
+  d.must(s.op.plan_rebind(s.plan, &beyond, nullptr), "plan_rebind");
+  d.must(s.op.plan_enqueue(s.plan, d.stream), "plan_enqueue");
+  expect(d.sync() == static_cast<int32_t>(Code::CUDA), "reading outside an operand fails the wait");
+  expect(std::strstr(d.table->last_error(), "gemm_fma.cuh") != nullptr,
+         std::string("and names the source line: ") + d.table->last_error());
+  d.must(s.op.plan_rebind(s.plan, &s.args, nullptr), "plan_rebind");
+  expect(s.op.plan_enqueue(s.plan, d.stream) == 0 && s.result(d, 0) == 6, "the stream goes on once it was reported");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<int> devices;
+  for (int i = 2; i + 1 < argc; i += 2)
+    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
+  if (argc < 2) return std::fprintf(stderr, "usage: gemm_emu_test LIBRARY.so [--device N]...\n"), 2;
+  void* library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+  if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 2;
+  const auto entry = reinterpret_cast<kw_table_fn>(dlsym(library, KW_CUDA_TABLE));
+  const kw_table* table = entry ? entry(KW_ABI) : nullptr;
+  if (!table) return std::fprintf(stderr, "%s has no table of ABI %d\n", argv[1], KW_ABI), 2;
+  int32_t count = 0;
+  table->device_count(&count);
+  if (count == 0) return std::fprintf(stderr, "%s\n", table->last_error()), 2;
+  if (devices.empty())
+    for (int i = 0; i < count; ++i) devices.push_back(i);
+  try {
+    expect(entry(KW_ABI + 1) == nullptr, "another ABI gives no table");
+    constexpr const char* kSchedules[] = {"sched=ahead,async=late", "sched=random,async=random,seed=1",
+                                          "sched=random,async=random,seed=2", "sched=random,async=random,seed=3"};
+    int share = 0;
+    std::vector<std::pair<int, const char*>> ways;
+    for (int device : devices) {
+      kw_device_info info{};
+      table->device_info(device, &info);
+      for (const char* schedule : kSchedules)
+        if (info.emulated || schedule == kSchedules[0]) ways.emplace_back(device, schedule);
+    }
+    for (const auto& [device, schedule] : ways) {
+      Device d{table, device};
+      d.must(table->device_info(device, &d.info), "device_info");
+      setenv("KERNWATT_EMU", schedule, 1);  // read by the stream's thread when it starts
+      d.must(table->stream_create(device, &d.stream), "stream_create");
+      d.must(table->event_create(device, 0, &d.event), "event_create");
+      d.must(d.sync(), "sync");
+      uint64_t free_before = 0, free_after = 0, total = 0;
+      d.must(table->memory_info(device, &free_before, &total), "memory_info");
+      const auto started = std::chrono::steady_clock::now();
+      for (const Case& t : cases(share, static_cast<int>(ways.size()))) {
+        const std::string wrong = run(d, t);
+        expect(wrong.empty(), t.text() + ": " + wrong);
+      }
+      if (share == 0) batch_beyond_grid(d);
+      graphs(d);
+      refusals(d);
+      if (d.info.emulated) emulated_only(d);
+      d.must(table->memory_info(device, &free_after, &total), "memory_info");
+      if (d.info.emulated) expect(free_before == free_after, "every allocation was freed");
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      std::printf("%s, %s: %.1f s\n", d.info.name, d.info.emulated ? schedule : "hardware", seconds);
+      d.must(table->event_destroy(d.event), "event_destroy");
+      d.must(table->stream_destroy(d.stream), "stream_destroy");
+      ++share;
+    }
+    for (const char* variant : {"mma_128x256", "mma_128x128", "mma_64x64", "mma_any_64x64", "fma_128x128", "fma_64x64"})
+      expect(variants[variant] > 0 || devices.size() < 3, std::string("some case runs ") + variant);
+    for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
+  } catch (const std::exception& error) {
+    expect(false, error.what());
+  }
+  std::printf("\n%d passed, %d failed\n", passed, failed);
+  return failed ? 1 : 0;
+}
