@@ -17,6 +17,7 @@ export { measure } from './measure/measure.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
 export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';
+export type { Measurable } from './measure/subject.js';
 export { deviceTask } from './measure/tinybench.js';
 export type { Op, Operator } from './op.js';
 export { type DeviceName, type OpenOptions, openDevice } from './open.js';

@@ -34,10 +34,11 @@ program
   )
   .argument('[op...]', 'operators; default: all')
   .addOption(new Option('--backend <name>', 'what to check; default: cpu').choices(['cpu', 'ref', 'cuda', 'emu']))
+  .option('--device <name>', 'which device, for example emu:1; default: the first of the backend')
   .option('--case <name>', 'only the case of this name')
   .addOption(seed())
   .addOption(
-    new Option('--fuzz <n>', 'also check n cases of random shapes, strides, types and parameters').argParser(
+    new Option('--fuzz <n>', 'instead check n cases of random shapes, strides, types and parameters').argParser(
       wholeNumber(1),
     ),
   )

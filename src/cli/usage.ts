@@ -1,6 +1,7 @@
 // Bad input of the command line, and how options are read. A usage error ends the program with exit code 2 and one sentence.
 import { InvalidArgumentError } from 'commander';
 import { KernwattError } from '../errors.js';
+import { nearest } from '../nearest.js';
 
 export class UsageError extends Error {}
 
@@ -39,5 +40,16 @@ export function parseShape(text: string): Record<string, number> {
   return sizes;
 }
 
-/** `did you mean` over a list of names: `expected one of a, b, c`. */
-export const oneOf = (names: Iterable<string>): string => `expected one of ${[...names].join(', ')}`;
+/** The item of that name. Refuses an unknown one with the nearest name, or all of them when they are few. */
+export function pick<T>(kind: string, name: string, items: readonly T[], nameOf: (item: T) => string): T {
+  const found = items.find((item) => nameOf(item) === name);
+  if (found) return found;
+  const names = items.map(nameOf);
+  const guess = nearest(name, names);
+  const rest = guess
+    ? `did you mean "${guess}"?`
+    : names.length <= 20
+      ? `expected ${names.join(', ')}`
+      : `expected one of ${names.length}`;
+  throw new UsageError(`${kind} is "${name}"; ${rest}`);
+}

@@ -37,7 +37,7 @@ const roundSeconds = 0.1;
  * @throws {KernwattError} as measure().
  */
 export async function compare(
-  cases: Readonly<Record<string, Plan | (() => unknown)>>,
+  cases: Readonly<Record<string, Measurable>>,
   options: CompareOptions = {},
 ): Promise<ComparisonResult> {
   const set = settings('compare', options);

@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Device } from '../device.js';
 import { type CpuInfo, native } from '../native.js';
-import type { Plan } from '../plan.js';
 import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
 import { readSteal, stealShare } from './environment.js';
 import { timeClock } from './loop.js';
@@ -10,7 +9,7 @@ import { chosenClocks, type MeasureOptions, type Settings, settings } from './op
 import { type Peaks, peaksFor } from './peaks.js';
 import { missing } from './quantity.js';
 import type { Clock, ClockRecord, MeasureRecord } from './record.js';
-import { type Subject, subject } from './subject.js';
+import { type Measurable, type Subject, subject } from './subject.js';
 
 /** Samples last at least this long: far above the resolution of the clock and the cost of reading it. */
 export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3, host: 1e-4 };
@@ -26,9 +25,7 @@ export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3
  * @throws {KernwattError} `ARGUMENT` for an option that makes no sense; `UNSUPPORTED` on an emulated device or for a clock that
  *   a function does not have; `DISPOSED`; `OUT_OF_MEMORY`; the error of the work itself; the signal's reason when aborted.
  */
-export async function measure(plan: Plan, options?: MeasureOptions): Promise<MeasureRecord>;
-export async function measure(call: () => unknown, options?: MeasureOptions): Promise<MeasureRecord>;
-export async function measure(what: Plan | (() => unknown), options: MeasureOptions = {}): Promise<MeasureRecord> {
+export async function measure(what: Measurable, options: MeasureOptions = {}): Promise<MeasureRecord> {
   const set = settings('measure', options);
   set.signal?.throwIfAborted();
   await using it = subject(what, { ...set, name: options.name });

@@ -1,0 +1,201 @@
+// `kernwatt bench`: measures operators or a user's script, prints the tables, writes the records.
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Device } from '../device.js';
+import { KernwattError } from '../errors.js';
+import { compare } from '../measure/compare.js';
+import { packageRoot } from '../measure/environment.js';
+import { measure } from '../measure/measure.js';
+import type { MeasureRecord } from '../measure/record.js';
+import { openDevice } from '../open.js';
+import { benchReport } from '../report/bench.js';
+import { type BenchCase, planFor, selectCases, type Suite, suites } from './cases.js';
+import { operators } from './ops.js';
+import { type ProgressLine, progressLine } from './progress.js';
+import { RecordFile } from './records.js';
+import { exit, pick, UsageError } from './usage.js';
+
+export interface BenchFlags {
+  backend: 'auto' | 'cpu' | 'cuda' | 'emu';
+  shape?: Record<string, number>;
+  dtype?: string;
+  threads?: number;
+  cache?: 'cold' | 'hot';
+  seed?: number;
+  quick?: boolean;
+  self?: boolean;
+  out?: string;
+  force?: boolean;
+  json?: boolean;
+}
+
+const isScript = (what: string): boolean => /\.[cm]?js$/.test(what);
+
+/** Devices to measure on, and one line for each that was wanted and is not there. */
+async function openDevices({ backend, threads }: BenchFlags): Promise<{ devices: Device[]; notes: string[] }> {
+  if (backend === 'emu')
+    throw new UsageError(
+      'bench: --backend is emu, expected auto, cpu or cuda: emulated kernels are right or wrong, never fast',
+    );
+  const devices: Device[] = [];
+  if (backend !== 'cuda') devices.push(await openDevice('cpu', threads === undefined ? {} : { threads }));
+  if (backend === 'cpu') return { devices, notes: [] };
+  try {
+    devices.push(await openDevice('cuda'));
+    return { devices, notes: [] };
+  } catch (error) {
+    if (backend === 'cuda' || !(error instanceof KernwattError)) throw error;
+    return { devices, notes: [`no CUDA rows: ${error.message} (see kernwatt doctor)`] };
+  }
+}
+
+/** Everything a run has to say. */
+interface Outcome {
+  records: MeasureRecord[];
+  notes: string[];
+  /** What a script returned. */
+  result?: unknown;
+}
+
+export async function bench(what: string[], flags: BenchFlags): Promise<number> {
+  const scripts = flags.self ? [`${packageRoot}/bench/overhead.mjs`] : what.filter(isScript);
+  const names = what.filter((one) => !isScript(one));
+  if (scripts.length > 0 && (names.length > 0 || scripts.length > 1))
+    throw new UsageError('bench: a script runs alone, without operators, suites or other scripts');
+  const cases = scripts.length > 0 ? [] : chooseCases(names, flags);
+  const file = flags.out === undefined ? null : new RecordFile(flags.out, flags.force);
+  const { devices, notes } = await openDevices(flags);
+  const interrupt = new AbortController();
+  const stop = () => interrupt.abort(new Error('interrupted'));
+  process.once('SIGINT', stop);
+  const outcome: Outcome = { records: [], notes };
+  const keep = (record: MeasureRecord) => {
+    outcome.records.push(record);
+    file?.append(record);
+  };
+  try {
+    const line = progressLine(process.stderr, flags.json);
+    try {
+      if (scripts.length > 0) outcome.result = await runScript(scripts[0]!, devices.at(-1)!, keep, interrupt.signal);
+      else await runCases(cases, devices, flags, keep, outcome.notes, line, interrupt.signal);
+    } finally {
+      line.stop();
+    }
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error;
+    outcome.notes.push('interrupted: what had been measured until then is above');
+  } finally {
+    process.off('SIGINT', stop);
+    for (const device of devices) await device.close();
+  }
+  print(outcome, flags);
+  if (interrupt.signal.aborted) return exit.interrupted;
+  return outcome.records.some(({ verdict }) => verdict === 'invalid') ? exit.failed : exit.ok;
+}
+
+function chooseCases(names: readonly string[], flags: BenchFlags): BenchCase[] {
+  const known = [...suites, ...operators.map(({ spec }) => spec.name)];
+  for (const name of names) pick('bench: operator or suite', name, known, (one) => one);
+  const suite: Suite = names.includes('models') ? 'models' : 'quick';
+  const named = operators.filter(({ spec }) => names.includes(spec.name));
+  const cases = selectCases(named.length > 0 ? named : operators, suite, flags);
+  if (cases.length === 0) throw new UsageError('bench: nothing to measure with these options');
+  return cases;
+}
+
+async function runCases(
+  cases: readonly BenchCase[],
+  devices: readonly Device[],
+  flags: BenchFlags,
+  keep: (record: MeasureRecord) => void,
+  notes: string[],
+  line: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const caches = flags.cache ? [flags.cache] : (['cold', 'hot'] as const);
+  const total = devices.length * cases.length * caches.length;
+  let done = 0;
+  for (const device of devices) {
+    for (const one of cases) {
+      try {
+        using plan = planFor(one, device, flags.seed ?? 1);
+        for (const cache of caches) {
+          const name = one.model.name;
+          const record = await measure(plan, {
+            name,
+            cache,
+            // Tables show two digits; the library's own default goes further.
+            target: flags.quick ? 0.05 : 0.02,
+            maxSeconds: flags.quick ? 0.5 : 2,
+            quick: flags.quick ?? false,
+            check: { seconds: flags.quick ? 0.2 : 0.5 },
+            signal,
+            onProgress: (p) => line.update(`${device.name} ${name}, ${cache}, ${p.phase}`, (done + p.done) / total),
+          });
+          keep(record);
+          done++;
+        }
+      } catch (error) {
+        if (signal.aborted || !(error instanceof KernwattError) || !skippable.has(error.code)) throw error;
+        notes.push(`skipped ${one.model.name} on ${device.name}: ${error.message}`);
+        done = Math.ceil(done / caches.length + 1e-9) * caches.length;
+      }
+    }
+  }
+}
+
+/** A case that this device cannot run is left out aloud; anything else ends the run. */
+const skippable: ReadonlySet<string> = new Set(['ERR_KERNWATT_UNSUPPORTED', 'ERR_KERNWATT_OUT_OF_MEMORY']);
+
+/** What a script's default export is called with. Records of its measure() and compare() are printed and written like any other. */
+export interface ScriptContext {
+  device: Device;
+  measure: typeof measure;
+  compare: typeof compare;
+  signal: AbortSignal;
+}
+
+async function runScript(
+  path: string,
+  device: Device,
+  keep: (record: MeasureRecord) => void,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const context: ScriptContext = {
+    device,
+    signal,
+    measure: async (what, options) => {
+      const record = await measure(what, { signal, ...options });
+      keep(record);
+      return record;
+    },
+    compare: async (cases, options) => {
+      const result = await compare(cases, { signal, ...options });
+      for (const record of Object.values(result.records)) keep(record);
+      return result;
+    },
+  };
+  let script: { default?: unknown };
+  try {
+    script = (await import(pathToFileURL(resolve(path)).href)) as typeof script;
+  } catch (error) {
+    if (
+      (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' &&
+      (error as Error).message.includes(resolve(path))
+    )
+      throw new UsageError(`bench: script is ${path}, expected a file that exists`);
+    throw error;
+  }
+  return typeof script.default === 'function' ? await script.default(context) : undefined;
+}
+
+function print({ records, notes, result }: Outcome, flags: BenchFlags): void {
+  if (flags.json) {
+    const report = { schema: 'kernwatt.bench/0', notes, records, ...(result === undefined ? {} : { result }) };
+    process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+    return;
+  }
+  if (records.length > 0) process.stdout.write(`${benchReport(records)}\n`);
+  if (Array.isArray(result)) console.table(result);
+  for (const note of notes) process.stdout.write(`${note}\n`);
+}

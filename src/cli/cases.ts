@@ -1,0 +1,111 @@
+// Which shapes `kernwatt bench` measures, and the plans for them: the models of the operators, or one shape from the command line.
+import type { Model } from '../case.js';
+import type { Device } from '../device.js';
+import { type DType, dtypes } from '../dtype.js';
+import type { Operator } from '../op.js';
+import { planCase } from '../operands.js';
+import type { Plan } from '../plan.js';
+import type { OpSpec } from '../spec.js';
+import type { Tensor } from '../tensor.js';
+import { pick, UsageError } from './usage.js';
+
+export interface BenchCase {
+  op: Operator;
+  model: Model;
+}
+
+export const suites = ['quick', 'models'] as const;
+export type Suite = (typeof suites)[number];
+
+export interface Selection {
+  shape?: Readonly<Record<string, number>>;
+  dtype?: string;
+}
+
+/** The cases to measure. */
+export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dtype }: Selection): BenchCase[] {
+  if (dtype !== undefined) pick('--dtype', dtype, dtypes, (name) => name);
+  const cases = ops.flatMap((op) => {
+    const listed = op.spec.models.filter((model) => suite === 'models' || model.quick);
+    const models = shape ? [shapeModel(op, shape, listed[0])] : listed;
+    return models.map((model) => ({
+      op,
+      model: dtype === undefined ? model : withType(op.spec, model, dtype as DType),
+    }));
+  });
+  // Another type may make two cases equal; the second would only cost time.
+  const seen = new Set<string>();
+  return cases.filter(({ op, model: { name, quick, ...rest } }) => {
+    const key = JSON.stringify([op.spec.name, { ...rest, dims: Object.entries(rest.dims).sort() }]);
+    return !seen.has(key) && seen.add(key);
+  });
+}
+
+/** A plain case of the given sizes; what is not given comes from the operator's first model. */
+function shapeModel(op: Operator, shape: Readonly<Record<string, number>>, template: Model | undefined): Model {
+  const { spec } = op;
+  const derived = Object.keys(spec.derive ?? {});
+  const named = new Set(Object.values(spec.tensors).flatMap(({ dims }) => dims.map((name) => name.replace('?', ''))));
+  for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...named], (one) => one);
+  const given = Object.fromEntries(Object.entries(shape).filter(([name]) => !derived.includes(name)));
+  const dims = { ...template?.dims, ...given };
+  for (const name of derived) if (name in shape) solveFor(op, name, shape[name]!, dims, new Set(Object.keys(given)));
+  const name = Object.entries(shape).map(([dim, size]) => `${dim}=${size}`);
+  return { name: name.join(' '), dims, ...(template?.dtypes && { dtypes: { x: 'bf16', ...template.dtypes } }) };
+}
+
+/** Sets the size that `name` follows from, such as the rows of a weight from the columns of the output. */
+function solveFor(
+  op: Operator,
+  name: string,
+  wanted: number,
+  dims: Record<string, number>,
+  given: ReadonlySet<string>,
+): void {
+  const derive = (trial: Record<string, number>) => planCase(op, { name: 'trial', dims: trial }).dims[name];
+  if (derive(dims) === wanted) return;
+  for (const source of Object.keys(dims)) {
+    if (given.has(source)) continue;
+    for (const size of [wanted, 2 * wanted]) {
+      if (derive({ ...dims, [source]: size }) !== wanted) continue;
+      dims[source] = size;
+      return;
+    }
+  }
+  throw new UsageError(
+    `${op.spec.name}: ${name} is ${wanted}, expected what follows from the other sizes, ${derive(dims)}`,
+  );
+}
+
+/** The case with every tensor that has a choice in `dtype`. */
+function withType(spec: OpSpec, model: Model, dtype: DType): Model {
+  const choices = Object.entries(spec.tensors).filter(([, { dtype: rule }]) => !('like' in rule));
+  const main = choices.find(([, { role }]) => role === 'in');
+  const allowed = main?.[1].dtype as readonly DType[] | undefined;
+  if (allowed && !allowed.includes(dtype))
+    throw new UsageError(`${spec.name}: --dtype is ${dtype}, expected ${allowed.join(', ')}`);
+  const present = choices.filter(([name, { role }]) => role !== 'in?' || model.with?.includes(name));
+  const changed = Object.fromEntries(present.filter(([, { role }]) => role !== 'out').map(([name]) => [name, dtype]));
+  return { ...model, name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`), dtypes: changed };
+}
+
+/** A plan for a case on random inputs: normal, seeded by `seed` and the position of the operand. Dispose it after use. */
+export function planFor({ op, model }: BenchCase, device: Device, seed: number): Plan {
+  const { operands, params } = planCase(op, model);
+  const made: Tensor[] = [];
+  try {
+    const args: Record<string, Tensor> = {};
+    for (const [i, { name, spec, shape, dtype }] of operands.entries()) {
+      const tensor =
+        spec.role === 'out'
+          ? device.empty(shape, dtype)
+          : device.random(shape, dtype, { seed: seed * operands.length + i });
+      made.push(tensor);
+      args[name] = tensor;
+    }
+    return op.bind({ ...args, ...params });
+  } finally {
+    // The plan keeps what it needs alive.
+    for (const tensor of made) tensor.dispose();
+  }
+}
