@@ -137,20 +137,27 @@ function collect(
       );
     tensor.check(where, name);
     first ??= { name, tensor };
-    if (tensor.device !== first.tensor.device)
-      throw new KernwattError(
-        'ARGUMENT',
-        `${where}: ${name} is on ${place(tensor, first.tensor)}, but ${first.name} is on ${place(first.tensor, tensor)}`,
-      );
+    if (tensor.device !== first.tensor.device) throw elsewhere(where, name, tensor, first);
     tensors[name] = tensor;
   }
   if (!first) throw new KernwattError('INTERNAL', `${where}: declares no input that must be given`);
   return { device: first.tensor.device, tensors };
 }
 
-/** Two devices may bear one name when a device was opened twice. */
-const place = (tensor: Tensor, other: Tensor): string =>
-  tensor.device.name === other.device.name ? `another opening of ${tensor.device.name}` : tensor.device.name;
+/** Two devices bear one name when it was opened twice. */
+function elsewhere(
+  where: string,
+  name: string,
+  tensor: Tensor,
+  first: { name: string; tensor: Tensor },
+): KernwattError {
+  const [here, there] = [tensor.device.name, first.tensor.device.name];
+  const which =
+    here === there
+      ? `on ${here} as opened another time than for ${first.name}`
+      : `on ${here}, but ${first.name} is on ${there}`;
+  return new KernwattError('ARGUMENT', `${where}: ${name} is ${which}, expected one device`);
+}
 
 function kindOf(value: unknown): string {
   if (value === null) return 'null';
