@@ -1,6 +1,7 @@
 // The raw shape of the addon (native/*.cc), and the only file that loads it. Everything here is unchecked: op.ts, tensor.ts,
 // stream.ts and measure.ts check first. Names are snake_case in C++ and camelCase here; opArgs() in this file converts.
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 
 declare const tag: unique symbol;
@@ -214,13 +215,30 @@ export function native(): Native {
   return addon;
 }
 
+/** Its own build first, then what the package brings; KERNWATT_ADDON names another file (the sanitizer's build, for one). */
 function load(): Native {
-  try {
-    return createRequire(import.meta.url)('../build/Release/kernwatt.node');
-  } catch (cause) {
-    const where = `${process.platform}-${process.arch}`;
-    throw new KernwattError('LIBRARY', `kernwatt: the native addon is missing or does not load on ${where}: ${cause}`, {
-      cause,
-    });
+  const platform = `${process.platform}-${process.arch}`;
+  const given = process.env.KERNWATT_ADDON;
+  const candidates = given ? [given] : ['../build/Release/kernwatt.node', `../prebuilds/${platform}/kernwatt.node`];
+  const require = createRequire(import.meta.url);
+  const tried: string[] = [];
+  for (const candidate of candidates) {
+    try {
+      const loaded = require(candidate) as Native & { setErrorClass(errorClass: typeof KernwattError): void };
+      loaded.setErrorClass(KernwattError);
+      return loaded;
+    } catch (cause) {
+      tried.push(`\n  ${fileURLToPath(new URL(candidate, import.meta.url))}: ${String(cause).split('\n')[0]}`);
+    }
   }
+  throw new KernwattError(
+    'LIBRARY',
+    `kernwatt: the native addon is ${tried.length === 1 ? 'a file that does not load' : 'in none of these files'} ` +
+      `on ${platform} (${libc()}), expected one that loads; in a checkout \`npm run build\` makes it${tried.join('')}`,
+  );
+}
+
+function libc(): string {
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'no glibc';
 }

@@ -1,0 +1,78 @@
+// Memory as JavaScript holds it, and strided views of it. A Buffer knows which streams were given work that uses it: once
+// freed, its memory goes back after that work, and nothing new can use it.
+#pragma once
+#include <napi.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "../kernels/core/tensor.h"
+#include "counters.h"
+#include "device.h"
+#include "memory.h"
+
+namespace kw {
+
+class Stream;
+
+// JavaScript thread only.
+class Buffer final : public Resource {
+ public:
+  explicit Buffer(std::shared_ptr<Memory> memory, std::shared_ptr<Device> device);
+  ~Buffer() override;
+
+  bool freed() const { return memory_ == nullptr; }
+  // Null once freed.
+  const std::shared_ptr<Memory>& memory() const { return memory_; }
+  const std::shared_ptr<Device>& device() const { return device_; }
+
+  // Work `number` of the stream uses this buffer.
+  void used(const std::shared_ptr<Stream>& stream, uint64_t number) {
+    if (last_.stream == stream) {
+      last_.number = number;
+    } else {
+      used_elsewhere(stream, number);
+    }
+  }
+
+  // Idempotent. Returns the bytes that the garbage collector no longer needs to count.
+  int64_t free();
+  void dispose() override { free(); }
+
+  // What V8 is told this buffer weighs: host memory in full, device memory by a sixty-fourth.
+  int64_t weight() const { return weight_; }
+
+ private:
+  struct Use {
+    std::shared_ptr<Stream> stream;
+    uint64_t number = 0;
+  };
+  void used_elsewhere(const std::shared_ptr<Stream>& stream, uint64_t number);
+
+  std::shared_ptr<Memory> memory_;
+  Use last_;
+  const std::shared_ptr<Device> device_;
+  std::vector<Use> others_;
+  int64_t weight_ = 0;
+  std::optional<Counted<&Counters::buffers>> counted_{std::in_place};  // until freed
+};
+
+// A view read from JavaScript: where its elements are, and the buffer that holds them.
+struct View {
+  TensorView tensor;
+  std::shared_ptr<Buffer> buffer;
+};
+
+// Reads a NativeView. Throws ARGUMENT, DTYPE, SHAPE, DISPOSED; `<where>: <name>...`. The view must lie within its buffer
+// and the buffer on `device`.
+View read_view(Napi::Value value, const Device& device, const char* where, const char* name);
+
+// Row-major without gaps.
+bool is_contiguous(const TensorView& view);
+bool same_shape(const TensorView& a, const TensorView& b);
+
+// Keeps a JavaScript value alive until the last holder, on whichever thread, lets go.
+std::shared_ptr<void> keep_alive(Napi::Env env, Napi::Value value);
+
+}  // namespace kw

@@ -1,0 +1,217 @@
+// Conversions go through f32 where both types fit in it exactly, and through f64 otherwise, a few hundred at a time: one
+// loop per type to load and one to store, instead of one per pair.
+#include "convert.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "../kernels/core/error.h"
+#include "../kernels/core/numeric.h"
+
+namespace kw {
+namespace {
+
+constexpr int64_t kChunk = 256;
+
+// f64 to f32 with rounding to odd: rounding that to a shorter format afterwards rounds as if once.
+float to_odd(double value) {
+  const auto nearest = static_cast<float>(value);
+  if (static_cast<double>(nearest) == value || std::isnan(value)) return nearest;
+  const auto bits = std::bit_cast<uint32_t>(nearest);
+  if (bits & 1) return nearest;
+  return std::bit_cast<float>(std::fabs(static_cast<double>(nearest)) > std::fabs(value) ? bits - 1 : bits + 1);
+}
+
+// An 8-bit float with `fraction` bits below the leading one, smallest normal exponent `lowest`; codes above `largest`
+// become `beyond`.
+template <int fraction, int lowest, int largest, int beyond>
+uint8_t f32_to_f8(float value) {
+  const auto sign = static_cast<uint8_t>(std::bit_cast<uint32_t>(value) >> 24 & 0x80);
+  const float magnitude = std::fabs(value);
+  if (std::isnan(value)) return sign | 0x7f;
+  if (magnitude == 0) return sign;
+  if (std::isinf(value)) return sign | beyond;
+  const int exponent = std::max(std::ilogb(magnitude), lowest);
+  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, fraction - exponent)));
+  const int code = ((exponent - lowest) << fraction) + steps;
+  return static_cast<uint8_t>(sign | (code > largest ? beyond : code));
+}
+
+template <int fraction, int lowest>
+float f8_to_f32(uint8_t code) {
+  const int exponent = (code & 0x7f) >> fraction, rest = code & ((1 << fraction) - 1);
+  const int steps = exponent == 0 ? rest : rest + (1 << fraction);
+  const float magnitude = std::ldexp(static_cast<float>(steps), std::max(exponent - 1, 0) + lowest - fraction);
+  return code & 0x80 ? -magnitude : magnitude;
+}
+
+float f8e4m3_to_f32(uint8_t code) { return (code & 0x7f) == 0x7f ? NAN : f8_to_f32<3, -6>(code); }
+float f8e5m2_to_f32(uint8_t code) {
+  const float sign = code & 0x80 ? -1.0f : 1.0f;
+  if ((code & 0x7f) >= 0x7c) return (code & 3) != 0 ? NAN : sign * INFINITY;
+  return f8_to_f32<2, -14>(code);
+}
+
+template <class Whole, class Middle>
+Whole to_whole(Middle value) {
+  if (std::isnan(value)) return 0;
+  const double rounded = std::nearbyint(static_cast<double>(value));
+  const auto low = static_cast<double>(std::numeric_limits<Whole>::min());
+  const auto high = static_cast<double>(std::numeric_limits<Whole>::max());
+  return static_cast<Whole>(std::min(std::max(rounded, low), high));
+}
+
+// Each type: how it is stored, how it is read exactly and written with one rounding.
+struct F32 {
+  using Stored = float;
+  template <class M>
+  static M load(float v) {
+    return v;
+  }
+  static float store(float v) { return v; }
+  static float store(double v) { return static_cast<float>(v); }
+};
+template <float (*decode)(uint16_t), uint16_t (*encode)(float)>
+struct Half {
+  using Stored = uint16_t;
+  template <class M>
+  static M load(uint16_t v) {
+    return decode(v);
+  }
+  static uint16_t store(float v) { return encode(v); }
+  static uint16_t store(double v) { return encode(to_odd(v)); }
+};
+template <float (*decode)(uint8_t), uint8_t (*encode)(float)>
+struct Quarter {
+  using Stored = uint8_t;
+  template <class M>
+  static M load(uint8_t v) {
+    return decode(v);
+  }
+  static uint8_t store(float v) { return encode(v); }
+  static uint8_t store(double v) { return encode(to_odd(v)); }
+};
+struct F64 {
+  using Stored = double;
+  template <class M>
+  static M load(double v) {
+    return static_cast<M>(v);
+  }
+  template <class M>
+  static double store(M v) {
+    return v;
+  }
+};
+template <class Whole>
+struct Integer {
+  using Stored = Whole;
+  template <class M>
+  static M load(Whole v) {
+    return static_cast<M>(v);
+  }
+  template <class M>
+  static Whole store(M v) {
+    return to_whole<Whole>(v);
+  }
+};
+
+template <class Body>
+void with_element(Element element, Body&& body) {
+  switch (element) {
+    case Element::f32:
+      return body(F32{});
+    case Element::f16:
+      return body(Half<f16_to_f32, f32_to_f16>{});
+    case Element::bf16:
+      return body(Half<bf16_to_f32, f32_to_bf16>{});
+    case Element::f8e4m3:
+      return body(Quarter<f8e4m3_to_f32, f32_to_f8<3, -6, 0x7e, 0x7e>>{});
+    case Element::f8e5m2:
+      return body(Quarter<f8e5m2_to_f32, f32_to_f8<2, -14, 0x7b, 0x7c>>{});
+    case Element::i32:
+      return body(Integer<int32_t>{});
+    case Element::i8:
+      return body(Integer<int8_t>{});
+    case Element::u8:
+      return body(Integer<uint8_t>{});
+    case Element::f64:
+      return body(F64{});
+    case Element::i16:
+      return body(Integer<int16_t>{});
+    case Element::u16:
+      return body(Integer<uint16_t>{});
+    case Element::u32:
+      return body(Integer<uint32_t>{});
+  }
+}
+
+// Whether every value of the type is exact in f32.
+bool fits_f32(Element element) { return element != Element::i32 && element != Element::u32 && element != Element::f64; }
+
+template <class Middle>
+void convert_through(const void* src, Element from, int64_t src_step, void* dst, Element to, int64_t dst_step,
+                     int64_t count) {
+  Middle middle[kChunk];
+  for (int64_t done = 0; done < count; done += kChunk) {
+    const int64_t n = std::min(kChunk, count - done);
+    with_element(from, [&](auto type) {
+      const auto* in = static_cast<const typename decltype(type)::Stored*>(src) + done * src_step;
+      for (int64_t i = 0; i < n; ++i) middle[i] = type.template load<Middle>(in[i * src_step]);
+    });
+    with_element(to, [&](auto type) {
+      auto* out = static_cast<typename decltype(type)::Stored*>(dst) + done * dst_step;
+      for (int64_t i = 0; i < n; ++i) out[i * dst_step] = type.store(middle[i]);
+    });
+  }
+}
+
+// The same type on both sides: bits move, NaN payloads included.
+template <class Stored>
+void move(const void* src, int64_t src_step, void* dst, int64_t dst_step, int64_t count) {
+  const auto* in = static_cast<const Stored*>(src);
+  auto* out = static_cast<Stored*>(dst);
+  for (int64_t i = 0; i < count; ++i) out[i * dst_step] = in[i * src_step];
+}
+
+}  // namespace
+
+Element element_of(DType dtype, const char* where) {
+  if (bits(dtype) < 8) {
+    throw Error(Code::UNSUPPORTED,
+                std::string(where) + ": dtype is " + name(dtype) + ", expected a type of 8 bits or more");
+  }
+  return static_cast<Element>(dtype);
+}
+
+int64_t size_of(Element element) {
+  int64_t size = 0;
+  with_element(element, [&](auto type) { size = sizeof(typename decltype(type)::Stored); });
+  return size;
+}
+
+void convert(const void* src, Element from, int64_t src_step, void* dst, Element to, int64_t dst_step, int64_t count) {
+  if (from != to) {
+    if (fits_f32(from) && fits_f32(to)) {
+      convert_through<float>(src, from, src_step, dst, to, dst_step, count);
+    } else {
+      convert_through<double>(src, from, src_step, dst, to, dst_step, count);
+    }
+    return;
+  }
+  const int64_t size = size_of(from);
+  if (src_step == 1 && dst_step == 1) {
+    std::memcpy(dst, src, count * size);
+  } else if (size == 1) {
+    move<uint8_t>(src, src_step, dst, dst_step, count);
+  } else if (size == 2) {
+    move<uint16_t>(src, src_step, dst, dst_step, count);
+  } else if (size == 4) {
+    move<uint32_t>(src, src_step, dst, dst_step, count);
+  } else {
+    move<uint64_t>(src, src_step, dst, dst_step, count);
+  }
+}
+
+}  // namespace kw

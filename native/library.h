@@ -1,0 +1,42 @@
+// A library of kernels opened at run time (kernels/core/abi.h): libkernwatt_cuda.so, libkernwatt_emu.so.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../kernels/core/abi.h"
+#include "../kernels/core/error.h"
+
+namespace kw {
+
+class Library {
+ public:
+  // Opened once per path in this process and never closed: its threads and contexts outlive every environment. Throws
+  // LIBRARY with the loader's or the library's reason.
+  static const Library& open(const std::string& path);
+
+  const kw_table& table() const { return *table_; }
+  // Null when the library has no such operator.
+  const kw_op* find(const std::string& op) const;
+  // A block of page-locked host memory of kStaging bytes, kept for the next caller when let go.
+  static constexpr uint64_t kStaging = 256 << 10;
+  std::shared_ptr<void> staging() const;
+  // Throws what a failed call of the table means.
+  void check(int32_t status) const {
+    if (status != 0) fail(status);
+  }
+
+ private:
+  explicit Library(const kw_table* table) : table_(table) {}
+  [[noreturn]] void fail(int32_t status) const;
+
+  const kw_table* table_;
+  mutable std::mutex mutex_;
+  mutable std::vector<void*> free_staging_;
+};
+
+// The code of a status, INTERNAL for one that is none.
+Code code_of(int32_t status);
+
+}  // namespace kw

@@ -1,0 +1,130 @@
+// Host allocation that asks first whether the memory is there, and the counters of every device's allocator.
+#include "memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+
+#include "../kernels/core/cpu/features.h"
+#include "../kernels/core/error.h"
+#include "device.h"
+
+namespace kw {
+namespace {
+
+// Left to the rest of the machine: an allocation that would go below it is refused.
+constexpr int64_t kReserve = int64_t{128} << 20;
+// Small allocations may use this much between two looks at the system; looking costs some 50 microseconds.
+constexpr int64_t kUnchecked = int64_t{32} << 20;
+constexpr uint64_t kSmall = uint64_t{1} << 20;
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+
+std::atomic<int64_t> allowance{0};   // bytes that small allocations may still take unchecked
+std::atomic<int64_t> host_bytes{0};  // allocated here and not freed
+
+int64_t resident_bytes() {
+  long pages = 0;
+  if (FILE* file = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(file, "%*d %ld", &pages) != 1) pages = 0;
+    std::fclose(file);
+  }
+  return int64_t{pages} * sysconf(_SC_PAGESIZE);
+}
+
+// Memory that a new allocation may use. The system counts a page as used only once it is touched, so what was allocated
+// here and lies beyond the resident size is taken off.
+int64_t to_be_had() {
+  const auto available = static_cast<int64_t>(cpu::available_bytes());
+  if (available == 0) return INT64_MAX;  // unknown: leave the decision to the system
+  const int64_t untouched = std::max<int64_t>(0, host_bytes.load() - resident_bytes());
+  return std::max<int64_t>(0, available - untouched - kReserve);
+}
+
+void reserve(uint64_t bytes) {
+  if (bytes <= kSmall) {
+    const auto wanted = static_cast<int64_t>(bytes);
+    if (allowance.fetch_sub(wanted) >= wanted) return;
+  }
+  const int64_t left = to_be_had();
+  if (bytes > static_cast<uint64_t>(left)) {
+    throw Error(Code::OUT_OF_MEMORY, "alloc: bytes is " + std::to_string(bytes) + ", expected at most " +
+                                         std::to_string(left) + ", the host memory to be had");
+  }
+  allowance.store(std::min<int64_t>(kUnchecked, left - static_cast<int64_t>(bytes)));
+}
+
+}  // namespace
+
+void* host_allocate(uint64_t bytes) {
+  reserve(bytes);
+  const uint64_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  const uint64_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* data = std::aligned_alloc(alignment, rounded);
+  if (data == nullptr) {
+    throw Error(Code::OUT_OF_MEMORY,
+                "alloc: bytes is " + std::to_string(bytes) + ", expected what the system gives; it refused");
+  }
+  if (bytes >= kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
+  host_bytes.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  return data;
+}
+
+void host_free(void* data, uint64_t bytes) {
+  std::free(data);
+  host_bytes.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+}
+
+std::shared_ptr<void> allocate_host(uint64_t bytes) {
+  const uint64_t size = std::max<uint64_t>(bytes, 1);
+  return std::shared_ptr<void>(host_allocate(size), [size](void* data) { host_free(data, size); });
+}
+
+void Meter::advance(Clock::time_point now) const {
+  const double passed = std::chrono::duration<double>(now - last_).count();
+  reading_.seconds += passed;
+  reading_.byte_seconds += static_cast<double>(reading_.current) * passed;
+  last_ = now;
+}
+
+void Meter::add(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  advance(Clock::now());
+  reading_.current += bytes;
+  reading_.peak = std::max(reading_.peak, reading_.current);
+  ++reading_.allocations;
+  counters.bytes.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+}
+
+void Meter::remove(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  advance(Clock::now());
+  reading_.current -= bytes;
+  --reading_.allocations;
+  counters.bytes.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+}
+
+Meter::Reading Meter::read() const {
+  const std::lock_guard lock(mutex_);
+  advance(Clock::now());
+  return reading_;
+}
+
+Memory::Memory(std::shared_ptr<Device> device, uint64_t bytes)
+    : device_(std::move(device)), data_(device_->allocate(bytes)), bytes_(bytes) {
+  device_->meter.add(bytes);
+}
+
+Memory::Memory(std::shared_ptr<Device> device, void* data, uint64_t bytes, std::shared_ptr<void> owner)
+    : device_(std::move(device)), data_(data), bytes_(bytes), owner_(std::move(owner)) {}
+
+Memory::~Memory() {
+  if (external()) return;
+  device_->release(data_, bytes_);
+  device_->meter.remove(bytes_);
+}
+
+}  // namespace kw

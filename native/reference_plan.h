@@ -1,0 +1,39 @@
+// The `ref` backend of every operator: its definition, rounded once to the dtype of each output. Slow, and right by
+// reading.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "../kernels/core/plan.h"
+#include "../kernels/core/reference.h"
+#include "convert.h"
+
+namespace kw {
+
+// Stores row-major doubles into a view.
+void store_rounded(const std::vector<double>& values, const TensorView& view);
+
+template <class Args, void (*define)(const Args&, const RowList&, ReferenceOutputs&)>
+class ReferencePlan {
+ public:
+  static std::string declines(const Args&, const kw_device_info&) { return ""; }
+  ReferencePlan(const Args& args, const kw_device_info&) : args_(args) {}
+  uint64_t workspace() const { return 0; }
+  void rebind(const Args& args, void*) { args_ = args; }
+  void enqueue(void*) {
+    ReferenceOutputs outputs;
+    define(args_, RowList{}, outputs);
+    size_t next = 0;
+    for_each_field(args_, [&](const char*, auto& field) {
+      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, Tensor>) {
+        if (field.present()) store_rounded(outputs.at(next++).value, field);
+      }
+    });
+  }
+  std::string explain() const { return R"({"variant":"ref","reason":"the definition, in double precision"})"; }
+
+ private:
+  Args args_;
+};
+
+}  // namespace kw

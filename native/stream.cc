@@ -1,0 +1,293 @@
+// CPU and library streams, and their part of the addon's exports.
+#include "stream.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "export.h"
+#include "exports.h"
+#include "handle.h"
+
+namespace kw {
+namespace {
+
+// Calls that may wait on a stream. The CUDA driver begins to block the caller somewhat above 1000 pending launches, and
+// one call may launch several kernels; on the CPU it is memory alone.
+constexpr uint64_t kCpuCapacity = 4096;
+constexpr uint64_t kLibraryCapacity = 512;
+// A library stream learns what is done from events; without a mark it records one after this many calls.
+constexpr uint64_t kEventInterval = kLibraryCapacity / 4;
+
+[[noreturn]] void refuse_busy(uint64_t waiting, uint64_t capacity) {
+  refuse(Code::BUSY, "enqueue", "queued calls", std::to_string(waiting),
+         "fewer than " + std::to_string(capacity) + "; await stream.mark() first");
+}
+
+class CpuStream final : public Stream {
+ public:
+  CpuStream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c) : Stream(std::move(d), std::move(c)) {}
+
+  void* argument() override { return &device->pool(); }
+  uint64_t enqueue(Work& launch) override {
+    if (queue_.waiting() >= kCpuCapacity) refuse_busy(queue_.waiting(), kCpuCapacity);
+    return queue_.push(launch);
+  }
+  uint64_t step(std::unique_ptr<Work> work) override { return queue_.push(std::move(work)); }
+  void after(std::unique_ptr<Work> work) override { queue_.push(std::move(work)); }
+  bool done(uint64_t number) const override { return queue_.done(number); }
+  bool idle() const override { return queue_.waiting() == 0; }
+  void wait() override { queue_.wait(); }
+  void abandon() override { queue_.abandon(); }
+  uint64_t copy(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
+  void copy_now(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
+
+ protected:
+  void stop() override { queue_.stop(); }
+
+ private:
+  [[noreturn]] static void no_library() { throw Error(Code::INTERNAL, "copy: the CPU has host memory only"); }
+
+  Queue queue_{"kernwatt-stream"};
+};
+
+class LibraryStream final : public Stream {
+ public:
+  LibraryStream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c)
+      : Stream(std::move(d), std::move(c)), library_(device->library()) {
+    library_.check(library_.table().stream_create(device->index(), &handle_));
+  }
+  ~LibraryStream() override {
+    for (void* event : events_) library_.table().event_destroy(event);
+    library_.table().stream_destroy(handle_);
+  }
+
+  void* argument() override { return handle_; }
+
+  uint64_t enqueue(Work& launch) override {
+    const uint64_t waiting = submitted_ - completed_.load(std::memory_order_acquire);
+    if (waiting >= kLibraryCapacity) refuse_busy(waiting, kLibraryCapacity);
+    if (stepping()) {
+      steps_->push(launch);
+    } else {
+      launch.run();
+    }
+    const uint64_t number = ++submitted_;
+    if (submitted_ - recorded_ >= kEventInterval) after(once([] {}));
+    return number;
+  }
+
+  uint64_t step(std::unique_ptr<Work> work) override {
+    if (!steps_) steps_ = std::make_unique<Queue>("kernwatt-step");
+    steps_->push(std::move(work));
+    return ++submitted_;
+  }
+
+  void after(std::unique_ptr<Work> work) override {
+    recorded_ = submitted_;
+    if (stepping()) {
+      steps_->push(once([self = self(), number = submitted_, work = std::move(work)]() mutable {
+        self->record(number, std::move(work));
+      }));
+    } else {
+      record(submitted_, std::move(work));
+    }
+  }
+
+  bool done(uint64_t number) const override { return completed_.load(std::memory_order_acquire) >= number; }
+  bool idle() const override { return done(submitted_) && !stepping() && waits_.waiting() == 0; }
+
+  void wait() override {
+    if (steps_) steps_->wait();
+    after(once([] {}));
+    waits_.wait();
+  }
+
+  void abandon() override {
+    if (steps_) steps_->abandon();
+  }
+
+  uint64_t copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) override {
+    const auto start = [self = self(), dst, src, bytes, kind] {
+      self->attempt([&] { self->start_copy(dst, src, bytes, kind); });
+    };
+    if (stepping()) {
+      steps_->push(once(start));
+    } else {
+      start();
+    }
+    return ++submitted_;
+  }
+
+  void copy_now(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) override {
+    start_copy(dst, src, bytes, kind);
+    void* event = take_event();
+    library_.check(library_.table().event_record(event, handle_));
+    library_.check(library_.table().event_wait(event));
+    give_event(event);
+  }
+
+ protected:
+  void stop() override {
+    if (steps_) steps_->stop();
+    waits_.stop();
+  }
+
+ private:
+  std::shared_ptr<LibraryStream> self() { return std::static_pointer_cast<LibraryStream>(shared_from_this()); }
+  bool stepping() const { return steps_ && steps_->waiting() != 0; }
+
+  void start_copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) {
+    library_.check(library_.table().copy(device->index(), dst, src, bytes, kind, handle_));
+  }
+
+  // JavaScript thread or, while it is stepping, the step thread.
+  void record(uint64_t number, std::unique_ptr<Work> work) {
+    void* event = nullptr;
+    attempt([&] {
+      event = take_event();
+      library_.check(library_.table().event_record(event, handle_));
+    });
+    waits_.push(once([self = self(), event, number, work = std::move(work)] {
+      if (event != nullptr) self->attempt([&] { self->library_.check(self->library_.table().event_wait(event)); });
+      self->give_event(event);
+      self->completed_.store(std::max(number, self->completed_.load()), std::memory_order_release);
+      work->run();
+    }));
+  }
+
+  void* take_event() {
+    {
+      const std::lock_guard lock(events_mutex_);
+      if (!events_.empty()) {
+        void* event = events_.back();
+        events_.pop_back();
+        return event;
+      }
+    }
+    void* event = nullptr;
+    library_.check(library_.table().event_create(device->index(), 0, &event));
+    return event;
+  }
+
+  void give_event(void* event) {
+    if (event == nullptr) return;
+    const std::lock_guard lock(events_mutex_);
+    events_.push_back(event);
+  }
+
+  const Library& library_;
+  void* handle_ = nullptr;
+  uint64_t submitted_ = 0;  // calls queued, and how many of them the latest event covers
+  uint64_t recorded_ = 0;
+  std::atomic<uint64_t> completed_{0};
+  std::mutex events_mutex_;
+  std::vector<void*> events_;  // free for reuse
+  std::unique_ptr<Queue> steps_;
+  Queue waits_{"kernwatt-wait"};
+};
+
+}  // namespace
+
+std::shared_ptr<Stream> Stream::create(std::shared_ptr<Device> device, std::shared_ptr<Channel> channel) {
+  std::shared_ptr<Stream> stream;
+  if (device->is_cpu()) {
+    stream = std::make_shared<CpuStream>(device, std::move(channel));
+  } else {
+    stream = std::make_shared<LibraryStream>(device, std::move(channel));
+  }
+  device->add(stream);
+  return stream;
+}
+
+void Stream::refuse_use(const char* where) const {
+  device->check_usable(where);
+  refuse(Code::DISPOSED, where, "stream", "closed", "an open one");
+}
+
+void Stream::close(std::unique_ptr<Work> drained) {
+  closed_ = true;
+  counted_.reset();
+  workspace_.reset();
+  after(std::move(drained));
+  stop();
+}
+
+void Stream::fail(Code code, const std::string& message) {
+  if (code == Code::DEVICE_LOST) device->lose(message);
+  const std::lock_guard lock(failure_mutex_);
+  if (!failure_) failure_ = Failure{code, message};
+}
+
+std::optional<Failure> Stream::take_failure() {
+  const std::lock_guard lock(failure_mutex_);
+  return std::exchange(failure_, std::nullopt);
+}
+
+std::shared_ptr<Memory> Stream::workspace(uint64_t bytes) {
+  if (bytes == 0) return nullptr;
+  if (!workspace_ || workspace_->bytes() < bytes) workspace_ = std::make_shared<Memory>(device, bytes);
+  return workspace_;
+}
+
+void settle(Promise& promise, Stream& stream) {
+  if (const std::optional<Failure> failure = stream.take_failure()) {
+    promise.reject(failure->code, failure->message);
+  } else {
+    promise.resolve();
+  }
+}
+
+namespace {
+
+Napi::Value create_stream(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Device> device = get_handle<Device>(info[0], "createStream");
+  device->check_usable("createStream");
+  Environment& environment = Environment::of(info.Env());
+  const std::shared_ptr<Stream> stream = Stream::create(device, environment.channel);
+  environment.add(stream);
+  return make_handle(info.Env(), stream);
+}
+
+Napi::Value destroy_stream(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream> stream = get_handle<Stream>(info[0], "destroyStream");
+  if (stream->closed()) refuse(Code::DISPOSED, "destroyStream", "stream", "closed", "an open one");
+  napi_value result;
+  auto promise = std::make_unique<Promise>(stream->channel, info.Env(), &result);
+  stream->close(once([promise = std::move(promise)] { promise->resolve(); }));
+  return Napi::Value(info.Env(), result);
+}
+
+Napi::Value mark(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream> stream = get_handle<Stream>(info[0], "mark");
+  stream->check_usable("mark");
+  napi_value result;
+  auto promise = std::make_unique<Promise>(stream->channel, info.Env(), &result);
+  if (stream->idle()) {
+    settle(*promise, *stream);
+    stream->channel->drain();
+  } else {
+    stream->after(once([stream, promise = std::move(promise)] { settle(*promise, *stream); }));
+  }
+  return Napi::Value(info.Env(), result);
+}
+
+Napi::Value sync_now(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream> stream = get_handle<Stream>(info[0], "syncNow");
+  stream->check_usable("syncNow");
+  stream->wait();
+  if (const std::optional<Failure> failure = stream->take_failure()) throw Error(failure->code, failure->message);
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void export_stream(Napi::Object exports) {
+  exported<create_stream>(exports, "createStream");
+  exported<destroy_stream>(exports, "destroyStream");
+  exported<mark>(exports, "mark");
+  exported<sync_now>(exports, "syncNow");
+}
+
+}  // namespace kw

@@ -1,0 +1,245 @@
+// write, read, copy and hash: between JavaScript's arrays and tensors of any device.
+#include <cstdio>
+#include <cstring>
+
+#include "array.h"
+#include "buffer.h"
+#include "export.h"
+#include "exports.h"
+#include "handle.h"
+#include "host_view.h"
+
+namespace kw {
+namespace {
+
+// The array's elements and what they are: the view's stored bits when raw, numbers otherwise.
+HostArray read_elements(Napi::Value value, const TensorView& view, bool raw, const char* where, const char* name) {
+  HostArray array = read_array(value, where, name);
+  const Element stored = element_of(view.dtype, where);
+  if (raw) {
+    array.element = stored;
+    array.length = static_cast<int64_t>(array.bytes) / size_of(stored);
+    if (array.length * size_of(stored) != static_cast<int64_t>(array.bytes)) array.length = -1;
+  }
+  if (array.length != view.count()) {
+    refuse(Code::SHAPE, where, name, "of " + std::to_string(array.bytes) + " bytes",
+           std::to_string(view.count()) + " elements" + (raw ? " as stored" : ""));
+  }
+  return array;
+}
+
+void scatter(Stream& stream, const void* from, Element element, const HostView& host) {
+  const Walk<1> elements = walk(host.view());
+  const auto* data = static_cast<const char*>(from);
+  const Element stored = element_of(host.view().dtype, "write");
+  for_elements(stream, elements.count(), [&](int64_t begin, int64_t end) {
+    elements(begin, end, [&](int64_t first, int64_t length, const int64_t* offset) {
+      convert(data + first * size_of(element), element, 1, host.at(offset[0]), stored, elements.step(0), length);
+    });
+  });
+}
+
+void gather(Stream& stream, const HostView& host, void* into, Element element) {
+  const Walk<1> elements = walk(host.view());
+  auto* data = static_cast<char*>(into);
+  const Element stored = element_of(host.view().dtype, "read");
+  for_elements(stream, elements.count(), [&](int64_t begin, int64_t end) {
+    elements(begin, end, [&](int64_t first, int64_t length, const int64_t* offset) {
+      convert(host.at(offset[0]), stored, elements.step(0), data + first * size_of(element), element, 1, length);
+    });
+  });
+}
+
+void copy_elements(Stream& stream, const HostView& from, const HostView& to) {
+  const Walk<2> elements(to.view(), {from.view().stride, to.view().stride});
+  const Element read = element_of(from.view().dtype, "copy"), stored = element_of(to.view().dtype, "copy");
+  for_elements(stream, elements.count(), [&](int64_t begin, int64_t end) {
+    elements(begin, end, [&](int64_t, int64_t length, const int64_t* offset) {
+      convert(from.at(offset[0]), read, elements.step(0), to.at(offset[1]), stored, elements.step(1), length);
+    });
+  });
+}
+
+// Runs body, which touches memory of JavaScript if external, unless that is gone with its environment.
+template <class Body>
+void with_memory(Stream& stream, bool external, Body&& body) {
+  if (!external) return body();
+  const JsLease lease(*stream.channel);
+  if (lease.held()) body();
+}
+
+// On the CPU small work costs less than waking the stream's thread, and an idle stream has nothing it must wait for.
+bool at_once(const Stream& stream, uint64_t bytes) {
+  return stream.device->is_cpu() && bytes <= kAtOnce && stream.idle();
+}
+
+Napi::Value write(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "write");
+  stream->check_usable("write");
+  const View to = read_view(info[1], *stream->device, "write", "view");
+  const HostArray from = read_elements(info[2], to.tensor, info[3].ToBoolean(), "write", "data");
+  const std::shared_ptr<Memory>& memory = to.buffer->memory();
+  if (from.length == 0) return info.Env().Undefined();
+  if (at_once(*stream, from.bytes)) {
+    scatter(*stream, from.data, from.element, HostView(*stream, to.tensor, HostView::kWrite));
+    return info.Env().Undefined();
+  }
+  const Element stored = element_of(to.tensor.dtype, "write");
+  const uint64_t bytes = from.length * size_of(stored);
+  if (!stream->device->is_cpu() && bytes <= kAtOnce && is_contiguous(to.tensor)) {
+    const std::shared_ptr<void> staged = allocate_host(bytes);
+    convert(from.data, from.element, 1, staged.get(), stored, 1, from.length);
+    stream->copy(to.tensor.data, staged.get(), bytes, KW_TO_DEVICE);
+    stream->after(once([staged, memory] {}));
+    return info.Env().Undefined();
+  }
+  const std::shared_ptr<void> staged = allocate_host(from.bytes);
+  std::memcpy(staged.get(), from.data, from.bytes);
+  stream->step(once([stream, staged, element = from.element, view = to.tensor, memory] {
+    stream->attempt([&] {
+      with_memory(*stream, memory->external(), [&] {
+        HostView host(*stream, view, HostView::kWrite);
+        scatter(*stream, staged.get(), element, host);
+        host.commit();
+      });
+    });
+  }));
+  return info.Env().Undefined();
+}
+
+// A read on its way: settles its promise with the stream's failure, or after body has run.
+struct Reading {
+  const std::shared_ptr<Stream> stream;
+  const std::shared_ptr<Memory> memory;
+  Promise promise;
+
+  Reading(std::shared_ptr<Stream> s, std::shared_ptr<Memory> m, Napi::Env env, napi_value* result)
+      : stream(std::move(s)), memory(std::move(m)), promise(stream->channel, env, result) {}
+
+  template <class Body>
+  void settle(bool external, Body&& body) {
+    if (const std::optional<Failure> failure = stream->take_failure()) {
+      return promise.reject(failure->code, failure->message);
+    }
+    promise.settle_with([&] {
+      Promise::Value value;
+      with_memory(*stream, external, [&] { value = body(); });
+      return value;
+    });
+  }
+};
+
+Napi::Value read(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "read");
+  stream->check_usable("read");
+  const View from = read_view(info[1], *stream->device, "read", "view");
+  const HostArray into = read_elements(info[2], from.tensor, info[3].ToBoolean(), "read", "into");
+  napi_value result;
+  auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
+  const auto finish = [into, kept = keep_alive(info.Env(), info[2])](Reading& r, const HostView& host) {
+    r.settle(true, [&] {
+      gather(*r.stream, host, into.data, into.element);
+      return Promise::Value();
+    });
+  };
+  if (at_once(*stream, into.bytes)) {
+    finish(*reading, HostView(*stream, from.tensor, HostView::kRead));
+    stream->channel->drain();
+    return Napi::Value(info.Env(), result);
+  }
+  int64_t first = 0;
+  const uint64_t bytes = span_of(from.tensor, &first);
+  if (!stream->device->is_cpu() && bytes <= Library::kStaging) {
+    // The copy goes into the stream now, so that work queued later does not wait for the conversion.
+    const std::shared_ptr<void> staged = stream->device->library().staging();
+    if (bytes != 0) stream->copy(staged.get(), static_cast<char*>(from.tensor.data) + first, bytes, KW_TO_HOST);
+    TensorView view = from.tensor;
+    view.data = static_cast<char*>(staged.get()) - first;
+    stream->after(once([reading, finish, staged, view] { finish(*reading, HostView(view)); }));
+  } else {
+    stream->step(once([reading, finish, view = from.tensor] {
+      try {
+        finish(*reading, HostView(*reading->stream, view, HostView::kRead));
+      } catch (const Error& error) {
+        reading->promise.reject(error.code, error.what());
+      }
+    }));
+  }
+  return Napi::Value(info.Env(), result);
+}
+
+Napi::Value copy(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "copy");
+  stream->check_usable("copy");
+  const View from = read_view(info[1], *stream->device, "copy", "src");
+  const View to = read_view(info[2], *stream->device, "copy", "dst");
+  if (!same_shape(from.tensor, to.tensor)) refuse(Code::SHAPE, "copy", "src", "of another shape", "that of dst");
+  element_of(from.tensor.dtype, "copy");
+  const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "copy"));
+  if (bytes == 0) return info.Env().Undefined();
+  if (at_once(*stream, bytes)) {
+    copy_elements(*stream, HostView(from.tensor), HostView(to.tensor));
+    return info.Env().Undefined();
+  }
+  if (!stream->device->is_cpu() && from.tensor.dtype == to.tensor.dtype && is_contiguous(from.tensor) &&
+      is_contiguous(to.tensor)) {
+    const uint64_t number = stream->copy(to.tensor.data, from.tensor.data, bytes, KW_ON_DEVICE);
+    from.buffer->used(stream, number);
+    to.buffer->used(stream, number);
+    return info.Env().Undefined();
+  }
+  const std::shared_ptr<Memory>&source = from.buffer->memory(), &target = to.buffer->memory();
+  stream->step(once([stream, from = from.tensor, to = to.tensor, source, target] {
+    stream->attempt([&] {
+      with_memory(*stream, source->external() || target->external(), [&] {
+        HostView host(*stream, to, HostView::kWrite);
+        copy_elements(*stream, HostView(*stream, from, HostView::kRead), host);
+        host.commit();
+      });
+    });
+  }));
+  return info.Env().Undefined();
+}
+
+// FNV-1a, 64 bits (Fowler, Noll, Vo).
+uint64_t hash_elements(const HostView& host) {
+  const Walk<1> elements = walk(host.view());
+  const int64_t size = size_of(element_of(host.view().dtype, "hash"));
+  uint64_t hash = 0xcbf29ce484222325;
+  elements(0, elements.count(), [&](int64_t, int64_t length, const int64_t* offset) {
+    for (int64_t i = 0; i < length; ++i) {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(host.at(offset[0] + i * elements.step(0)));
+      for (int64_t b = 0; b < size; ++b) hash = (hash ^ bytes[b]) * 0x100000001b3;
+    }
+  });
+  return hash;
+}
+
+Napi::Value hash(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "hash");
+  stream->check_usable("hash");
+  const View from = read_view(info[1], *stream->device, "hash", "view");
+  element_of(from.tensor.dtype, "hash");
+  napi_value result;
+  auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
+  stream->step(once([reading, view = from.tensor] {
+    reading->settle(reading->memory->external(), [&]() -> Promise::Value {
+      char text[17];
+      std::snprintf(text, sizeof(text), "%016llx",
+                    static_cast<unsigned long long>(hash_elements(HostView(*reading->stream, view, HostView::kRead))));
+      return [text = std::string(text)](Napi::Env env) { return Napi::String::New(env, text); };
+    });
+  }));
+  return Napi::Value(info.Env(), result);
+}
+
+}  // namespace
+
+void export_transfer(Napi::Object exports) {
+  exported<write>(exports, "write");
+  exported<read>(exports, "read");
+  exported<copy>(exports, "copy");
+  exported<hash>(exports, "hash");
+}
+
+}  // namespace kw
