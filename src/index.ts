@@ -13,6 +13,7 @@ export { bitsOf, type DType, dtypes, type NumericData, type RawData, type Tensor
 export { type Code, codes, KernwattError } from './errors.js';
 export type { DeviceInfo } from './info.js';
 export { type ComparisonResult, compare } from './measure/compare.js';
+export { emptyNativeCall } from './measure/crossing.js';
 export { measure } from './measure/measure.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
 export type { Quantity } from './measure/quantity.js';
