@@ -212,7 +212,12 @@ export class Device {
       throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
     stream.check(where);
     const tensor = this.allocate(where, shape, dtype, origin);
-    this.fill(tensor, origin, stream);
+    try {
+      this.fill(tensor, origin, stream);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
     return tensor;
   }
 

@@ -2,8 +2,7 @@
 // from the comments beside them. `--check` writes nothing and exits 1 when the page is stale.
 //
 //   node tools/docs.mjs [--check]
-import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
@@ -91,13 +90,19 @@ function section(name, { spec }) {
     .replace(/operand once in its own dtype\.\n\n- /, 'operand once in its own dtype.\n- ');
 }
 
+/** The declarations as built; refuses a build older than a source that matters here. */
+async function operators() {
+  const time = (file) => (existsSync(file) ? statSync(file).mtimeMs : 0);
+  for (const name of ['spec', 'op', ...readdirSync(join(root, 'src/ops')).map((f) => `ops/${f.slice(0, -3)}`)])
+    if (time(join(root, `dist/${name}.js`)) < time(join(root, `src/${name}.ts`))) {
+      process.stderr.write(`docs: dist/${name}.js is older than src/${name}.ts; run npm run build\n`);
+      process.exit(1);
+    }
+  return import(pathToFileURL(join(root, 'dist/ops/index.js')).href);
+}
+
 async function write() {
-  const built = spawnSync(process.execPath, [join(root, 'tools/build.mjs')], {
-    cwd: root,
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  if (built.status !== 0) process.exit(built.status ?? 1);
-  const ops = await import(pathToFileURL(join(root, 'dist/ops/index.js')).href);
+  const ops = await operators();
   const listed = Object.entries(ops).sort(([, a], [, b]) => (a.spec.name < b.spec.name ? -1 : 1));
   const text = [
     '# Operators',
