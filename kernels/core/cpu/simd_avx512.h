@@ -1,0 +1,97 @@
+// AVX-512 (F, BW, VL, DQ) vectors. Every simd_<isa>.h defines the same struct Simd, in an unnamed namespace, so that code
+// compiled for one instruction set is never merged with another's; a file includes exactly one of them.
+#pragma once
+// GCC 12 takes the header's own undefined vectors for a mistake (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#include <stdint.h>
+
+namespace kw::cpu {
+namespace {
+
+struct Simd {
+  static constexpr int kWidth = 16;
+  using F = __m512;                                    // f32 lanes; + - * / < and ?: work lane by lane
+  typedef int32_t I __attribute__((vector_size(64)));  // what comparisons yield; (I)f and (F)i keep the bits
+
+  static F set(float v) { return _mm512_set1_ps(v); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static float sum(F v) { return _mm512_reduce_add_ps(v); }
+
+  // n lanes from or to memory; lanes beyond n read as 0 and are not stored.
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static void store(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+  static F load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+  static F load_f16(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static void store_f16(uint16_t* p, F v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow_f16(v)); }
+
+  static F load_bf16(const uint16_t* p) { return widen_bf16(_mm256_loadu_si256((const __m256i*)p)); }
+  static F load_bf16(const uint16_t* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static void store_bf16(uint16_t* p, F v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow_bf16(v)); }
+
+  // Lane i holds element 2 i in its low half and 2 i + 1 in its high half, bits unchanged; n counts elements.
+  static F load_pairs(const uint16_t* p) { return _mm512_loadu_ps(p); }
+  static F load_pairs(const uint16_t* p, int n) {
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? 0xffffffffu : (1u << n) - 1, p));
+  }
+  // Lane i holds low[i] and high[i]; a null high is zeros. n lanes.
+  static F zip_pairs(const uint16_t* low, const uint16_t* high, int n) {
+    const __m512i l = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), low));
+    if (!high) return _mm512_castsi512_ps(l);
+    const __m512i h = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), high));
+    return _mm512_castsi512_ps(_mm512_or_si512(l, _mm512_slli_epi32(h, 16)));
+  }
+
+  static void transpose(F (&r)[kWidth]) {
+    F t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = unpacklo_pd(t[i], t[i + 2]);
+      r[i + 1] = unpackhi_pd(t[i], t[i + 2]);
+      r[i + 2] = unpacklo_pd(t[i + 1], t[i + 3]);
+      r[i + 3] = unpackhi_pd(t[i + 1], t[i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+      t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+      t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+      t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+      t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; ++i) {
+      r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+      r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+  }
+
+ private:
+  static __mmask16 first(int n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
+  static F unpacklo_pd(F a, F b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  static F unpackhi_pd(F a, F b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  static F widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+  static __m256i narrow_f16(F v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // To nearest even in integers: the instruction for it flushes denormals.
+  static __m256i narrow_bf16(F v) {
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i near = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(near, nan, quiet), 16));
+  }
+};
+
+}  // namespace
+}  // namespace kw::cpu

@@ -1,0 +1,57 @@
+// Plain C++ vectors of four lanes (SSE2 on x86-64, NEON on arm64, through the compiler's vector types): struct Simd as
+// simd_avx512.h describes it.
+#pragma once
+#include <stdint.h>
+
+#include "../numeric.h"
+
+namespace kw::cpu {
+namespace {
+
+struct Simd {
+  static constexpr int kWidth = 4;
+  typedef float F __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+
+  static F set(float v) { return F{v, v, v, v}; }
+  static F fma(F a, F b, F c) { return a * b + c; }  // may round twice
+  static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+  static F load(const float* p) { return F{p[0], p[1], p[2], p[3]}; }
+  static F load(const float* p, int n) {
+    return gather(p, n, [](float v) { return v; });
+  }
+  static void store(float* p, F v) { store(p, v, 4); }
+  static void store(float* p, F v, int n) {
+    scatter(p, v, n, [](float f) { return f; });
+  }
+
+  static F load_f16(const uint16_t* p, int n = 4) { return gather(p, n, f16_to_f32); }
+  static void store_f16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_f16); }
+  static F load_bf16(const uint16_t* p, int n = 4) { return gather(p, n, bf16_to_f32); }
+  static void store_bf16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_bf16); }
+
+  static void transpose(F (&r)[kWidth]) {
+    const F a = r[0], b = r[1], c = r[2], d = r[3];
+    for (int i = 0; i < 4; ++i) r[i] = F{a[i], b[i], c[i], d[i]};
+  }
+
+ private:
+  template <class T, class Convert>
+  static F gather(const T* p, int n, Convert convert) {
+    F v{};
+    for (int i = 0; i < kWidth; ++i) {
+      if (i < n) v[i] = convert(p[i]);
+    }
+    return v;
+  }
+  template <class T, class Convert>
+  static void scatter(T* p, F v, int n, Convert convert) {
+    for (int i = 0; i < kWidth; ++i) {
+      if (i < n) p[i] = convert(v[i]);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace kw::cpu

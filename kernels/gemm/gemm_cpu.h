@@ -1,0 +1,69 @@
+// What gemm_cpu.cc asks of an instruction set: plain data and plain functions, so that nothing compiled for one processor is
+// ever linked into code for another. Each gemm_cpu_<isa>.cc fills GemmKernels from the templates of gemm_cpu_kernels.h.
+//
+// Operands are packed into 32-bit cells: one f32, or for the bf16 instruction two neighbouring bf16 along k.
+#pragma once
+#include "gemm.h"
+
+namespace kw::cpu {
+
+// packed x [panels_x][cells][mr] times packed w [panels_w][cells][nr], added to or stored in sums [rows][stride].
+struct GemmBlock {
+  const float* x;
+  int64_t panel_x;  // distance between panels of x, in cells
+  int panels_x, mr;
+  const float* w;
+  int panels_w;
+  int64_t cells;
+  float* sums;
+  int64_t stride;
+  bool add;
+  const char* ahead;  // memory to bring into the cache meanwhile: `ahead_rows` runs of `ahead_bytes`, or null
+  int64_t ahead_stride, ahead_rows, ahead_bytes;
+};
+
+// Rows of w as they lie in memory against a few flattened rows of x: sums[i][r] = x[i] . w[r].
+struct GemmStream {
+  const float* x;  // [m][cells_x], see flatten
+  int64_t cells_x;
+  int m;
+  const void* w;
+  int64_t stride_w;  // elements
+  int64_t rows, k;
+  float* sums;  // [m][stride]
+  int64_t stride;
+};
+
+// The epilogue of a block: sums [rows][stride], with a gated activation the up sums `up` columns to the right.
+struct GemmFinish {
+  const float* sums;
+  int64_t stride, up;
+  int64_t rows, columns;
+  float alpha, beta;
+  Activation activation;
+  struct Side {  // the block's first element, its rows `stride` elements apart; data is null when absent
+    void* data = nullptr;
+    int64_t stride = 0;
+    DType dtype = DType::f32;
+  } y, c, c_up, residual, bias, bias_up;  // bias has one row
+};
+
+struct GemmKernels {
+  const char* isa;
+  int mr, nr;    // the largest micro-tile: any number of rows up to mr, always nr columns
+  int per_cell;  // elements along k in a cell
+  int stream_m;  // rows of x up to which streaming w beats packing it
+  // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel]. One of the strides, in elements, is 1.
+  void (*pack)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel);
+  // One row of x as consecutive cells, zeros up to the next multiple of 16 cells.
+  void (*flatten)(float* to, const void* from, int64_t k_stride, int64_t k);
+  void (*block)(const GemmBlock&);
+  void (*stream)(const GemmStream&);
+  void (*finish)(const GemmFinish&);
+};
+
+// Indexed by x's dtype: f32, f16, bf16.
+extern const GemmKernels kGemmGeneric[3], kGemmAvx2[3], kGemmAvx512[3];
+extern const GemmKernels kGemmAvx512Bf16;  // bf16 alone
+
+}  // namespace kw::cpu

@@ -1,0 +1,11 @@
+// gemm with AVX2, FMA and F16C: micro-tiles of 6 x 16, 12 of the 16 registers being sums.
+#include "../core/cpu/simd_avx2.h"
+#include "gemm_cpu_kernels.h"
+
+namespace kw::cpu {
+
+const GemmKernels kGemmAvx2[3] = {kernels<F32Cells, Fma, 6, 3, 4, 16>("avx2"),
+                                  kernels<F16Cells, Fma, 6, 3, 4, 16>("avx2"),
+                                  kernels<Bf16Cells, Fma, 6, 3, 4, 16>("avx2")};
+
+}  // namespace kw::cpu

@@ -1,0 +1,11 @@
+// gemm in plain C++: every architecture, four lanes at a time.
+#include "../core/cpu/simd_generic.h"
+#include "gemm_cpu_kernels.h"
+
+namespace kw::cpu {
+
+const GemmKernels kGemmGeneric[3] = {kernels<F32Cells, Fma, 6, 2, 4, 16>("generic"),
+                                     kernels<F16Cells, Fma, 6, 2, 4, 4>("generic"),
+                                     kernels<Bf16Cells, Fma, 6, 2, 4, 4>("generic")};
+
+}  // namespace kw::cpu

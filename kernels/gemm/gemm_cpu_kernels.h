@@ -1,0 +1,297 @@
+// The loops of gemm on the CPU, written once over core/cpu/simd_<isa>.h, which must be included before. Everything is in an
+// unnamed namespace: each instruction set has its own copy.
+//
+// block:  outer products. A micro-tile of mr rows by two vectors of columns stays in registers over the cells of a block.
+// stream: inner products along k. A tile of kStreamX rows of x by kStreamW rows of w, each accumulator one vector of partial sums.
+#pragma once
+#include "../core/cpu/math.h"
+#include "gemm_cpu.h"
+
+namespace kw::cpu {
+namespace {
+
+constexpr int kW = Simd::kWidth;
+constexpr int kMaxStreamM = 32;
+
+template <class T>
+T lesser(T a, T b) {
+  return a < b ? a : b;
+}
+
+// How elements become cells. load: a vector of cells along k, n elements; across: one cell of each of n rows, element k and,
+// where a cell holds two, the one `stride` further, unless it is past the end.
+struct F32Cells {
+  using T = float;
+  static constexpr int kPerCell = 1;
+  static F load(const T* p) { return Simd::load(p); }
+  static F load(const T* p, int n) { return Simd::load(p, n); }
+  static F across(const T* p, int64_t, bool, int n) { return Simd::load(p, n); }
+};
+struct F16Cells {
+  using T = uint16_t;
+  static constexpr int kPerCell = 1;
+  static F load(const T* p) { return Simd::load_f16(p); }
+  static F load(const T* p, int n) { return Simd::load_f16(p, n); }
+  static F across(const T* p, int64_t, bool, int n) { return Simd::load_f16(p, n); }
+};
+struct Bf16Cells {
+  using T = uint16_t;
+  static constexpr int kPerCell = 1;
+  static F load(const T* p) { return Simd::load_bf16(p); }
+  static F load(const T* p, int n) { return Simd::load_bf16(p, n); }
+  static F across(const T* p, int64_t, bool, int n) { return Simd::load_bf16(p, n); }
+};
+
+struct Fma {
+  static F mul_add(F a, F b, F c) { return Simd::fma(a, b, c); }
+};
+
+template <class Cells>
+void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel) {
+  constexpr int per = Cells::kPerCell;
+  const auto* source = static_cast<const typename Cells::T*>(from);
+  const int64_t cells = (k + per - 1) / per;
+  for (int r = 0; r < panel; r += kW) {
+    const int lanes = lesser(panel - r, kW), present = lesser(rows - r, kW);
+    if (k_stride != 1) {
+      for (int64_t c = 0; c < cells; ++c) {
+        F v = Simd::set(0);
+        if (present > 0) v = Cells::across(source + c * per * k_stride + r, k_stride, c * per + 1 < k, present);
+        Simd::store(to + c * panel + r, v, lanes);
+      }
+      continue;
+    }
+    for (int64_t c = 0; c < cells; c += kW) {
+      const int count = static_cast<int>(lesser<int64_t>(cells - c, kW));
+      const int elements = static_cast<int>(lesser<int64_t>(k - c * per, kW * per));
+      F v[kW];
+      for (int i = 0; i < kW; ++i) {
+        const auto* p = source + (r + i) * row_stride + c * per;
+        v[i] = i >= present ? Simd::set(0) : elements == kW * per ? Cells::load(p) : Cells::load(p, elements);
+      }
+      Simd::transpose(v);
+      for (int i = 0; i < count; ++i) Simd::store(to + (c + i) * panel + r, v[i], lanes);
+    }
+  }
+}
+
+template <class Cells>
+void flatten(float* to, const void* from, int64_t k_stride, int64_t k) {
+  constexpr int per = Cells::kPerCell;
+  const auto* source = static_cast<const typename Cells::T*>(from);
+  const int64_t cells = (k + per - 1) / per, padded = (cells + 15) / 16 * 16;
+  for (int64_t c = 0; c < padded; c += k_stride == 1 ? kW : 1) {
+    const int elements = static_cast<int>(lesser<int64_t>(k - c * per, kW * per));
+    if (k_stride != 1) {
+      F v = Simd::set(0);
+      if (c < cells) v = Cells::across(source + c * per * k_stride, k_stride, c * per + 1 < k, 1);
+      Simd::store(to + c, v, 1);
+    } else {
+      Simd::store(to + c, elements > 0 ? Cells::load(source + c * per, elements) : Simd::set(0));
+    }
+  }
+}
+
+template <class Math, int MR>
+void tile(const float* x, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
+  F s[MR][2] = {};
+  for (int64_t c = 0; c < cells; ++c, x += MR, w += 2 * kW) {
+    const F w0 = Simd::load(w), w1 = Simd::load(w + kW);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const F xi = Simd::set(x[i]);
+      s[i][0] = Math::mul_add(xi, w0, s[i][0]);
+      s[i][1] = Math::mul_add(xi, w1, s[i][1]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i, sums += stride) {
+    if (add) {
+      s[i][0] += Simd::load(sums);
+      s[i][1] += Simd::load(sums + kW);
+    }
+    Simd::store(sums, s[i][0]);
+    Simd::store(sums + kW, s[i][1]);
+  }
+}
+
+// Brings the next operand into the cache a few lines at a time, spread over the tiles of a block.
+class Ahead {
+ public:
+  Ahead(const GemmBlock& b)
+      : at_(b.ahead), stride_(b.ahead_stride), bytes_(b.ahead_bytes), rows_(b.ahead ? b.ahead_rows : 0) {
+    const int64_t lines = rows_ * ((bytes_ + 63) / 64), tiles = int64_t{b.panels_x} * b.panels_w;
+    each_ = (lines + tiles - 1) / tiles;
+  }
+  void step() {
+    for (int64_t i = 0; i < each_ && rows_ > 0; ++i) {
+      __builtin_prefetch(at_ + offset_, 0, 2);
+      offset_ += 64;
+      if (offset_ < bytes_) continue;
+      offset_ = 0, at_ += stride_, --rows_;
+    }
+  }
+
+ private:
+  const char* at_;
+  int64_t stride_, bytes_, rows_, each_, offset_ = 0;
+};
+
+template <class Math, int MR>
+void block_of(const GemmBlock& b) {
+  Ahead ahead(b);
+  for (int j = 0; j < b.panels_w; ++j) {
+    const float* w = b.w + j * b.cells * 2 * kW;
+    for (int i = 0; i < b.panels_x; ++i) {
+      ahead.step();
+      tile<Math, MR>(b.x + i * b.panel_x, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
+    }
+  }
+}
+
+// Picks the instance for b.mr rows, 1 to MR.
+template <class Math, int MR>
+void block(const GemmBlock& b) {
+  if constexpr (MR > 1) {
+    if (b.mr < MR) return block<Math, MR - 1>(b);
+  }
+  block_of<Math, MR>(b);
+}
+
+// x rows [MX][cells] against w rows [NW][k] from cell `begin` for `vectors` whole vectors and then `rest` elements; adds each
+// product's vector of partial sums to partial [MX][NW].
+template <class Cells, class Math, int MX, int NW>
+void inner(const float* x, int64_t cells_x, const typename Cells::T* w, int64_t stride_w, int64_t vectors, int rest,
+           F* partial) {
+  F s[MX][NW] = {};
+  constexpr int kStep = kW * Cells::kPerCell;
+  for (int64_t v = 0; v < vectors; ++v) {
+    F xv[MX];
+#pragma GCC unroll 8
+    for (int i = 0; i < MX; ++i) xv[i] = Simd::load(x + i * cells_x + v * kW);
+#pragma GCC unroll 8
+    for (int r = 0; r < NW; ++r) {
+      const F wv = Cells::load(w + r * stride_w + v * kStep);
+#pragma GCC unroll 8
+      for (int i = 0; i < MX; ++i) s[i][r] = Math::mul_add(xv[i], wv, s[i][r]);
+    }
+  }
+  for (int r = 0; r < NW; ++r) {
+    const F wv = rest ? Cells::load(w + r * stride_w + vectors * kStep, rest) : Simd::set(0);
+    for (int i = 0; i < MX; ++i) {
+      if (rest) s[i][r] = Math::mul_add(Simd::load(x + i * cells_x + vectors * kW), wv, s[i][r]);
+      partial[i * NW + r] += s[i][r];
+    }
+  }
+}
+
+template <class Cells, class Math, int MX, int NW>
+void inner_rows(int mx, const float* x, int64_t cells_x, const typename Cells::T* w, int64_t stride_w, int64_t vectors,
+                int rest, F* partial) {
+  if constexpr (MX > 1) {
+    if (mx < MX) return inner_rows<Cells, Math, MX - 1, NW>(mx, x, cells_x, w, stride_w, vectors, rest, partial);
+  }
+  inner<Cells, Math, MX, NW>(x, cells_x, w, stride_w, vectors, rest, partial);
+}
+
+// NW rows of w, all of k, against all of x. A chunk of k is at most 256 additions in a row; where x takes several passes it is
+// also short enough for the rows of w to stay in L1 between them.
+template <class Cells, class Math, int MX, int NW>
+void stream_rows(const GemmStream& g, int64_t row) {
+  constexpr int kStep = kW * Cells::kPerCell;
+  constexpr int64_t kShort = 24 * 1024 / (NW * kW * 4);
+  const auto* w = static_cast<const typename Cells::T*>(g.w) + row * g.stride_w;
+  const int64_t vectors = g.k / kStep, chunk = g.m <= MX ? 256 : lesser<int64_t>(kShort, 256);
+  const int rest = static_cast<int>(g.k % kStep);
+  F partial[kMaxStreamM * NW];
+  for (int i = 0; i < g.m * NW; ++i) partial[i] = Simd::set(0);
+  for (int64_t v = 0; v == 0 || v < vectors; v += chunk) {
+    const int last = v + chunk >= vectors ? rest : 0;
+    for (int i = 0; i < g.m; i += MX) {
+      inner_rows<Cells, Math, MX, NW>(lesser(MX, g.m - i), g.x + i * g.cells_x + v * kW, g.cells_x, w + v * kStep,
+                                      g.stride_w, lesser(chunk, vectors - v), last, partial + i * NW);
+    }
+  }
+  for (int i = 0; i < g.m; ++i) {
+    for (int r = 0; r < NW; ++r) g.sums[i * g.stride + row + r] = Simd::sum(partial[i * NW + r]);
+  }
+}
+
+template <class Cells, class Math, int MX, int NW>
+void stream(const GemmStream& g) {
+  int64_t row = 0;
+  for (; row + NW <= g.rows; row += NW) stream_rows<Cells, Math, MX, NW>(g, row);
+  for (; row < g.rows; ++row) stream_rows<Cells, Math, MX, 1>(g, row);
+}
+
+inline F load_side(const GemmFinish::Side& side, int64_t at, int n) {
+  if (side.dtype == DType::f32) return Simd::load(static_cast<const float*>(side.data) + at, n);
+  const auto* p = static_cast<const uint16_t*>(side.data) + at;
+  return side.dtype == DType::f16 ? Simd::load_f16(p, n) : Simd::load_bf16(p, n);
+}
+
+inline void store_side(const GemmFinish::Side& side, int64_t at, F v, int n) {
+  if (side.dtype == DType::f32) return Simd::store(static_cast<float*>(side.data) + at, v, n);
+  auto* p = static_cast<uint16_t*>(side.data) + at;
+  side.dtype == DType::f16 ? Simd::store_f16(p, v, n) : Simd::store_bf16(p, v, n);
+}
+
+inline F activate(Activation a, F s) {
+  switch (a) {
+    case Activation::none:
+      return s;
+    case Activation::relu:
+      return relu(s);
+    case Activation::gelu_erf:
+    case Activation::geglu_erf:
+      return gelu_erf(s);
+    case Activation::gelu_tanh:
+    case Activation::geglu_tanh:
+      return gelu_tanh(s);
+    case Activation::silu:
+    case Activation::swiglu:
+      return silu(s);
+  }
+  return s;
+}
+
+// alpha * sum + beta * c + bias for n columns from j.
+inline F shifted(const GemmFinish& f, const GemmFinish::Side& c, const GemmFinish::Side& bias, const float* sums,
+                 int64_t row, int64_t j, int n) {
+  F s = Simd::set(f.alpha) * Simd::load(sums + j, n);
+  if (c.data) s = Simd::fma(Simd::set(f.beta), load_side(c, row * c.stride + j, n), s);
+  if (bias.data) s += load_side(bias, j, n);
+  return s;
+}
+
+inline void finish(const GemmFinish& f) {
+  for (int64_t i = 0; i < f.rows; ++i) {
+    const float* sums = f.sums + i * f.stride;
+    for (int64_t j = 0; j < f.columns; j += kW) {
+      const int n = static_cast<int>(lesser<int64_t>(f.columns - j, kW));
+      F y = activate(f.activation, shifted(f, f.c, f.bias, sums, i, j, n));
+      if (f.up) y *= shifted(f, f.c_up, f.bias_up, sums + f.up, i, j, n);
+      if (f.residual.data) y += load_side(f.residual, i * f.residual.stride + j, n);
+      store_side(f.y, i * f.y.stride + j, y, n);
+    }
+  }
+}
+
+// One table entry. MR: rows of the largest micro-tile; MX x NW: the tile of stream; M: rows of x worth streaming.
+template <class Cells, class Math, int MR, int MX, int NW, int M>
+constexpr GemmKernels kernels(const char* isa) {
+  static_assert(M <= kMaxStreamM);
+  return {.isa = isa,
+          .mr = MR,
+          .nr = 2 * kW,
+          .per_cell = Cells::kPerCell,
+          .stream_m = M,
+          .pack = pack<Cells>,
+          .flatten = flatten<Cells>,
+          .block = block<Math, MR>,
+          .stream = stream<Cells, Math, MX, NW>,
+          .finish = finish};
+}
+
+}  // namespace
+}  // namespace kw::cpu

@@ -1,0 +1,373 @@
+// The CPU backend of gemm, every instruction set this machine has, against the definition: random cases over tile edges,
+// dtypes, epilogues, transpositions, strides, batches and in-place outputs, under the tolerance rule of kernels/core/reference.h;
+// whole numbers bit for bit; special values; equal results for any number of threads. From the repository root, with the objects
+// of kernels/gemm/gemm_cpu.cc's list in $OBJECTS:
+//
+//   g++ -std=c++20 -O2 -pthread test/cpu/gemm_cpu_test.cc kernels/gemm/gemm_ref.cc kernels/core/threads.cc
+//       kernels/core/cpu/features.cc $OBJECTS -o gemm_cpu_test && ./gemm_cpu_test [cases [seed]]
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../kernels/core/numeric.h"
+#include "../../kernels/core/plan.h"
+#include "../../kernels/core/threads.h"
+#include "../../kernels/gemm/gemm.h"
+
+namespace {
+
+using namespace kw;
+
+int passed = 0, failed = 0;
+
+void expect(bool ok, const std::string& what) {
+  ok ? ++passed : ++failed;
+  if (!ok && failed <= 20) std::printf("FAILED %s\n", what.c_str());
+}
+
+std::mt19937 rng;
+
+int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
+template <class T>
+T one_of(std::initializer_list<T> values) {
+  return values.begin()[pick(0, static_cast<int64_t>(values.size()) - 1)];
+}
+bool chance(double p) { return std::uniform_real_distribution<>()(rng) < p; }
+
+constexpr uint8_t kGuard = 0xff;  // NaN in every float type: reading it where nothing should be read spoils the result
+
+// A strided [batch?, rows, columns] tensor in memory of its own, all of which but the elements is guard bytes.
+struct Holder {
+  std::vector<uint8_t> bytes;
+  TensorView view;
+
+  void shape(DType dtype, std::vector<int64_t> dims, bool padded, bool broadcast_batch = false) {
+    view.dtype = dtype;
+    view.rank = static_cast<int32_t>(dims.size());
+    const int64_t size = bits(dtype) / 8, offset = padded ? pick(0, 5) : 0;
+    int64_t stride = 1;
+    for (int i = view.rank - 1; i >= 0; --i) {
+      view.shape[i] = dims[i];
+      view.stride[i] = broadcast_batch && i == view.rank - 3 ? 0 : stride;
+      if (view.stride[i] != 0) stride *= dims[i];
+      if (padded) stride += pick(0, 7);
+    }
+    bytes.assign(static_cast<size_t>((offset + stride + (padded ? 9 : 0)) * size), kGuard);
+    view.data = bytes.data() + offset * size;
+  }
+  template <class Visit>
+  void each(Visit visit) const {  // element offsets, row-major; a broadcast batch is visited once for each
+    const int r = view.rank;
+    const int64_t batch = r > 2 ? view.dim(-3) : 1, rows = r > 1 ? view.dim(-2) : 1;
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < view.dim(-1); ++j) {
+          visit((r > 2 ? b * view.step(-3) : 0) + (r > 1 ? i * view.step(-2) : 0) + j * view.step(-1));
+        }
+      }
+    }
+  }
+  void fill(const std::function<float()>& value) {
+    each([&](int64_t at) { store_f32(view.data, view.dtype, at, value()); });
+  }
+};
+
+struct Case {
+  Holder x, w, c, bias, residual, y;
+  GemmArgs args;
+  std::string text;
+
+  void attach() {
+    static_cast<TensorView&>(args.x) = x.view;
+    static_cast<TensorView&>(args.w) = w.view;
+    static_cast<TensorView&>(args.c) = c.view;
+    static_cast<TensorView&>(args.bias) = bias.view;
+    static_cast<TensorView&>(args.residual) = residual.view;
+    static_cast<TensorView&>(args.y) = y.view;
+  }
+};
+
+void describe(Case& t, const char* isa, int threads) {
+  const auto one = [](const char* field, const TensorView& v) {
+    if (!v.present()) return std::string();
+    std::string s = std::string(" ") + field + " " + name(v.dtype) + "[";
+    for (int i = 0; i < v.rank; ++i)
+      s += (i ? "," : "") + std::to_string(v.shape[i]) + ":" + std::to_string(v.stride[i]);
+    return s + "]";
+  };
+  const GemmArgs& a = t.args;
+  t.text = std::string(isa) + " threads " + std::to_string(threads) + one("x", a.x) + one("w", a.w) + one("c", a.c) +
+           one("bias", a.bias) + one("residual", a.residual) + one("y", a.y) + " alpha " + std::to_string(a.alpha) +
+           " beta " + std::to_string(a.beta) + " " + choice_names(a.activation).names[static_cast<int>(a.activation)] +
+           (a.trans_x ? " trans_x" : "") + (a.trans_w ? " trans_w" : "");
+}
+
+// Runs the plan with a workspace of exactly the promised size, full of NaN. Returns explain().
+std::string run(const GemmArgs& args, cpu::Isa isa, ThreadPool& pool) {
+  kw_device_info device{};
+  device.size = sizeof(device);
+  device.sm_count = pool.threads();
+  device.isa = static_cast<int32_t>(isa);
+  const kw_op& op = cpu::gemm();
+  if (op.supports(&device, &args) != 0) return "declined: " + last_error();
+  kw_plan* plan = nullptr;
+  if (op.plan_create(&device, &args, &plan) != 0) return "plan_create: " + last_error();
+  const uint64_t bytes = op.plan_workspace(plan);
+  void* space = nullptr;
+  if (posix_memalign(&space, 64, bytes) != 0) return "no memory for the workspace";
+  std::memset(space, kGuard, bytes);
+  std::string result;
+  if (op.plan_rebind(plan, &args, space) != 0 || op.plan_enqueue(plan, &pool) != 0) {
+    result = "error: " + last_error();
+  } else {
+    result = op.plan_explain(plan);
+  }
+  op.plan_destroy(plan);
+  std::free(space);
+  return result;
+}
+
+// y against the definition on every row, and everything around y against the guard bytes.
+void compare(const Case& t, const ReferenceOutput& r, bool exact, const Holder& y) {
+  int64_t i = 0, wrong = 0, worst_at = -1;
+  double worst = 0;
+  y.each([&](int64_t at) {
+    const double actual = load_f32(y.view.data, y.view.dtype, at), value = r.value[i], plain = r.plain[i];
+    const double allowed = 2 * std::abs(plain - value) + ulp(y.view.dtype, value) + r.slack[i];
+    const bool same = actual == value || (std::isnan(actual) && std::isnan(value));
+    const bool ok = same || (!exact && std::isfinite(value) && std::abs(actual - value) <= allowed);
+    const double ratio = std::abs(actual - value) / allowed;
+    if (!ok) ++wrong;
+    if (!ok && (worst_at < 0 || ratio > worst)) worst = ratio, worst_at = i;
+    ++i;
+  });
+  std::string what = t.text;
+  if (wrong != 0) {
+    what += ": " + std::to_string(wrong) + " of " + std::to_string(i) + " wrong, element " + std::to_string(worst_at) +
+            " by " + std::to_string(worst) + " of the tolerance around " + std::to_string(r.value[worst_at]);
+  }
+  std::vector<bool> element(y.bytes.size());
+  const int64_t size = bits(y.view.dtype) / 8;
+  const int64_t offset = static_cast<const uint8_t*>(y.view.data) - y.bytes.data();
+  y.each([&](int64_t at) {
+    for (int64_t b = 0; b < size; ++b) element[static_cast<size_t>(offset + at * size + b)] = true;
+  });
+  int64_t touched = 0;
+  for (size_t b = 0; b < y.bytes.size(); ++b) touched += !element[b] && y.bytes[b] != kGuard;
+  if (touched != 0) what += ": " + std::to_string(touched) + " bytes outside y were written";
+  expect(wrong == 0 && touched == 0, what);
+}
+
+// A random problem. exact: small whole numbers and an epilogue that keeps every intermediate exact.
+std::unique_ptr<Case> random_case(bool exact) {
+  auto t = std::make_unique<Case>();
+  GemmArgs& a = t->args;
+  const auto extent = [](std::initializer_list<int64_t> edges, int64_t most) {
+    return chance(0.6) ? one_of(edges) : pick(1, most);
+  };
+  const int64_t m = extent({1, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 16, 17, 24, 25, 28, 29, 56, 57, 0}, 90);
+  const int64_t n = extent({1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 65, 97, 0}, 130);
+  const int64_t k = extent({1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 64, 255, 256, 257, 511, 513, 1025, 0}, 300);
+  a.activation = exact ? one_of({Activation::none, Activation::relu}) : static_cast<Activation>(pick(0, 7));
+  const bool gated = is_gated(a.activation);
+  const int64_t rows_w = gated ? 2 * n : n;
+  const DType in = one_of({DType::f32, DType::f16, DType::bf16});
+  const auto any = [] { return one_of({DType::f32, DType::f16, DType::bf16}); };
+  const int64_t batch = chance(0.6) ? 0 : pick(1, 4);  // 0: no such dimension
+  const auto dims = [&](int64_t b, int64_t rows, int64_t columns) {
+    return b ? std::vector<int64_t>{b, rows, columns} : std::vector<int64_t>{rows, columns};
+  };
+  const auto operand = [&](Holder& h, DType dtype, int64_t rows, int64_t columns, bool broadcasts) {
+    const int64_t b = batch && broadcasts && chance(0.4) ? one_of<int64_t>({0, 1}) : batch;
+    h.shape(dtype, dims(b, rows, columns), chance(0.5), b > 1 && broadcasts && chance(0.2));
+  };
+  a.trans_x = chance(0.3), a.trans_w = chance(0.3);
+  operand(t->x, in, a.trans_x ? k : m, a.trans_x ? m : k, true);
+  operand(t->w, in, a.trans_w ? k : rows_w, a.trans_w ? rows_w : k, true);
+  operand(t->y, exact ? DType::f32 : any(), m, n, false);
+  const bool with_c = chance(0.4), in_place = chance(0.5);
+  if (with_c && !(in_place && !gated)) operand(t->c, any(), m, rows_w, true);
+  if (chance(0.4)) t->bias.shape(any(), {rows_w}, chance(0.5));
+  const bool with_residual = chance(0.4);
+  if (with_residual && !(in_place && !with_c)) operand(t->residual, any(), m, n, true);
+  if (!exact && chance(0.5)) a.alpha = one_of({0.5f, -1.25f, 0.0f, 0.1f});
+  if (with_c) a.beta = exact ? one_of({1.0f, -2.0f}) : one_of({1.0f, 0.3f, -0.7f, 0.0f});
+
+  const bool normal = chance(0.5);
+  const auto value = [&, normal] {
+    if (exact) return static_cast<float>(pick(-3, 3));
+    return normal ? std::normal_distribution<float>()(rng) : std::uniform_real_distribution<float>(-1, 1)(rng);
+  };
+  for (Holder* h : {&t->x, &t->w, &t->c, &t->bias, &t->residual}) h->fill(value);
+  if (in_place && with_c && !gated) {
+    t->y.fill(value);
+    t->c.view = t->y.view;
+  } else if (in_place && with_residual && !with_c) {
+    t->y.fill(value);
+    t->residual.view = t->y.view;
+  }
+  t->attach();
+  return t;
+}
+
+ReferenceOutput reference(const GemmArgs& args) {
+  ReferenceOutputs out;
+  ref::gemm(args, RowList{}, out);
+  return std::move(out[0]);
+}
+
+// One case on one instruction set, then again on another number of threads: the same bytes. in-place inputs are put back.
+void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& other) {
+  const ReferenceOutput r = reference(t.args);
+  const std::vector<uint8_t> before = t.y.bytes;
+  describe(t, cpu::name(isa), pool.threads());
+  const std::string explained = run(t.args, isa, pool);
+  if (explained.rfind("{\"variant\":\"gemm_cpu_", 0) != 0) return expect(false, t.text + ": " + explained);
+  compare(t, r, exact, t.y);
+  const std::vector<uint8_t> after = t.y.bytes;
+  std::copy(before.begin(), before.end(), t.y.bytes.begin());
+  run(t.args, isa, other);
+  expect(t.y.bytes == after, t.text + ": differs with " + std::to_string(other.threads()) + " threads");
+  std::copy(before.begin(), before.end(), t.y.bytes.begin());
+}
+
+// Activations over their whole range, through an epilogue without a product.
+void check_activations(cpu::Isa isa, ThreadPool& pool) {
+  for (const Activation activation :
+       {Activation::relu, Activation::gelu_erf, Activation::gelu_tanh, Activation::silu}) {
+    Case t;
+    const int64_t n = 200003;
+    t.x.shape(DType::f32, {1, 0}, false);
+    t.w.shape(DType::f32, {n, 0}, false);
+    t.c.shape(DType::f32, {1, n}, false);
+    t.y.shape(DType::f32, {1, n}, false);
+    const float inf = std::numeric_limits<float>::infinity();
+    const float special[] = {0.0f,    -0.0f, inf,    -inf,  NAN,    1e-45f, -1e-45f, 1e-38f,
+                             -1e-38f, 3e38f, -3e38f, 88.8f, -88.8f, 104.1f, -104.1f};
+    int64_t i = 0;
+    t.c.fill([&] {
+      const int64_t at = i++;
+      if (at < 15) return special[at];
+      if (at % 2)
+        return std::ldexp(static_cast<float>(pick(1 << 23, (1 << 24) - 1)) * (at % 4 == 1 ? 1.0f : -1.0f),
+                          static_cast<int>(pick(-60, -16)));
+      return -120 + 240 * static_cast<float>(at) / static_cast<float>(n);
+    });
+    t.args.beta = 1;
+    t.args.activation = activation;
+    t.attach();
+    describe(t, cpu::name(isa), pool.threads());
+    run(t.args, isa, pool);
+    compare(t, reference(t.args), false, t.y);
+  }
+}
+
+// NaN and infinity in an operand reach exactly the elements they belong to; with alpha or beta 0 the operand is not read.
+void check_special(cpu::Isa isa, ThreadPool& pool, DType dtype, int64_t m) {
+  for (const float alpha : {1.0f, 0.0f}) {
+    Case t;
+    const int64_t n = 40, k = 37;
+    t.x.shape(dtype, {m, k}, true);
+    t.w.shape(dtype, {n, k}, true);
+    t.c.shape(DType::f32, {m, n}, true);
+    t.y.shape(DType::f32, {m, n}, true);
+    int64_t i = 0;
+    t.x.fill([&] { return ++i == k ? NAN : 1.0f; });  // x[0, k - 1]
+    i = 0;
+    t.w.fill([&] { return ++i == 3 * k ? std::numeric_limits<float>::infinity() : 1.0f; });  // w[2, k - 1]
+    t.c.fill([] { return NAN; });
+    t.args.alpha = alpha;
+    t.attach();
+    describe(t, cpu::name(isa), pool.threads());
+    run(t.args, isa, pool);
+    compare(t, reference(t.args), false, t.y);
+  }
+}
+
+// A plan made for a large problem serves smaller ones in the same workspace.
+void check_rebind(cpu::Isa isa, ThreadPool& pool) {
+  kw_device_info device{};
+  device.sm_count = pool.threads();
+  device.isa = static_cast<int32_t>(isa);
+  const kw_op& op = cpu::gemm();
+  const auto make = [](Case& t, int64_t batch, int64_t m, int64_t n, int64_t k) {
+    t.x.shape(DType::bf16, {batch, m, k}, true);
+    t.w.shape(DType::bf16, {n, k}, true);
+    t.y.shape(DType::f32, {batch, m, n}, true);
+    for (Holder* h : {&t.x, &t.w}) h->fill([] { return static_cast<float>(pick(-3, 3)); });
+    t.attach();
+  };
+  Case large;
+  make(large, 3, 61, 150, 400);
+  kw_plan* plan = nullptr;
+  op.plan_create(&device, &large.args, &plan);
+  std::vector<uint8_t> space(op.plan_workspace(plan));
+  for (const auto& [batch, m, n, k] : {std::array<int64_t, 4>{3, 61, 150, 400},
+                                       {3, 60, 150, 400},
+                                       {1, 1, 150, 400},
+                                       {3, 1, 149, 399},
+                                       {2, 24, 97, 257},
+                                       {3, 25, 33, 400},
+                                       {1, 0, 150, 400},
+                                       {3, 61, 150, 0}}) {
+    Case t;
+    make(t, batch, m, n, k);
+    describe(t, cpu::name(isa), pool.threads());
+    std::fill(space.begin(), space.end(), kGuard);
+    const bool ok = op.plan_rebind(plan, &t.args, space.data()) == 0 && op.plan_enqueue(plan, &pool) == 0;
+    expect(ok, "rebind " + t.text + ": " + (ok ? "" : last_error()));
+    if (ok) compare(t, reference(t.args), true, t.y);
+  }
+  op.plan_destroy(plan);
+}
+
+void check_declines() {
+  Case t;
+  t.x.shape(DType::i8, {2, 3}, false);
+  t.w.shape(DType::i8, {4, 3}, false);
+  t.y.shape(DType::f32, {2, 4}, false);
+  t.attach();
+  ThreadPool pool(1);
+  expect(run(t.args, cpu::Isa::generic, pool) == "declined: gemm: x is i8, expected f32, f16 or bf16", "dtype of x");
+  t.x.shape(DType::f32, {2, 3}, false), t.w.shape(DType::f16, {4, 3}, false);
+  t.attach();
+  expect(run(t.args, cpu::Isa::generic, pool) == "declined: gemm: w is f16, expected f32 as x", "dtype of w");
+  t.w.shape(DType::f32, {4, 3}, false), t.attach(), t.args.y.stride[1] = 2;
+  expect(run(t.args, cpu::Isa::generic, pool) == "declined: gemm: last dimension of y has stride 2, expected 1",
+         "stride of y");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int cases = argc > 1 ? std::atoi(argv[1]) : 600;
+  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
+  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
+    const auto isa = static_cast<cpu::Isa>(i);
+    ThreadPool pool(2, isa), other(3, isa), alone(1, isa);
+    rng.seed(seed);
+    const int before = failed;
+    for (int n = 0; n < cases; ++n) {
+      const bool exact = n % 3 == 0;
+      check(*random_case(exact), exact, isa, pool, n % 2 ? other : alone);
+    }
+    check_activations(isa, pool);
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      for (const int64_t m : {1, 3, 40}) check_special(isa, pool, dtype, m);
+    }
+    check_rebind(isa, pool);
+    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
+  }
+  check_declines();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
