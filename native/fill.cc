@@ -152,10 +152,13 @@ Fill read_fill(const Napi::CallbackInfo& info) {
     fill.b = static_cast<double>(integer(info[5], "fill", "b", fill.a, 9007199254740991.0));
     return fill;
   }
-  fill.a = finite(info[4], "a"), fill.b = finite(info[5], "b");
   if (distribution == "constant") {
     fill.kind = Fill::kConstant;
-  } else if (distribution == "uniform") {
+    fill.a = info[4].ToNumber().DoubleValue();  // NaN and infinities too
+    return fill;
+  }
+  fill.a = finite(info[4], "a"), fill.b = finite(info[5], "b");
+  if (distribution == "uniform") {
     fill.kind = Fill::kUniform;
   } else if (distribution == "normal") {
     fill.kind = Fill::kNormal;
