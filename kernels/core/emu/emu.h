@@ -77,7 +77,7 @@ void prepare(const void* kernel, size_t smem);
 struct Ctx {
   Dim3 thread, block, block_dim, grid_dim;
 };
-extern constinit thread_local Ctx* cur __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Ctx* cur;
 
 [[noreturn]] void fail(const char* kind, const std::string& message, Loc loc);  // ends the launch
 void require_sm90(const char* wrapper, Loc loc);

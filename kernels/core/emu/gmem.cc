@@ -168,12 +168,10 @@ unsigned ld_acquire(const unsigned* p, Loc loc) {
 namespace {
 
 struct sigaction previous_segv, previous_bus;
-thread_local uintptr_t fault_address;
-thread_local const void* fault_pc;
 
 // Runs on the fiber's own stack, from its top: whatever was on it is abandoned.
 [[noreturn]] void report_fault() {
-  const uintptr_t a = fault_address;
+  const uintptr_t a = rt->fault_address;
   Fiber* f = rt->running;
   const auto stack = reinterpret_cast<uintptr_t>(f->context.stack_top());
   const bool overflow = a < stack && stack - a <= kStackBytes + kPage && stack - a > kStackBytes - 64;
@@ -181,7 +179,7 @@ thread_local const void* fault_pc;
     fail_for(f, "fault",
              overflow ? "the thread's local variables exceed the emulator's stack of " + std::to_string(kStackBytes)
                       : "load or store at a bad address, " + describe_gmem(a),
-             Loc{nullptr, 0, static_cast<const char*>(fault_pc) + 1});
+             Loc{nullptr, 0, static_cast<const char*>(rt->fault_pc) + 1});
   } catch (const Failure& e) {
     rt->error = e.what();
   }
@@ -193,8 +191,8 @@ void on_fault(int signal, siginfo_t* info, void* machine) {
   auto* context = static_cast<ucontext_t*>(machine);
   if (rt && rt->running) {
     auto& registers = context->uc_mcontext.gregs;
-    fault_address = reinterpret_cast<uintptr_t>(info->si_addr);
-    fault_pc = reinterpret_cast<const void*>(registers[REG_RIP]);
+    rt->fault_address = reinterpret_cast<uintptr_t>(info->si_addr);
+    rt->fault_pc = reinterpret_cast<const void*>(registers[REG_RIP]);
     registers[REG_RSP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(rt->running->context.stack_top()) - 8);
     registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(&report_fault));
     return;

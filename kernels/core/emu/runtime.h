@@ -208,7 +208,7 @@ struct Runtime {
   Runtime(const Runtime&) = delete;
   ~Runtime();
 };
-extern constinit thread_local Runtime* rt __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Runtime* rt;
 
 // A diagnosis on its way to launch(). Thrown inside a fiber, caught at that fiber's end.
 struct Failure : std::runtime_error {
