@@ -198,6 +198,8 @@ struct Runtime {
   std::unordered_map<uint64_t, uint16_t> place_ids;
   std::unordered_map<const void*, Clock> flags;  // global memory words used by red_release and ld_acquire
   std::string error;                             // first failure; empty while all is well
+  uintptr_t fault_address = 0;                   // of a bad access, from the signal handler
+  const void* fault_pc = nullptr;
 
   uint64_t random() {
     rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
