@@ -51,7 +51,7 @@ export async function compare(
   const clock = chooseClock(Object.values(cases), options.clock);
   const subjects: Subject[] = [];
   try {
-    for (const name of names) subjects.push(subject(cases[name]!, { ...set, name }));
+    for (const name of names) subjects.push(await subject(cases[name]!, { ...set, name }));
     return await run(subjects, names.indexOf(baseline), clock, set);
   } finally {
     for (const one of subjects) await one[Symbol.asyncDispose]();
