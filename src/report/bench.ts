@@ -74,7 +74,7 @@ const metricColumns: readonly MetricColumn[] = [
 ];
 
 /** The number; its unit stands in the head where it does not change. */
-const cell = (q: Quantity): string => quantity(q).replace(/ (GB|tokens\/param\/s|tokens\/s)$/, '');
+const cell = (q: Quantity): string => quantity(q).replace(/ ?(GB|tokens\/param\/s|tokens\/s)$/, '');
 
 function metricRow(record: MeasureRecord): string[] {
   const { metrics, time } = record;

@@ -117,7 +117,9 @@ describe('cases to measure', () => {
   });
 
   test('what does not exist is refused by name', () => {
-    expect(() => select('quick', { shape: { mm: 1 } })).toThrow('gemm: dimension is "mm"; expected batch, m, k, rowsW, n');
+    expect(() => select('quick', { shape: { mm: 1 } })).toThrow(
+      'gemm: dimension is "mm"; expected batch, m, k, rowsW, n',
+    );
     expect(() => select('quick', { shape: { n: 5, rowsW: 6 } })).toThrow('n is 5');
     expect(() => select('quick', { dtype: 'bf1' })).toThrow('did you mean "bf16"?');
     expect(() => select('quick', { dtype: 'i8' })).toThrow('gemm: --dtype is i8, expected f32, bf16, f16');
