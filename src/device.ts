@@ -36,8 +36,8 @@ export interface MemoryUse {
 
 export type RandomOptions = {
   /** Element i depends on the seed and i alone, the same on every device. Default 0. */
-  seed?: number;
-  stream?: Stream;
+  seed?: number | undefined;
+  stream?: Stream | undefined;
 } & (
   | { /** Default: mean 0, standard deviation 1. */ distribution?: 'normal'; mean?: number; sd?: number }
   | { /** Default: from -1 up to 1. */ distribution: 'uniform'; low?: number; high?: number }
@@ -87,7 +87,7 @@ export class Device {
         'SHAPE',
         `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
       );
-    const tensor = this.allocate('tensor', shape, type, { distribution: 'data' });
+    const tensor = this.allocate('tensor', shape, type);
     try {
       return tensor.write(data);
     } catch (error) {
@@ -162,7 +162,8 @@ export class Device {
         `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
       );
     const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
-    return new Tensor(storage, 0, own, [...shape], rowMajor(shape), { distribution: 'external' });
+    storage.origin = { distribution: 'external' };
+    return new Tensor(storage, 0, own, [...shape], rowMajor(shape));
   }
 
   /** Live counters. */
@@ -206,25 +207,26 @@ export class Device {
   }
 
   /** @internal A row-major tensor of unspecified contents, for `where`. */
-  allocate(where: string, shape: Shape, dtype: DType, origin?: Origin): Tensor {
+  allocate(where: string, shape: Shape, dtype: DType): Tensor {
     const size = this.#count(where, shape, dtype);
     const bytes = (size * bitsOf(dtype)) / 8;
     const storage = new Storage(this, native().alloc(this.handle, bytes), bytes);
-    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape), origin);
+    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
   }
 
   /** @internal Queues a fill of any view. */
-  fill(tensor: Tensor, { distribution, seed = 0, parameters = {} }: Origin, stream: Stream = this.stream): void {
+  fill(tensor: Tensor, origin: Origin, stream: Stream = this.stream): void {
+    const { distribution, seed = 0, parameters = {} } = origin;
     const [a = 0, b = 0] = Object.values(parameters);
     native().fill(stream.handle, tensor.nativeView, distribution === 'zeros' ? 'constant' : distribution, seed, a, b);
-    tensor.storage.wrote(stream);
+    tensor.storage.wrote(stream, origin);
   }
 
   #filled(where: string, shape: Shape, dtype: DType, origin: Origin, stream: Stream): Tensor {
     if (stream.device !== this)
       throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
     stream.check(where);
-    const tensor = this.allocate(where, shape, dtype, origin);
+    const tensor = this.allocate(where, shape, dtype);
     try {
       this.fill(tensor, origin, stream);
     } catch (error) {

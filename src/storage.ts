@@ -2,6 +2,7 @@
 import type { Device } from './device.js';
 import { type BufferHandle, native } from './native.js';
 import type { Stream } from './stream.js';
+import type { Origin } from './tensor.js';
 
 /** Collected host memory below this is the ordinary fate of eager results and is not worth a warning. */
 const quietBytes = 64 * 2 ** 20;
@@ -31,6 +32,8 @@ export class Storage {
   /** Owner of the memory and where in it this allocation begins: equal owners may overlap (`fromExternal` twice). */
   readonly base: object;
   readonly baseOffset: number;
+  /** What the memory was last filled with; undefined once an operator has written to it. */
+  origin: Origin | undefined;
   /** The stream that was last given this memory to write, and that stream's count at the time. */
   writer: Stream | undefined;
   ticket = 0;
@@ -58,8 +61,9 @@ export class Storage {
     native().free(this.handle);
   }
 
-  /** Notes that `stream` was given work that writes here. */
-  wrote(stream: Stream): void {
+  /** Notes that `stream` was given work that writes here, and what it writes where that is known. */
+  wrote(stream: Stream, origin?: Origin): void {
+    this.origin = origin;
     this.writer = stream;
     this.ticket = ++stream.issued;
   }

@@ -66,7 +66,7 @@ describe('conversion', () => {
       expect(await t.read({ raw: true })).toEqual(all);
       const again = await device.tensor(await t.read(), [65536], dtype).read({ raw: true });
       const isNaN16 = (v: number) => (v & 0x7fff) > (dtype === 'f16' ? 0x7c00 : 0x7f80);
-      for (let i = 0; i < 65536; ++i) if (!isNaN16(i)) expect(again[i]).toBe(i);
+      expect(all.filter((v) => !isNaN16(v) && again[v] !== v)).toEqual(new Uint16Array(0));
     }
   });
 
