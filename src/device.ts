@@ -1,6 +1,7 @@
 // A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
 import {
   bitsOf,
+  checkData,
   checkDType,
   type DType,
   integerRange,
@@ -79,15 +80,17 @@ export class Device {
    * holds stored f16 or bf16 and needs one. `shape` defaults to one dimension.
    * @throws {KernwattError} `SHAPE`, `DTYPE`, `ARGUMENT`, `OUT_OF_MEMORY`, `DISPOSED`.
    */
-  tensor(data: NumericData, shape: Shape = [data.length], dtype?: DType): Tensor {
+  tensor(data: NumericData, shape?: Shape | undefined, dtype?: DType | undefined): Tensor {
+    checkData('tensor', data);
     const type = dtype ?? ownDType('tensor', data);
-    const size = this.#count('tensor', shape, type);
+    const sizes = shape ?? [data.length];
+    const size = this.#count('tensor', sizes, type);
     if (data.length !== size)
       throw new KernwattError(
         'SHAPE',
-        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
-    const tensor = this.allocate('tensor', shape, type);
+    const tensor = this.allocate('tensor', sizes, type);
     try {
       return tensor.write(data);
     } catch (error) {
@@ -150,20 +153,25 @@ export class Device {
    * Uses the caller's memory without copying; CPU only. The array stays alive with the tensor, and writing to one writes to
    * the other, so leave it alone while queued work uses it.
    */
-  fromExternal(data: Exclude<NumericData, readonly number[]>, shape: Shape = [data.length], dtype?: DType): Tensor {
+  fromExternal(
+    data: Exclude<NumericData, readonly number[]>,
+    shape?: Shape | undefined,
+    dtype?: DType | undefined,
+  ): Tensor {
     this.check('fromExternal');
     if (this.kind !== 'cpu')
       throw new KernwattError('UNSUPPORTED', `fromExternal: device is ${this.name}, expected cpu`);
     const { own, memory } = storedAs('fromExternal', data, dtype);
-    const size = this.#count('fromExternal', shape, own);
+    const sizes = shape ?? [data.length];
+    const size = this.#count('fromExternal', sizes, own);
     if (data.length !== size)
       throw new KernwattError(
         'SHAPE',
-        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
     const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
     storage.origin = { distribution: 'external' };
-    return new Tensor(storage, 0, own, [...shape], rowMajor(shape));
+    return new Tensor(storage, 0, own, [...sizes], rowMajor(sizes));
   }
 
   /** Live counters. */

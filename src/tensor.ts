@@ -3,6 +3,7 @@ import type { Device } from './device.js';
 import {
   arrayFor,
   bitsOf,
+  checkData,
   type DType,
   dtypeIndex,
   encode,
@@ -116,6 +117,7 @@ export class Tensor {
    */
   write(data: NumericData, options: { stream?: Stream | undefined } = {}): this {
     const stream = this.#stream('write', options.stream);
+    checkData('write', data);
     if (data.length !== this.size)
       throw new KernwattError(
         'SHAPE',
