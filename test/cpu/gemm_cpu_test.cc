@@ -66,6 +66,7 @@ struct Holder {
   }
   template <class Visit>
   void each(Visit visit) const {  // element offsets, row-major; a broadcast batch is visited once for each
+    if (!view.present()) return;
     const int r = view.rank;
     const int64_t batch = r > 2 ? view.dim(-3) : 1, rows = r > 1 ? view.dim(-2) : 1;
     for (int64_t b = 0; b < batch; ++b) {
