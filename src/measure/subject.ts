@@ -240,7 +240,6 @@ class PlanSubject implements Subject {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.plan.stream.mark();
     this.rotation.dispose();
     await this.#correctness?.[Symbol.asyncDispose]();
   }
