@@ -4,7 +4,7 @@
 //   an entry that is no longer needed,
 //   any C75xx message: wgmma serialised or setmaxnreg ignored.
 //
-//   node tools/ptxas.mjs [FOLDER] [--json]        FOLDER defaults to .build/cuda
+//   node tools/ptxas.mjs [FOLDER] [--json | --quiet]        FOLDER defaults to .build/cuda; --quiet prints no kernels that pass
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
@@ -105,12 +105,12 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (json) {
     process.stdout.write(`${JSON.stringify({ kernels, waivers, broken }, null, 2)}\n`);
   } else {
-    for (const k of kernels)
+    for (const k of process.argv.includes('--quiet') ? [] : kernels)
       process.stdout.write(
         `${k.arch.padEnd(7)} ${String(k.registers).padStart(3)} registers  ${String(k.spillBytes).padStart(4)} B spilled  ${k.kernel}\n`,
       );
     process.stdout.write(
-      `ptxas: ${kernels.length} kernels in ${relative(root, folder)}, ${waivers.length} waivers, ${broken.length} broken rules\n`,
+      `ptxas: ${kernels.length} kernels, at most ${Math.max(...kernels.map((k) => k.registers ?? 0))} registers, in ${relative(root, folder)}, ${waivers.length} waivers, ${broken.length} broken rules\n`,
     );
   }
   if (broken.length) {
