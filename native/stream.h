@@ -106,6 +106,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
 
  protected:
   Stream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c) : device(std::move(d)), channel(std::move(c)) {}
+  // Everything is done and nothing more will come: gives back what the device holds for the stream.
+  virtual void release() {}
+  // Ends the stream's threads once they have run what is left.
   virtual void stop() = 0;
 
  private:
