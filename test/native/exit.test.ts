@@ -8,10 +8,9 @@ import { addonFile, fakeLibrary } from './raw.js';
 const preamble = `
   const n = require(${JSON.stringify(addonFile)});
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-  async function start(library, rounds = 1000) {
+  async function start(library, { rounds = 1000, size = library ? 16 : 768 } = {}) {
     const device = await n.openDevice(library ? { kind: 'library', library } : { kind: 'cpu', threads: 2 });
     const stream = n.createStream(device);
-    const size = library ? 16 : 768;
     const view = (buffer) => ({ buffer, offset: 0, dtype: 0, shape: [size, size], stride: [size, 1] });
     const tensor = () => view(n.alloc(device, 4 * size * size));
     const own = new Float32Array(size * size);
@@ -105,7 +104,7 @@ describe.each([
 
 test('a pending promise keeps the process alive; queued work alone does not', () => {
   const awaited = run(`
-    const { stream } = await start(undefined, 1);
+    const { stream } = await start(undefined, { rounds: 1, size: 128 });
     n.mark(stream).then(() => console.log('marked'));
   `);
   expect(clean(awaited)).toEqual(ended(0));
@@ -137,9 +136,9 @@ test('the addon may be loaded in a worker alone, which then ends with threads of
 test('use from the main thread and workers at once', () => {
   const result = run(`
     const { Worker } = require('node:worker_threads');
-    const code = ${JSON.stringify(`${preamble} start(undefined, 1).then(({ pending }) => Promise.all(pending)).then(() => process.exit(0));`)};
+    const code = ${JSON.stringify(`${preamble} start(undefined, { rounds: 1, size: 128 }).then(({ pending }) => Promise.all(pending)).then(() => process.exit(0));`)};
     const workers = [0, 1, 2].map(() => new Promise((done) => new Worker(code, { eval: true }).on('exit', done)));
-    const { pending } = await start(undefined, 1);
+    const { pending } = await start(undefined, { rounds: 1, size: 128 });
     await Promise.all(pending);
     console.log(JSON.stringify(await Promise.all(workers)));
     process.exit(0);
