@@ -128,7 +128,7 @@ async function runCases(
             cache,
             // Tables show two digits; the library's own default goes further.
             target: flags.quick ? 0.05 : 0.02,
-            maxSeconds: flags.quick ? 0.3 : 1,
+            maxSeconds: flags.quick ? 0.5 : 1,
             quick: flags.quick ?? false,
             check: { seconds: flags.quick ? 0.2 : 0.5 },
             signal,

@@ -67,7 +67,9 @@ async function cpuPeak(
 export async function peaksFor(device: Device, dtype: DType | null, seconds: number, again = false): Promise<Peaks> {
   if (device.kind !== 'cpu') return gpuPeaks(device);
   const dot = dtype === 'bf16' ? await cpuPeak(device, 'flops', 'dot_bf16', seconds, again) : null;
-  const flops = dot ?? (await cpuPeak(device, 'flops', 'fma_f32', seconds, again));
+  const fma = await cpuPeak(device, 'flops', 'fma_f32', seconds, again);
+  // bf16 operands may be widened and multiplied in f32, which on some processors is the faster way.
+  const flops = dot && fma && dot.value < fma.value ? fma : (dot ?? fma);
   const bandwidth = await cpuPeak(device, 'bandwidth', 'read', seconds, again);
   return {
     flops: flops ?? missing('FLOP/s', 'this processor has no instruction whose peak is measured here'),
