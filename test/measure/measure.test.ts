@@ -179,6 +179,14 @@ describe('a function', () => {
     expect(record.memory!.averageBytes.value).toBeGreaterThanOrEqual(held);
   });
 
+  test('that never waits can be aborted all the same', async () => {
+    const busy = () => {
+      for (const end = performance.now() + 1; performance.now() < end; );
+    };
+    const signal = AbortSignal.timeout(100);
+    await expect(measure(busy, { target: 1e-9, signal })).rejects.toMatchObject({ name: 'TimeoutError' });
+  });
+
   test('that throws rejects with what it threw', async () => {
     const problem = new Error('no');
     const failing = () => {
