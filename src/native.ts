@@ -106,7 +106,7 @@ export interface CheckResult {
 
 export interface SampleOptions {
   /** cases[i] = plans that case i rotates over; several make its operands cold. All on one stream. */
-  cases: PlanHandle[][];
+  cases: readonly (readonly PlanHandle[])[];
   /** Which case each sample times, in order. */
   order: Uint32Array;
   /** Calls per sample, by case. */
