@@ -1,9 +1,5 @@
 // What CPU operators share: conversions between element types, the thread pool, what is read about the processor, and the
-// measured ceilings. From the repository root, with the objects of kernels/core/cpu/peak_<isa>.cc (flags as kernels/gemm/gemm_cpu.cc
-// lists them) in $OBJECTS:
-//
-//   g++ -std=c++20 -O2 -pthread test/cpu/core_test.cc kernels/core/threads.cc kernels/core/cpu/features.cc
-//       kernels/core/cpu/peak.cc $OBJECTS -o core_test && ./core_test
+// measured ceilings. Built by test/cpu/CMakeLists.txt.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

@@ -1,10 +1,8 @@
 // The CPU backend of gemm, every instruction set this machine has, against the definition: random cases over tile edges,
 // dtypes, epilogues, transpositions, strides, batches and in-place outputs, under the tolerance rule of kernels/core/reference.h;
-// whole numbers bit for bit; special values; equal results for any number of threads. From the repository root, with the objects
-// of kernels/gemm/gemm_cpu.cc's list in $OBJECTS:
+// whole numbers bit for bit; special values; equal results for any number of threads. Built by test/cpu/CMakeLists.txt.
 //
-//   g++ -std=c++20 -O2 -pthread test/cpu/gemm_cpu_test.cc kernels/gemm/gemm_ref.cc kernels/core/threads.cc
-//       kernels/core/cpu/features.cc $OBJECTS -o gemm_cpu_test && ./gemm_cpu_test [cases [seed]]
+//   gemm_cpu_test [cases [seed]]
 #include <algorithm>
 #include <array>
 #include <cmath>
