@@ -32,7 +32,7 @@ namespace {
 constexpr int64_t kCells = 256;              // of k in a block: the longest chain of f32 additions
 constexpr int64_t kPackedX = 8 << 20;        // cells of x packed at a time, 32 MB
 constexpr int64_t kLeastPanels = 4;          // of x in a block, where there are as many
-constexpr int64_t kPanelsW = 16;             // of w in a block, at most
+constexpr int64_t kColumns = 128;            // rows of w in a block, at most
 constexpr int64_t kStreamBytes = 512 << 10;  // of w in a task of stream, about
 constexpr int64_t kStreamColumns = 480;      // at most
 constexpr double kSerialWork = 200e3;        // FLOPs below which waking a thread costs more than it brings
@@ -201,7 +201,7 @@ void GemmCpuPlan::lay_out_blocks(const GemmShape& s, Layout& l) const {
   const int64_t least = std::min(all, kLeastPanels);
   l.mr = static_cast<int>(ceil_div(s.m, all));
   double best = 0;
-  for (int64_t w = 1; w <= std::min(all_w, kPanelsW); ++w) {
+  for (int64_t w = 1; w <= std::clamp(kColumns / (halves_ * nr), int64_t{1}, all_w); ++w) {
     const int64_t columns = halves_ * w * nr;
     const int64_t in_cache = (budget_ - columns * depth) / (columns * l.mr);
     if (in_cache < least && best != 0) break;

@@ -92,10 +92,15 @@ void flatten(float* to, const void* from, int64_t k_stride, int64_t k) {
   }
 }
 
+// x_next: the panel that comes after, brought closer while this one is in use, as are the sums.
 template <class Math, int MR>
-void tile(const float* x, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
+void tile(const float* x, const float* x_next, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
   F s[MR][2] = {};
-  for (int64_t c = 0; c < cells; ++c, x += MR, w += 2 * kW) {
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < 2 * kW; j += 16) __builtin_prefetch(sums + i * stride + j, 1);
+  }
+  for (int64_t c = 0; c < cells; ++c, x += MR, x_next += MR, w += 2 * kW) {
+    __builtin_prefetch(x_next);
     const F w0 = Simd::load(w), w1 = Simd::load(w + kW);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
@@ -144,7 +149,9 @@ void block_of(const GemmBlock& b) {
     const float* w = b.w + j * b.cells * 2 * kW;
     for (int i = 0; i < b.panels_x; ++i) {
       ahead.step();
-      tile<Math, MR>(b.x + i * b.panel_x, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
+      const float* x = b.x + i * b.panel_x;
+      const float* x_next = i + 1 < b.panels_x ? x + b.panel_x : b.x;
+      tile<Math, MR>(x, x_next, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
     }
   }
 }
