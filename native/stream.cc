@@ -37,9 +37,9 @@ class CpuStream final : public Stream {
   uint64_t step(std::unique_ptr<Work> work) override { return queue_.push(std::move(work)); }
   void after(std::unique_ptr<Work> work) override { queue_.push(std::move(work)); }
   bool done(uint64_t number) const override { return queue_.done(number); }
+  bool launched(uint64_t number) const override { return done(number); }
   bool idle() const override { return queue_.waiting() == 0; }
   void wait() override { queue_.wait(); }
-  void abandon() override { queue_.abandon(); }
   uint64_t copy(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
   void copy_now(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
 
@@ -95,16 +95,14 @@ class LibraryStream final : public Stream {
   }
 
   bool done(uint64_t number) const override { return completed_.load(std::memory_order_acquire) >= number; }
+  // Libraries copy a launch's arguments.
+  bool launched(uint64_t) const override { return !stepping(); }
   bool idle() const override { return done(submitted_) && !stepping() && waits_.waiting() == 0; }
 
   void wait() override {
     if (steps_) steps_->wait();
     after(once([] {}));
     waits_.wait();
-  }
-
-  void abandon() override {
-    if (steps_) steps_->abandon();
   }
 
   uint64_t copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) override {
@@ -134,6 +132,7 @@ class LibraryStream final : public Stream {
     waits_.stop();
   }
   void release() override {
+    const std::lock_guard lock(events_mutex_);
     for (void* event : events_) library_.table().event_destroy(event);
     events_.clear();
     if (handle_ != nullptr) library_.table().stream_destroy(handle_);
@@ -249,10 +248,7 @@ namespace {
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Device> device = get_handle<Device>(info[0], "createStream");
   device->check_usable("createStream");
-  Environment& environment = Environment::of(info.Env());
-  const std::shared_ptr<Stream> stream = Stream::create(device, environment.channel);
-  environment.add(stream);
-  return make_handle(info.Env(), stream);
+  return make_handle(info.Env(), Stream::create(device, Environment::of(info.Env()).channel));
 }
 
 Napi::Value destroy_stream(const Napi::CallbackInfo& info) {

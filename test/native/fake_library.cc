@@ -5,7 +5,7 @@
 //   beta   milliseconds a call takes
 //   alpha  -1: the launch fails; -2: the call fails when it runs; -3: it loses the device
 //
-// Device 0 has 64 MiB, device 1 has 1 MiB. Copies of the file behave by their name: *abi* speaks another abi, *mute* none,
+// Device 0 has 256 MiB, device 1 has 1 MiB. Copies of the file behave by their name: *abi* speaks another abi, *mute* none,
 // *args* has other arguments, *empty* has no device, *emulated* says so. device_info counts live events and streams in
 // clock_khz and memory_clock_khz.
 #include <dlfcn.h>
@@ -32,7 +32,7 @@ using kw::Code;
 using kw::Error;
 using kw::guarded;
 
-constexpr uint64_t kTotal[] = {64 << 20, 1 << 20};
+constexpr uint64_t kTotal[] = {256 << 20, 1 << 20};
 std::atomic<uint64_t> allocated[2];
 std::atomic<int> events{0}, streams{0};
 std::atomic<bool> lost{false};

@@ -230,6 +230,7 @@ describe('a full queue', () => {
   test('refuses with BUSY, naming its capacity, and takes calls again after a mark', async () => {
     const bench = await Bench.open();
     const { enqueue, args } = bench.square(128);
+    await bench.mark();
     let queued = 0;
     const busy = await failure(() => {
       for (; queued < 1e6; queued++) enqueue();
