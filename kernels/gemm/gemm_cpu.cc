@@ -113,6 +113,7 @@ class GemmCpuPlan {
               int64_t stride, int64_t up) const;
 
   int threads_;
+  int64_t l1_bytes_;
   int64_t budget_;  // floats of packed w and sums that a thread may keep in its L2 cache
   const GemmKernels& kernels_;
   float alpha_ = 1, beta_ = 0;
@@ -152,6 +153,7 @@ std::string GemmCpuPlan::declines(const GemmArgs& args, const kw_device_info&) {
 
 GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
     : threads_(std::max(1, device.sm_count)),
+      l1_bytes_(features().l1d_bytes == 0 ? 32 << 10 : static_cast<int64_t>(features().l1d_bytes)),
       budget_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2 / sizeof(float)), 48 << 10, 512 << 10)),
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.x.dtype)),
       activation_(args.activation),
@@ -166,7 +168,8 @@ int64_t GemmCpuPlan::capacity(const GemmShape& s) const {
   const int64_t blocks_x = std::min(std::max(kPackedX, kLeastPanels * kernels_.mr * cells), rows_x * cells);
   const int64_t stream_rows = s.batch * std::min<int64_t>(s.m, kernels_.stream_m);
   const int64_t stream_x = stream_rows * round_up(cells, 16);
-  const int64_t columns = halves_ * round_up(s.n, kernels_.nr);
+  const int64_t columns =
+      std::min(halves_ * round_up(s.n, kernels_.nr), std::max<int64_t>(kColumns, halves_ * kernels_.nr));
   const int64_t blocks = std::min(budget_, columns * (std::min(cells, kCells) + rows_x));
   const int64_t stream =
       std::min<int64_t>(total, kernels_.stream_m) * halves_ * std::min(kStreamColumns, round_up(s.n, 48));
@@ -285,7 +288,8 @@ void GemmCpuPlan::stream_columns(int64_t task, float* sums) const {
                      .rows = columns,
                      .k = shape_.k,
                      .sums = sums + half * l.chunk,
-                     .stride = stride});
+                     .stride = stride,
+                     .l1_bytes = l1_bytes_});
   }
   finish(batch, 0, shape_.m, column, columns, sums, stride, l.chunk);
 }
