@@ -54,39 +54,39 @@ class AccessCheck {
     if (s.write)
       after_write(s, offset);
     else if (!access_.write && rt->opt.uninit)
-      fail("uninitialised", "read of " + describe(block_, offset) + ", which nothing has written", loc_);
+      fail("uninitialised", "read of " + describe(block_, offset) + ", which nothing has written");
     access_.write ? record_write(s, offset) : record_read(s);
   }
 
  private:
   bool ordered(Epoch e) const { return agent_of(e) == access_.agent || clock_.seen.covers(agent_of(e), time_of(e)); }
+  [[noreturn]] void fail(const char* kind, const std::string& message) const {
+    const auto threads = static_cast<uint32_t>(rt->threads);
+    const bool by_thread = access_.agent < 3 * threads;
+    fail_for(by_thread ? rt->fibers[access_.agent % threads].get() : rt->running, kind, message, loc_);
+  }
   const char* verb() const { return access_.write ? "write of " : "read of "; }
   uint16_t my_place() { return place_ ? place_ : place_ = place_of(loc_); }
 
   void after_write(const Shadow& s, uint32_t offset) const {
     const bool both_atomic = access_.atomic && (s.write_place & kAtomicBit);
     if (!ordered(s.write) && !both_atomic)
-      fail("race",
-           verb() + describe(block_, offset) + " by " + agent_name(access_.agent) +
-               " is not ordered after the write by " + agent_name(agent_of(s.write)) + " (" + place(s.write_place) +
-               ")",
-           loc_);
+      fail("race", verb() + describe(block_, offset) + " by " + agent_name(access_.agent) +
+                       " is not ordered after the write by " + agent_name(agent_of(s.write)) + " (" +
+                       place(s.write_place) + ")");
     const bool generic_write = agent_of(s.write) < 2 * rt->threads;
     if (access_.async && generic_write && !clock_.fenced.covers(agent_of(s.write), time_of(s.write)))
-      fail("proxy",
-           "fence.proxy.async missing: " + describe(block_, offset) + " was written by " +
-               agent_name(agent_of(s.write)) + " (" + place(s.write_place) + ") and is used by " +
-               agent_name(access_.agent),
-           loc_);
+      fail("proxy", "fence.proxy.async missing: " + describe(block_, offset) + " was written by " +
+                        agent_name(agent_of(s.write)) + " (" + place(s.write_place) + ") and is used by " +
+                        agent_name(access_.agent));
   }
 
   void record_write(Shadow& s, uint32_t offset) {
     for (const Epoch r : s.read)
       if (r && !ordered(r))
-        fail("race",
-             "write of " + describe(block_, offset) + " by " + agent_name(access_.agent) +
-                 " is not ordered after the read by " + agent_name(agent_of(r)) + " (" + place(s.read_place) + ")",
-             loc_);
+        fail("race", "write of " + describe(block_, offset) + " by " + agent_name(access_.agent) +
+                         " is not ordered after the read by " + agent_name(agent_of(r)) + " (" + place(s.read_place) +
+                         ")");
     s.write = mine_;
     s.write_place = static_cast<uint16_t>(my_place() | (access_.atomic ? kAtomicBit : 0));
     s.read[0] = s.read[1] = 0;

@@ -19,13 +19,9 @@ namespace {
          std::string(write ? "store" : "load") + " of " + std::to_string(bytes) + " bytes, " + describe_gmem(a), loc);
 }
 
-void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc) {
-  const Runtime* r = rt;
-  if (!r || !r->running) return;
-  const void* p = const_cast<const void*>(where);
-  Fiber* f = r->running;
-  if (f->context.owns(p)) return;
-  for (const auto& b : r->blocks) {
+void check(const void* p, size_t bytes, bool write, bool atomic, const void* pc) {
+  Fiber* f = rt->running;
+  for (const auto& b : rt->blocks) {
     const uintptr_t offset = reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(b->window);
     if (offset >= kWindow) continue;
     const Loc loc{nullptr, 0, pc};
@@ -38,6 +34,21 @@ void plain(const volatile void* where, size_t bytes, bool write, bool atomic, co
     return;
   }
   check_local_and_global(p, bytes, write, pc);
+}
+
+// The compiler takes these functions for ones that never throw, so a failure ends the thread here.
+void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc) {
+  const Runtime* r = rt;
+  if (!r || !r->running) return;
+  const void* p = const_cast<const void*>(where);
+  if (r->running->context.owns(p)) return;
+  try {
+    check(p, bytes, write, atomic, pc);
+    return;
+  } catch (const Failure& failure) {
+    rt->error = failure.what();
+  }
+  switch_to(nullptr);
 }
 
 }  // namespace
