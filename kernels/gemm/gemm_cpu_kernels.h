@@ -11,7 +11,7 @@ namespace kw::cpu {
 namespace {
 
 constexpr int kW = Simd::kWidth;
-constexpr int kMaxStreamM = 32;
+constexpr int kMaxStreamM = 48;
 
 template <class T>
 T lesser(T a, T b) {
