@@ -129,6 +129,11 @@ Napi::Value rebind_plan(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value enqueue_once(const Napi::CallbackInfo& info) {
+  get_handle<Plan>(info[0], "enqueue")->enqueue();
+  return info.Env().Undefined();
+}
+
 // The hot path: the plan comes as the function's own data, so a call reads no argument.
 napi_value enqueue(napi_env env, napi_callback_info info) {
   return guard_javascript(env, [&]() -> napi_value {
@@ -173,6 +178,7 @@ void export_plan(Napi::Object exports) {
   exported<create_plan>(exports, "createPlan");
   exported<declines>(exports, "declines");
   exported<rebind_plan>(exports, "rebindPlan");
+  exported<enqueue_once>(exports, "enqueue");
   exported<enqueue_function>(exports, "enqueueFunction");
   exported<explain>(exports, "explain");
   exported<workspace_bytes>(exports, "workspaceBytes");

@@ -35,6 +35,7 @@ describe('a handle of the wrong kind is refused, whatever takes it', () => {
     'fill',
     'hash',
     'rebindPlan',
+    'enqueue',
     'enqueueFunction',
     'explain',
     'workspaceBytes',
