@@ -47,10 +47,7 @@ Plan::Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> strea
   stream_->device->add(this);
 }
 
-Plan::~Plan() {
-  dispose();
-  stream_->device->remove(this);
-}
+Plan::~Plan() { dispose(); }
 
 void Plan::rebind(Arguments arguments) {
   check_backend(*stream_->device, entry_.supports(&stream_->device->info(), arguments.data()));
@@ -67,6 +64,7 @@ void Plan::rebind(Arguments arguments) {
 
 void Plan::dispose() {
   if (!kernel_) return;
+  stream_->device->remove(this);
   retire(std::exchange(kernel_, nullptr));
   buffers_.clear();
   counted_.reset();
