@@ -352,5 +352,61 @@ KW_TEST(atomics) {
   conforms("atomicAdd of float", f.download(), {64.f});
 }
 
+// ---- arithmetic and memory ---------------------------------------------------------------------
+__global__ void integer_functions_kernel(const int* in, int* out) {
+  const int t = static_cast<int>(threadIdx.x), v = __ldg(&in[t]);
+  int* o = out + t * 8;
+  o[0] = __popc(static_cast<unsigned>(v));
+  o[1] = __ffs(v);
+  o[2] = __clz(v);
+  o[3] = min(v, 5);
+  o[4] = max(v, 5);
+  o[5] = static_cast<int>(min(static_cast<unsigned>(v), 5u));
+  o[6] = __float_as_int(__int_as_float(v));
+  __stcs(&o[7], __ldcs(&in[t]));
+}
+KW_TEST(integer_functions) {
+  const std::vector<int> in{0, 1, -1, 5, 6, INT32_MIN, INT32_MAX, 0x40800000};
+  std::vector<int> want;
+  for (const int v : in) {
+    const auto u = static_cast<unsigned>(v);
+    int ones = 0, first = 0, leading = 32;
+    for (int bit = 31; bit >= 0; --bit) {
+      if (!(u >> bit & 1)) continue;
+      ++ones;
+      first = bit + 1;
+      if (leading == 32) leading = 31 - bit;
+    }
+    const int low = u < 5 ? v : 5;
+    want.insert(want.end(), {ones, first, leading, v < 5 ? v : 5, v > 5 ? v : 5, low, v, v});
+  }
+  DeviceBuffer<int> din(in), out(want.size());
+  launch({.grid = {1}, .block = {8}}, integer_functions_kernel, din.data(), out.data());
+  conforms("integer functions", out.download(), want);
+}
+
+__global__ void float_functions_kernel(const float* in, float* out) {
+  const float v = in[threadIdx.x];
+  float* o = out + threadIdx.x * 8;
+  o[0] = __expf(v);
+  o[1] = __logf(v);
+  o[2] = __fdividef(1.f, v);
+  o[3] = __frcp_rn(v);
+  o[4] = __fmaf_rn(v, v, 1.f);
+  o[5] = rsqrtf(v);
+  o[6] = fmaxf(v, 1.f) + min(v, 1.f);
+  o[7] = __uint_as_float(__float_as_uint(v));
+}
+KW_TEST(float_functions) {
+  const std::vector<float> in{0.25f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 5.f};
+  std::vector<float> want;
+  for (const double v : in)
+    for (const double w : {std::exp(v), std::log(v), 1 / v, 1 / v, v * v + 1, 1 / std::sqrt(v), v + 1, v})
+      want.push_back(static_cast<float>(w));
+  DeviceBuffer<float> din(in), out(want.size());
+  launch({.grid = {1}, .block = {8}}, float_functions_kernel, din.data(), out.data());
+  conforms("float functions", out.download(), want, 1e-4);
+}
+
 }  // namespace
 }  // namespace kw::test

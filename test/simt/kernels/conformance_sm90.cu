@@ -67,7 +67,7 @@ __global__ void mbarrier_kernel(const int* src, int* out) {
   const uint32_t bar = ptx::smem_u32(&barrier), t = threadIdx.x;
   if (t == 0) ptx::mbar_init(bar, 64);
   __syncthreads();
-  ptx::mbar_wait(bar, 1);  // a new barrier passes
+  for (bool passed = false; !passed;) passed = ptx::mbar_try_wait(bar, 1);  // a new barrier passes
   for (int phase = 0; phase < 5; ++phase) {
     values[t] = phase * 100 + static_cast<int>(t);
     ptx::mbar_arrive(bar);
