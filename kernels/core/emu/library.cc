@@ -267,6 +267,7 @@ int32_t host_free(void* ptr) {
 int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     model(device);
+    emu::options();  // reads KERNWATT_EMU: a mistake in it is reported here, not in the stream's thread
     auto made = std::make_unique<EmuStream>(device);
     std::lock_guard lock(library().mutex);
     library().streams.insert(made.get());
