@@ -73,10 +73,7 @@ KW_TEST(misuse_of_barriers_is_named) {
         [](uint32_t, uint32_t) { ptx::named_bar_sync(1, 33); });
   stops(
       "barrier: bar.sync 1 reached by only part of a warp",
-      [](uint32_t, uint32_t lane) {
-        if (lane < 16) ptx::named_bar_sync(1, 32);
-      },
-      64);
+      [](uint32_t, uint32_t lane) { ptx::named_bar_sync(lane < 16 ? 1 : 2, 32); }, 64);
   stops("barrier: __syncthreads() in divergent code", [](uint32_t, uint32_t lane) {
     if (lane < 16)
       __syncthreads();

@@ -11,6 +11,7 @@ namespace kw::test {
 // The calling thread's options, put back at the end.
 class With {
  public:
+  With() : saved_(emu::options()) {}
   explicit With(const std::string& text) : saved_(emu::options()) {
     const bool race = saved_.race;
     emu::options() = emu::parse_options(text);
@@ -55,9 +56,12 @@ void run_block(Body&& body, unsigned threads = 32, size_t smem = 4096) {
   l.smem = smem;
   emu::launch(l, [&] { body(ptx::smem_u32(dyn_smem()), threadIdx.x % 32); });
 }
-// Such a kernel must be stopped with a diagnosis that contains `part`.
+// Such a kernel must be stopped with a diagnosis that contains `part`, in the schedule that makes it the same each time.
 template <class Body>
 void stops(const std::string& part, Body&& body, unsigned threads = 32, size_t smem = 4096) {
+  const With saved;
+  emu::options().sched = emu::Sched::ahead;
+  emu::options().async = emu::Async::late;
   refuses(Code::CUDA, part, [&] { run_block(body, threads, smem); });
   works();
 }

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdint>
-#include <new>
+#include <stdexcept>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <pthread.h>
@@ -75,7 +75,8 @@ void Context::prepare(void (*entry)()) {
   if (!stack_) {
     void* p =
         mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
+    if (p == MAP_FAILED)
+      throw std::runtime_error("launch: no memory for another thread's stack; resident=1 needs fewer");
     mprotect(p, kGuard, PROT_NONE);
     stack_ = static_cast<char*>(p) + kGuard;
     size_ = kStack;
