@@ -54,7 +54,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_stream(exports);
   export_buffer(exports);
   export_transfer(exports);
+  export_fill(exports);
   export_plan(exports);
+  export_check(exports);
+  export_sample(exports);
   exported<set_error_class>(exports, "setErrorClass");
   exported<read_counters>(exports, "counters");
   napi_value function;

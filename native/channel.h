@@ -36,6 +36,9 @@ class Channel {
   void opened();
   void settled();
 
+  // The environment is going away; long work may stop early.
+  bool closing() const { return closing_.load(std::memory_order_relaxed); }
+
   // Environment cleanup: nothing is posted and no JavaScript memory touched from here on.
   void close();
 

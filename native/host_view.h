@@ -42,7 +42,19 @@ uint64_t span_of(const TensorView& view, int64_t* first);
 // Covers [0, count) with calls body(begin, end): with the device's threads where it is the CPU and it pays, else at once.
 void for_elements(Stream& stream, int64_t count, const std::function<void(int64_t, int64_t)>& body);
 
-// Up to this many bytes work is done at once on the JavaScript thread when the stream is idle: less than waking a thread.
+// On the CPU small work costs less than waking the stream's thread, and an idle stream has nothing it must wait for: then
+// the JavaScript thread does it at once. bytes: those moved, or as many as would take as long to move.
 constexpr uint64_t kAtOnce = 256 << 10;
+inline bool at_once(const Stream& stream, uint64_t bytes) {
+  return stream.device->is_cpu() && bytes <= kAtOnce && stream.idle();
+}
+
+// Runs body, which touches memory of JavaScript if external, unless that is gone with its environment.
+template <class Body>
+void with_memory(Stream& stream, bool external, Body&& body) {
+  if (!external) return body();
+  const JsLease lease(*stream.channel);
+  if (lease.held()) body();
+}
 
 }  // namespace kw

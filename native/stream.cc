@@ -231,14 +231,6 @@ std::shared_ptr<Memory> Stream::workspace(uint64_t bytes) {
   return workspace_;
 }
 
-void settle(Promise& promise, Stream& stream) {
-  if (const std::optional<Failure> failure = stream.take_failure()) {
-    promise.reject(failure->code, failure->message);
-  } else {
-    promise.resolve();
-  }
-}
-
 namespace {
 
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
@@ -265,10 +257,10 @@ Napi::Value mark(const Napi::CallbackInfo& info) {
   napi_value result;
   auto promise = std::make_unique<Promise>(stream->channel, info.Env(), &result);
   if (stream->idle()) {
-    settle(*promise, *stream);
+    stream->settle(*promise);
     stream->channel->drain();
   } else {
-    stream->after(once([stream, promise = std::move(promise)] { settle(*promise, *stream); }));
+    stream->after(once([stream, promise = std::move(promise)] { stream->settle(*promise); }));
   }
   return Napi::Value(info.Env(), result);
 }

@@ -5,7 +5,7 @@
 // only where somebody waits. Host steps on a library stream (strided writes, fills) run on a second thread, and what is
 // queued behind one is launched from there, in order.
 //
-// Everything but fail() and attempt() is called on the JavaScript thread alone.
+// Everything but fail(), attempt(), settle() and copy_now() is called on the JavaScript thread alone.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -80,6 +80,26 @@ class Stream : public std::enable_shared_from_this<Stream> {
     }
   }
 
+  // Native thread, at the promise's place in the stream: settles it with the first failure of the work before, or with
+  // what body returns or throws.
+  template <class Body>
+  void settle(Promise& promise, Body&& body) noexcept {
+    Promise::Value value;
+    std::optional<Failure> failure = take_failure();
+    if (!failure) {
+      attempt([&] { value = body(); });
+      failure = take_failure();
+    }
+    if (failure) {
+      promise.reject(failure->code, failure->message);
+    } else {
+      promise.resolve(std::move(value));
+    }
+  }
+  void settle(Promise& promise) noexcept {
+    settle(promise, [] { return Promise::Value(); });
+  }
+
   // Scratch memory shared by everything on this stream, at least that large; null for 0 bytes. It grows by replacement:
   // whoever holds an older, smaller block keeps it.
   std::shared_ptr<Memory> workspace(uint64_t bytes);
@@ -97,8 +117,5 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::mutex failure_mutex_;
   std::optional<Failure> failure_;
 };
-
-// Settles with the stream's failure, or resolves.
-void settle(Promise& promise, Stream& stream);
 
 }  // namespace kw

@@ -60,19 +60,6 @@ void copy_elements(Stream& stream, const HostView& from, const HostView& to) {
   });
 }
 
-// Runs body, which touches memory of JavaScript if external, unless that is gone with its environment.
-template <class Body>
-void with_memory(Stream& stream, bool external, Body&& body) {
-  if (!external) return body();
-  const JsLease lease(*stream.channel);
-  if (lease.held()) body();
-}
-
-// On the CPU small work costs less than waking the stream's thread, and an idle stream has nothing it must wait for.
-bool at_once(const Stream& stream, uint64_t bytes) {
-  return stream.device->is_cpu() && bytes <= kAtOnce && stream.idle();
-}
-
 Napi::Value write(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "write");
   stream->check_usable("write");
@@ -107,7 +94,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// A read on its way: settles its promise with the stream's failure, or after body has run.
+// A read or hash on its way.
 struct Reading {
   const std::shared_ptr<Stream> stream;
   const std::shared_ptr<Memory> memory;
@@ -115,18 +102,6 @@ struct Reading {
 
   Reading(std::shared_ptr<Stream> s, std::shared_ptr<Memory> m, Napi::Env env, napi_value* result)
       : stream(std::move(s)), memory(std::move(m)), promise(stream->channel, env, result) {}
-
-  template <class Body>
-  void settle(bool external, Body&& body) {
-    if (const std::optional<Failure> failure = stream->take_failure()) {
-      return promise.reject(failure->code, failure->message);
-    }
-    promise.settle_with([&] {
-      Promise::Value value;
-      with_memory(*stream, external, [&] { value = body(); });
-      return value;
-    });
-  }
 };
 
 Napi::Value read(const Napi::CallbackInfo& info) {
@@ -135,15 +110,16 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   const View from = read_view(info[1], *stream->device, "read", "view");
   const HostArray into = read_elements(info[2], from.tensor, info[3].ToBoolean(), "read", "into");
   napi_value result;
-  auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
-  const auto finish = [into, kept = keep_alive(info.Env(), info[2])](Reading& r, const HostView& host) {
-    r.settle(true, [&] {
-      gather(*r.stream, host, into.data, into.element);
+  const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
+  // view() gives the elements as host memory; the array belongs to JavaScript.
+  const auto finish = [reading, into, kept = keep_alive(info.Env(), info[2])](auto&& view) {
+    reading->stream->settle(reading->promise, [&] {
+      with_memory(*reading->stream, true, [&] { gather(*reading->stream, view(), into.data, into.element); });
       return Promise::Value();
     });
   };
   if (at_once(*stream, into.bytes)) {
-    finish(*reading, HostView(*stream, from.tensor, HostView::kRead));
+    finish([&] { return HostView(from.tensor); });
     stream->channel->drain();
     return Napi::Value(info.Env(), result);
   }
@@ -152,18 +128,13 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   if (!stream->device->is_cpu() && bytes <= Library::kStaging) {
     // The copy goes into the stream now, so that work queued later does not wait for the conversion.
     const std::shared_ptr<void> staged = stream->device->library().staging();
-    if (bytes != 0) stream->copy(staged.get(), static_cast<char*>(from.tensor.data) + first, bytes, KW_TO_HOST);
     TensorView view = from.tensor;
     view.data = static_cast<char*>(staged.get()) - first;
-    stream->after(once([reading, finish, staged, view] { finish(*reading, HostView(view)); }));
+    if (bytes != 0) stream->copy(staged.get(), static_cast<char*>(from.tensor.data) + first, bytes, KW_TO_HOST);
+    stream->after(once([finish, staged, view] { finish([&] { return HostView(view); }); }));
   } else {
-    stream->step(once([reading, finish, view = from.tensor] {
-      try {
-        finish(*reading, HostView(*reading->stream, view, HostView::kRead));
-      } catch (const Error& error) {
-        reading->promise.reject(error.code, error.what());
-      }
-    }));
+    stream->step(once(
+        [finish, stream, view = from.tensor] { finish([&] { return HostView(*stream, view, HostView::kRead); }); }));
   }
   return Napi::Value(info.Env(), result);
 }
@@ -221,12 +192,14 @@ Napi::Value hash(const Napi::CallbackInfo& info) {
   const View from = read_view(info[1], *stream->device, "hash", "view");
   element_of(from.tensor.dtype, "hash");
   napi_value result;
-  auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
+  const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
   stream->step(once([reading, view = from.tensor] {
-    reading->settle(reading->memory->external(), [&]() -> Promise::Value {
+    reading->stream->settle(reading->promise, [&]() -> Promise::Value {
+      uint64_t hash = 0;
+      with_memory(*reading->stream, reading->memory->external(),
+                  [&] { hash = hash_elements(HostView(*reading->stream, view, HostView::kRead)); });
       char text[17];
-      std::snprintf(text, sizeof(text), "%016llx",
-                    static_cast<unsigned long long>(hash_elements(HostView(*reading->stream, view, HostView::kRead))));
+      std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
       return [text = std::string(text)](Napi::Env env) { return Napi::String::New(env, text); };
     });
   }));

@@ -1,5 +1,14 @@
 // A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
-import { bitsOf, checkDType, type DType, type NumericData, ownDType, storedAs } from './dtype.js';
+import {
+  bitsOf,
+  checkDType,
+  type DType,
+  integerRange,
+  isInteger,
+  type NumericData,
+  ownDType,
+  storedAs,
+} from './dtype.js';
 import { KernwattError } from './errors.js';
 import { type DeviceInfo, describeDevice } from './info.js';
 import type { Library } from './library.js';
@@ -96,6 +105,7 @@ export class Device {
   full(shape: Shape, value: number, dtype: DType = 'f32'): Tensor {
     if (typeof value !== 'number')
       throw new KernwattError('ARGUMENT', `full: value is ${String(value)}, expected a number`);
+    if (isInteger(dtype)) checkIntegers('full', { value }, dtype);
     return this.#filled('full', shape, dtype, { distribution: 'constant', parameters: { value } }, this.stream);
   }
 
@@ -128,6 +138,9 @@ export class Device {
     }
     const parameters: Record<string, number> = { ...defaults, ...(given as Record<string, number>) };
     const [a, b] = Object.values(parameters) as [number, number];
+    if (isInteger(dtype) && distribution !== 'integers')
+      throw new KernwattError('ARGUMENT', `random: distribution is ${distribution}, expected integers for ${dtype}`);
+    if (distribution === 'integers') checkIntegers('random', parameters, dtype);
     if (distribution !== 'normal' && a > b)
       throw new KernwattError('ARGUMENT', `random: low is ${a}, expected at most high (${b})`);
     return this.#filled('random', shape, dtype, { distribution, seed, parameters }, stream);
@@ -226,4 +239,14 @@ export class Device {
     checkDType(where, dtype);
     return countElements(where, shape, dtype);
   }
+}
+
+function checkIntegers(where: string, values: Readonly<Record<string, number>>, dtype: DType): void {
+  const [low, high] = integerRange(dtype);
+  for (const [name, value] of Object.entries(values))
+    if (!Number.isInteger(value) || value < low || value > high)
+      throw new KernwattError(
+        'ARGUMENT',
+        `${where}: ${name} is ${value}, expected a whole number from ${low} to ${high} for ${dtype}`,
+      );
 }

@@ -144,11 +144,18 @@ export function encode(where: string, data: NumericData, dtype: DType): { data: 
   return { data: data instanceof Float32Array ? data : Float32Array.from(data), raw: false };
 }
 
-const ranges = { i32: [-(2 ** 31), 2 ** 31 - 1], i8: [-128, 127], u8: [0, 255] } as const;
+const ranges: Partial<Record<DType, readonly [number, number]>> = {
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  i8: [-128, 127],
+  u8: [0, 255],
+};
+/** Smallest and largest whole number of an integer type; of the others, those that doubles hold exactly. */
+export const integerRange = (dtype: DType): readonly [low: number, high: number] =>
+  ranges[dtype] ?? [-Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];
 
 function integers(where: string, data: Exclude<NumericData, Uint16Array>, dtype: DType): ArrayBufferView {
   if (dtypeOfArray(data) === dtype) return data as ArrayBufferView;
-  const [low, high] = ranges[dtype as keyof typeof ranges];
+  const [low, high] = integerRange(dtype);
   const bad = (data as readonly number[]).findIndex((v) => !Number.isInteger(v) || v < low || v > high);
   if (bad >= 0)
     throw new KernwattError(

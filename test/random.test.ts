@@ -75,8 +75,21 @@ test('parameters that make no sense are refused', () => {
     [{ sd: Number.NaN }, 'random: sd is NaN, expected a finite number'],
     [{ distribution: 'uniform', low: 2, high: 1 }, 'random: low is 2, expected at most high (1)'],
     [{ low: 2 }, 'random: low is not an option of normal, expected mean or sd'],
+    [
+      { distribution: 'integers', low: 0.5 },
+      'random: low is 0.5, expected a whole number from -9007199254740991 to 9007199254740991 for f32',
+    ],
     [{ seed: -1 }, 'random: seed is -1, expected a whole number from 0 to 2^53 - 1'],
   ] as const;
   for (const [options, message] of bad)
     expect(() => device.random([2], 'f32', options as never)).toThrow(refused('ARGUMENT', message));
+  expect(() => device.random([2], 'i8')).toThrow(
+    refused('ARGUMENT', 'random: distribution is normal, expected integers for i8'),
+  );
+  expect(() => device.random([2], 'i8', { distribution: 'integers', high: 128 })).toThrow(
+    refused('ARGUMENT', 'random: high is 128, expected a whole number from -128 to 127 for i8'),
+  );
+  expect(() => device.full([2], 1.5, 'i32')).toThrow(
+    refused('ARGUMENT', 'full: value is 1.5, expected a whole number from -2147483648 to 2147483647 for i32'),
+  );
 });

@@ -58,7 +58,7 @@ const rules = [
   },
   {
     where: (f) => f.startsWith('src/') && f !== 'src/native.ts',
-    pattern: /createRequire|process\.dlopen/,
+    pattern: /createRequire/,
     why: 'only src/native.ts loads the addon',
   },
   {

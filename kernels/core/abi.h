@@ -17,14 +17,14 @@ typedef struct kw_plan kw_plan; /* opaque, owned by the backend that made it */
 typedef struct kw_device_info {
   uint64_t size;
   char name[128];
-  char uuid[48];              /* empty when unknown */
-  char pci[32];               /* domain:bus:device.function, empty when unknown */
-  int32_t cc_major, cc_minor; /* compute capability; 0.0 on the CPU */
-  int32_t sm_count;           /* streaming multiprocessors; worker threads on the CPU */
-  int32_t emulated;           /* 1: results are emulated and must never be timed */
-  uint64_t total_bytes;       /* memory of the device */
-  uint64_t smem_bytes;        /* shared memory a block may opt in to */
-  uint64_t llc_bytes;         /* last-level cache */
+  char uuid[48];                           /* empty when unknown */
+  char pci[32];                            /* domain:bus:device.function, empty when unknown */
+  int32_t cc_major, cc_minor;              /* compute capability; 0.0 on the CPU */
+  int32_t sm_count;                        /* streaming multiprocessors; worker threads on the CPU */
+  int32_t emulated;                        /* 1: results are emulated and must never be timed */
+  uint64_t total_bytes;                    /* memory of the device */
+  uint64_t smem_bytes;                     /* shared memory a block may opt in to */
+  uint64_t llc_bytes;                      /* last-level cache */
   int32_t driver_version, runtime_version; /* as CUDA encodes them, 0 when unknown */
   int32_t clock_khz, memory_clock_khz, memory_bus_bits;
   int32_t isa; /* CPU only: kw::cpu::Isa, the strongest instruction set operators may use; 0 elsewhere */
@@ -37,10 +37,12 @@ typedef struct kw_op {
   uint64_t args_size;
   int32_t (*supports)(const kw_device_info*, const void* args); /* OK, or UNSUPPORTED with the reason in last_error */
   int32_t (*plan_create)(const kw_device_info*, const void* args, kw_plan** plan);
-  uint64_t (*plan_workspace)(const kw_plan*);                    /* bytes, fixed for the plan's life */
-  int32_t (*plan_rebind)(kw_plan*, const void* args, void* workspace); /* once after create, then at will: pointers, and lengths within capacity */
-  int32_t (*plan_enqueue)(kw_plan*, void* stream);               /* stream: cudaStream_t; kw::ThreadPool* on the CPU, where it runs before returning */
-  const char* (*plan_explain)(kw_plan*);                         /* JSON object: variant, tile, reason ...; lives as long as the plan */
+  uint64_t (*plan_workspace)(const kw_plan*); /* bytes, fixed for the plan's life */
+  int32_t (*plan_rebind)(kw_plan*, const void* args,
+                         void* workspace); /* once after create, then at will: pointers, and lengths within capacity */
+  int32_t (*plan_enqueue)(
+      kw_plan*, void* stream); /* stream: cudaStream_t; kw::ThreadPool* on the CPU, where it runs before returning */
+  const char* (*plan_explain)(kw_plan*); /* JSON object: variant, tile, reason ...; lives as long as the plan */
   void (*plan_destroy)(kw_plan*);
 } kw_op;
 

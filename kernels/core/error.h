@@ -8,10 +8,24 @@ namespace kw {
 
 // The order is the wire format of the C interface; src/errors.ts lists the same names, and contract.test.ts compares.
 enum class Code : int32_t {
-  OK, SHAPE, DTYPE, INDEX, UNSUPPORTED, DISPOSED, BUSY, OUT_OF_MEMORY, DEVICE_LOST, CUDA, NVML, LIBRARY, ARGUMENT, INTERNAL
+  OK,
+  SHAPE,
+  DTYPE,
+  INDEX,
+  UNSUPPORTED,
+  DISPOSED,
+  BUSY,
+  OUT_OF_MEMORY,
+  DEVICE_LOST,
+  CUDA,
+  NVML,
+  LIBRARY,
+  ARGUMENT,
+  INTERNAL
 };
-inline constexpr const char* kCodeNames[] = {"OK",   "SHAPE",         "DTYPE",       "INDEX", "UNSUPPORTED", "DISPOSED", "BUSY",
-                                             "OUT_OF_MEMORY", "DEVICE_LOST", "CUDA",  "NVML",        "LIBRARY",  "ARGUMENT", "INTERNAL"};
+inline constexpr const char* kCodeNames[] = {"OK",       "SHAPE",   "DTYPE",         "INDEX",       "UNSUPPORTED",
+                                             "DISPOSED", "BUSY",    "OUT_OF_MEMORY", "DEVICE_LOST", "CUDA",
+                                             "NVML",     "LIBRARY", "ARGUMENT",      "INTERNAL"};
 inline constexpr int kCodeCount = sizeof(kCodeNames) / sizeof(kCodeNames[0]);
 
 struct Error : std::runtime_error {

@@ -17,8 +17,8 @@
 #define KW_EXPAND(...) KW_EXPAND1(KW_EXPAND1(KW_EXPAND1(KW_EXPAND1(__VA_ARGS__))))
 #define KW_EXPAND1(...) KW_EXPAND2(KW_EXPAND2(KW_EXPAND2(KW_EXPAND2(__VA_ARGS__))))
 #define KW_EXPAND2(...) __VA_ARGS__
-#define KW_EACH(member, ...)  \
-  visit(#member, s.member);   \
+#define KW_EACH(member, ...) \
+  visit(#member, s.member);  \
   __VA_OPT__(KW_EACH_AGAIN KW_PARENS(__VA_ARGS__))
 #define KW_EACH_AGAIN() KW_EACH
 
@@ -39,8 +39,8 @@ struct ChoiceNames {
 }  // namespace kw
 
 // Found by argument-dependent lookup: choice_names(Activation{}) gives the names in order.
-#define KW_CHOICES(Enum, ...)                                              \
-  inline ::kw::ChoiceNames choice_names(Enum) {                            \
+#define KW_CHOICES(Enum, ...)                                                 \
+  inline ::kw::ChoiceNames choice_names(Enum) {                               \
     static constexpr const char* names[] = {KW_EXPAND(KW_NAME(__VA_ARGS__))}; \
-    return {names, sizeof(names) / sizeof(names[0])};                      \
+    return {names, sizeof(names) / sizeof(names[0])};                         \
   }

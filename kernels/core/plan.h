@@ -66,15 +66,16 @@ constexpr kw_op make_op(const char* name) {
               *plan = reinterpret_cast<kw_plan*>(new Box{Plan(*static_cast<const Args*>(args), *device), {}});
             });
           },
-      .plan_workspace = [](const kw_plan* plan) -> uint64_t { return reinterpret_cast<const Box*>(plan)->plan.workspace(); },
+      .plan_workspace = [](const kw_plan* plan) -> uint64_t {
+        return reinterpret_cast<const Box*>(plan)->plan.workspace();
+      },
       .plan_rebind =
           [](kw_plan* plan, const void* args, void* workspace) {
-            return guarded([&] { reinterpret_cast<Box*>(plan)->plan.rebind(*static_cast<const Args*>(args), workspace); });
+            return guarded(
+                [&] { reinterpret_cast<Box*>(plan)->plan.rebind(*static_cast<const Args*>(args), workspace); });
           },
-      .plan_enqueue =
-          [](kw_plan* plan, void* stream) {
-            return guarded([&] { reinterpret_cast<Box*>(plan)->plan.enqueue(stream); });
-          },
+      .plan_enqueue = [](kw_plan* plan,
+                         void* stream) { return guarded([&] { reinterpret_cast<Box*>(plan)->plan.enqueue(stream); }); },
       .plan_explain = [](kw_plan* plan) -> const char* {
         auto* box = reinterpret_cast<Box*>(plan);
         if (guarded([&] { box->explained = box->plan.explain(); })) return "{}";

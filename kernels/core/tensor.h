@@ -16,14 +16,18 @@ inline constexpr const char* name(DType t) { return kDTypeNames[static_cast<int>
 inline constexpr int bits(DType t) {
   switch (t) {
     case DType::f32:
-    case DType::i32: return 32;
+    case DType::i32:
+      return 32;
     case DType::f16:
-    case DType::bf16: return 16;
+    case DType::bf16:
+      return 16;
     case DType::f8e4m3:
     case DType::f8e5m2:
     case DType::i8:
-    case DType::u8: return 8;
-    default: return 4;
+    case DType::u8:
+      return 8;
+    default:
+      return 4;
   }
 }
 
@@ -32,9 +36,9 @@ inline constexpr int kMaxRank = 8;
 struct TensorView {
   void* data = nullptr;  // first element of the view; null when absent or empty
   DType dtype = DType::f32;
-  int32_t rank = 0;                // 0: absent (optional arguments)
-  int64_t shape[kMaxRank] = {};    // entries past rank are 0
-  int64_t stride[kMaxRank] = {};   // in elements; 0 repeats the same element along that dimension
+  int32_t rank = 0;               // 0: absent (optional arguments)
+  int64_t shape[kMaxRank] = {};   // entries past rank are 0
+  int64_t stride[kMaxRank] = {};  // in elements; 0 repeats the same element along that dimension
 
   int64_t dim(int i) const { return shape[i < 0 ? rank + i : i]; }
   int64_t step(int i) const { return stride[i < 0 ? rank + i : i]; }

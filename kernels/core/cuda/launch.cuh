@@ -58,8 +58,7 @@ struct Same {
 };
 }  // namespace detail
 
-// ---- shared memory
-// ---------------------------------------------------------------------------------------------------
+// ---- shared memory -----------------------------------------------------------------------------
 //   KW_SHARED(float[32][33], tile);                 static, at function scope of a kernel
 //   unsigned char* base = kw::dyn_smem();           the launch's dynamic part, aligned to 1024 bytes
 #if defined(KW_EMU)
@@ -79,10 +78,10 @@ KW_DEVICE unsigned char* dyn_smem() {
 }
 #endif
 
-// ---- launching
-// ------------------------------------------------------------------------------------------------------- prepare: once
-// per kernel and plan, before the first launch; lets the kernel use `smem` bytes of dynamic shared memory. launch:
-// queues the grid and returns (the emulator runs it first). Both throw kw::Error(Code::CUDA).
+// ---- launching ---------------------------------------------------------------------------------
+// prepare: once per kernel and device, before the first launch; lets the kernel use `smem` bytes of dynamic shared memory.
+// launch: queues the grid and returns; in the emulator, a grid without a stream runs first.
+// Both throw kw::Error: CUDA, or what check.h makes of the status.
 #if defined(KW_EMU)
 template <class... P>
 void prepare(void (*kernel)(P...), size_t smem) {
@@ -97,6 +96,7 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
   l.block = {c.block.x, c.block.y, c.block.z};
   l.cluster = {c.cluster.x, c.cluster.y, c.cluster.z};
   l.smem = c.smem;
+  emu::check_launch(l);
   emu::submit(c.stream, [l, kernel, arguments = std::tuple<P...>(std::forward<A>(args)...)] {
     emu::launch(l, [&] { std::apply(kernel, arguments); });
   });
@@ -127,9 +127,8 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
 }
 #endif
 
-// ---- tensor maps
-// ----------------------------------------------------------------------------------------------------- Describes a
-// row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, moved by TMA in boxes of
+// ---- tensor maps -------------------------------------------------------------------------------
+// Describes a row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, moved by TMA in boxes of
 // [box_outer][box_inner] elements. Elements outside the matrix load as zero and are not stored. sm_90 only. Needs base
 // and pitch at multiples of 16 bytes, boxes of at most 256 x 256, and a box row within the swizzle's span; throws
 // ARGUMENT with the offending value otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.

@@ -25,8 +25,7 @@
 
 namespace kw::ptx {
 
-// ---- sm_80: addresses and lanes
-// --------------------------------------------------------------------------------------
+// ---- sm_80: addresses and lanes ----------------------------------------------------------------
 KW_DEVICE uint32_t smem_u32(const void* p KW_AT) {
   return KW_PTX(emu::smem_u32(p, loc), static_cast<uint32_t>(__cvta_generic_to_shared(p)));
 }
@@ -36,9 +35,8 @@ KW_DEVICE int lane_id() {
   return lane;
 }
 
-// ---- sm_80: mma.sync
-// ------------------------------------------------------------------------------------------------- d[16,8] = a[16,16]
-// b[16,8] + c, f32 accumulation. d and c may be the same array.
+// ---- sm_80: mma.sync ---------------------------------------------------------------------------
+// d[16,8] = a[16,16] b[16,8] + c, f32 accumulation. d and c may be the same array.
 KW_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                                  const float (&c)[4] KW_AT) {
   KW_PTX(emu::mma(emu::MmaType::bf16, d, a, b, c, loc),
@@ -67,9 +65,8 @@ KW_DEVICE void mma_m16n8k32_s8(int (&d)[4], const uint32_t (&a)[4], const uint32
                         "r"(c[2]), "r"(c[3])));
 }
 
-// ---- sm_80: ldmatrix
-// ------------------------------------------------------------------------------------------------- Lane 8 i + j gives
-// the 16-byte aligned address of row j of the i-th 8x8 matrix of 16-bit elements.
+// ---- sm_80: ldmatrix ---------------------------------------------------------------------------
+// Lane 8 i + j gives the 16-byte aligned address of row j of the i-th 8x8 matrix of 16-bit elements.
 KW_DEVICE void ldmatrix_x2(uint32_t (&r)[2], uint32_t addr KW_AT) {
   KW_PTX(emu::ldmatrix(r, 2, false, addr, loc), asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
                                                              : "=r"(r[0]), "=r"(r[1])
@@ -98,10 +95,9 @@ KW_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t addr KW_AT) {
                       : "memory"));
 }
 
-// ---- sm_80: cp.async
-// ------------------------------------------------------------------------------------------------- Copies 4, 8 or 16
-// bytes from global to shared memory, both aligned to that size; bytes from src_bytes on are zero. The 16-byte form
-// bypasses L1. src must be a valid address even when src_bytes is 0.
+// ---- sm_80: cp.async ---------------------------------------------------------------------------
+// Copies 4, 8 or 16 bytes from global to shared memory, both aligned to that size; bytes from src_bytes on are zero.
+// The 16-byte form bypasses L1. src must be a valid address even when src_bytes is 0.
 KW_DEVICE void cp_async_4(uint32_t dst, const void* src, int src_bytes KW_AT) {
   KW_PTX(emu::cp_async(dst, src, 4, src_bytes, loc),
          asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(dst), "l"(__cvta_generic_to_global(src)),
@@ -129,10 +125,9 @@ KW_DEVICE void cp_async_wait(KW_AT0) {
   KW_PTX(emu::cp_async_wait(N, loc), asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"));
 }
 
-// ---- sm_80: named barriers and flags
-// --------------------------------------------------------------------------------- id 0 is __syncthreads; `threads`
-// counts the threads of whole warps that sync plus those that arrive. Give constants: a run-time id makes ptxas reserve
-// all 16 barriers.
+// ---- sm_80: named barriers and flags -----------------------------------------------------------
+// id 0 is __syncthreads; `threads` counts the threads of whole warps that sync plus those that arrive. Give constants:
+// a run-time id makes ptxas reserve all 16 barriers.
 KW_DEVICE void named_bar_sync(int id, int threads KW_AT) {
   KW_PTX(emu::bar_sync(id, threads, loc), asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"));
 }
@@ -155,8 +150,7 @@ KW_DEVICE unsigned ld_acquire_gpu(const unsigned* p KW_AT) {
 }
 
 #if defined(KW_EMU) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-// ---- sm_90: stmatrix, elect
-// ------------------------------------------------------------------------------------------
+// ---- sm_90: stmatrix, elect --------------------------------------------------------------------
 KW_DEVICE void stmatrix_x4(uint32_t addr, const uint32_t (&r)[4] KW_AT) {
   KW_SM90(emu::stmatrix(r, 4, false, addr, loc),
           asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(addr), "r"(r[0]),
@@ -178,10 +172,9 @@ KW_DEVICE bool elect_one(KW_AT0) {
   return elected != 0;
 }
 
-// ---- sm_90: mbarrier
-// ------------------------------------------------------------------------------------------------- 8 bytes of shared
-// memory, 8-byte aligned. A phase ends when `count` arrivals and all expected bytes are in; waiting for parity p
-// returns once a phase of parity p has ended, so a new barrier passes parity 1 at once.
+// ---- sm_90: mbarrier ---------------------------------------------------------------------------
+// 8 bytes of shared memory, 8-byte aligned. A phase ends when `count` arrivals and all expected bytes are in; waiting
+// for parity p returns once a phase of parity p has ended, so a new barrier passes parity 1 at once.
 KW_DEVICE void mbar_init(uint32_t bar, uint32_t count KW_AT) {
   KW_SM90(emu::mbar_init(bar, count, loc), asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count)
                                                         : "memory"));
@@ -237,9 +230,8 @@ KW_DEVICE void cp_async_mbar_arrive_noinc(uint32_t bar KW_AT) {
                        : "memory"));
 }
 
-// ---- sm_90: bulk copies (TMA)
-// ---------------------------------------------------------------------------------------- Orders this thread's earlier
-// ordinary writes to shared memory before later TMA and wgmma accesses to it.
+// ---- sm_90: bulk copies (TMA) ------------------------------------------------------------------
+// Orders this thread's earlier ordinary writes to shared memory before later TMA and wgmma accesses to it.
 KW_DEVICE void fence_proxy_async(KW_AT0) {
   KW_SM90(emu::fence_proxy_async(loc), asm volatile("fence.proxy.async.shared::cta;" ::: "memory"));
 }
@@ -280,15 +272,14 @@ KW_DEVICE void bulk_commit(KW_AT0) {
 // Waits until at most the N newest groups of stores still read shared memory; bulk_wait: until they are written too.
 template <int N>
 KW_DEVICE void bulk_wait_read(KW_AT0) {
-  KW_SM90(emu::bulk_wait(N, true, loc), asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory"));
+  KW_SM90(emu::bulk_wait(N, loc), asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory"));
 }
 template <int N>
 KW_DEVICE void bulk_wait(KW_AT0) {
-  KW_SM90(emu::bulk_wait(N, false, loc), asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"));
+  KW_SM90(emu::bulk_wait(N, loc), asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"));
 }
 
-// ---- sm_90: clusters
-// -------------------------------------------------------------------------------------------------
+// ---- sm_90: clusters ---------------------------------------------------------------------------
 KW_DEVICE void cluster_arrive(KW_AT0) {
   KW_SM90(emu::cluster_arrive(loc), asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"));
 }
@@ -317,9 +308,8 @@ KW_DEVICE T* map_shared_rank(T* p, uint32_t rank KW_AT) {
 #endif
 
 #if defined(KW_EMU) || !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// ---- sm_90a: wgmma
-// --------------------------------------------------------------------------------------------------- Shared memory
-// matrix descriptor. lbo and sbo are the leading and stride byte offsets of PTX ISA "Matrix Descriptor".
+// ---- sm_90a: wgmma -----------------------------------------------------------------------------
+// Shared memory matrix descriptor. lbo and sbo are the leading and stride byte offsets of PTX ISA "Matrix Descriptor".
 KW_DEVICE constexpr uint64_t wgmma_desc(uint32_t addr, uint32_t lbo, uint32_t sbo, Swizzle swizzle) {
   const uint64_t mode = swizzle == Swizzle::none ? 0 : 4 - static_cast<uint64_t>(swizzle);  // 1: 128 bytes ... 3: 32
   return uint64_t{(addr >> 4) & 0x3fff} | uint64_t{(lbo >> 4) & 0x3fff} << 16 | uint64_t{(sbo >> 4) & 0x3fff} << 32 |
@@ -363,16 +353,15 @@ KW_DEVICE void wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, i
            device::Wgmma<N>::template rs<T, TB>(d, a, b, scale_d));
 }
 
-// ---- sm_90a: setmaxnreg
-// ---------------------------------------------------------------------------------------------- All warps of a
-// warpgroup; R is a multiple of 8 in 24..256, and the block's registers must not exceed 65536.
+// ---- sm_90a: setmaxnreg ------------------------------------------------------------------------
+// All warps of a warpgroup; R is a multiple of 8 in 24..256, and the block's registers must not exceed 65536.
 template <int R>
 KW_DEVICE void reg_dec(KW_AT0) {
-  KW_SM90A(emu::setmaxnreg(R, false, loc), asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(R)));
+  KW_SM90A(emu::setmaxnreg(R, loc), asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(R)));
 }
 template <int R>
 KW_DEVICE void reg_inc(KW_AT0) {
-  KW_SM90A(emu::setmaxnreg(R, true, loc), asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(R)));
+  KW_SM90A(emu::setmaxnreg(R, loc), asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(R)));
 }
 #endif
 

@@ -1,179 +1,167 @@
-// Emulator core: a CUDA block runs as fibers on one OS thread.  Only included when KW_EMU is defined.
+// The SIMT emulator: a grid runs on the CPU, every CUDA thread as a fiber of the calling OS thread. This header is what
+// shim.h, core/cuda/ptx.cuh and core/cuda/launch.cuh call; docs/gpu.md says what is modelled and what is not.
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <functional>
-#include <stdexcept>
 #include <string>
 
 #include "../error.h"
 
 namespace kw::emu {
-struct LaunchError : ::kw::Error {
-  explicit LaunchError(const std::string& m) : ::kw::Error(Code::CUDA, m) {}
-};
 
+// A place in the kernel: a source line, or the address of an instruction in the race build.
 struct Loc {
-  const char* file;
-  int line;
-  const void* pc;
+  const char* file = nullptr;
+  int line = 0;
+  const void* pc = nullptr;
 };
-// Default argument: evaluated at the caller's line.
+// As a default argument it is the caller's line.
 #define KW_LOC ::kw::emu::Loc loc = {__builtin_FILE(), __builtin_LINE(), nullptr}
 
-struct U3 {
-  unsigned x = 1, y = 1, z = 1;
-};
+// ---- options -----------------------------------------------------------------------------------
+enum class Sched { rr, ahead, rev, random, pct };
+enum class Async { eager, late, random };
 
-enum class Sched { RoundRobin, Ahead, AheadRev, Random, Pct };
-enum class Async { Eager, Late, Random };
+struct Profile {
+  const char* name;
+  int cc;             // 10 * major + minor
+  uint32_t smem_max;  // bytes a block may opt in to, static and dynamic together
+};
+inline constexpr Profile kSm80{"sm_80", 80, 163 * 1024};
+inline constexpr Profile kSm89{"sm_89", 89, 99 * 1024};
+inline constexpr Profile kSm90{"sm_90", 90, 227 * 1024};
 
 struct Options {
-  Sched sched = Sched::Ahead;
-  Async async = Async::Late;
-  uint64_t seed = 1;
-  bool poison = true;         // fill shared memory with 0xFF (NaN in bf16/f16/f32/fp8) at block start
-  bool race = false;          // happens-before race detector on shared memory
-  bool uninit = true;         // race mode: report reads of never-written shared bytes
-  bool spurious = true;       // mbarrier.try_wait may return false although nothing is wrong
-  bool bank = false;          // count ldmatrix/stmatrix bank conflicts
-  int workers = 1;            // OS threads, each running whole clusters
-  int resident = 1;           // clusters in flight at once (0: the whole grid), for inter-block flags
-  unsigned smem_base = 1024;  // offset of dynamic shared memory in the CTA window
-  static Options from_env();  // KERNWATT_EMU="sched=random,async=late,seed=3,race=1"
+  Sched sched = Sched::ahead;  // which warp runs next
+  Async async = Async::late;   // when copies and wgmma take effect
+  uint64_t seed = 1;           // for every random choice
+  bool race = false;           // happens-before check of shared memory
+  bool uninit = true;          // with race: report reads of bytes that nothing wrote
+  bool poison = true;          // fill shared memory and pending destinations with 0xff (NaN)
+  bool spurious = true;        // mbarrier.try_wait may fail for no reason
+  bool bank = false;           // count bank conflicts of ldmatrix and stmatrix
+  int workers = 1;             // OS threads per launch, each running whole clusters
+  int resident = 1;            // clusters in flight per worker; 0: the whole grid
+  Profile profile = kSm90;
 };
+// "sched=random,async=late,seed=3,race=1" over the defaults; throws ARGUMENT for an unknown key or value.
+Options parse_options(const std::string& text);
+// The calling thread's options, which its launches use: first what the environment variable KERNWATT_EMU says.
 Options& options();
 
-struct Stats {
-  uint64_t switches = 0, collectives = 0, mma = 0, wgmma = 0, ldmatrix = 0, cp_async = 0, tma = 0, blocks = 0;
-  uint64_t ld_conflicts = 0;  // extra wavefronts of ldmatrix/stmatrix
+struct Stats {  // sums over the calling thread's launches
+  uint64_t blocks = 0, switches = 0, collectives = 0, mma = 0, wgmma = 0, ldmatrix = 0, cp_async = 0, tma = 0;
+  uint64_t bank_conflicts = 0;  // extra wavefronts of ldmatrix and stmatrix, with options().bank
+  Stats& operator+=(const Stats&);
 };
 Stats& stats();
 
-using Error = LaunchError;
-
-// ---- per-fiber view used by the shim -------------------------------------------------------
-struct Fiber;
-struct Ctx {
-  U3 tid, bid, bdim, gdim;
-  Fiber* self;
+// ---- launching ---------------------------------------------------------------------------------
+struct Dim3 {
+  unsigned x = 1, y = 1, z = 1;
 };
-extern constinit thread_local Ctx* cur;  // null outside a kernel
-
 struct Launch {
   const void* kernel = nullptr;
-  U3 grid, block, cluster{1, 1, 1};
+  Dim3 grid, block, cluster;
   size_t smem = 0;
 };
-void launch(const Launch&, const std::function<void()>& body);  // throws Error
+// Runs the grid before it returns. Throws kw::Error(Code::CUDA) with a diagnosis; the emulator stays usable.
+void launch(const Launch&, const std::function<void()>& body);
+// The part of that which the driver says at once: throws for a grid, block, cluster or size that this device refuses.
+void check_launch(const Launch&);
+// Lets a kernel use more than 48 KB of dynamic shared memory, like cudaFuncSetAttribute.
+void prepare(const void* kernel, size_t smem);
 
-[[noreturn]] void fail(const char* kind, const std::string& msg, Loc loc);
-void yield_point();
+// What the running thread sees as threadIdx and its relatives; null outside a kernel.
+struct Ctx {
+  Dim3 thread, block, block_dim, grid_dim;
+};
+extern constinit thread_local Ctx* cur;
 
-// ---- shared memory ---------------------------------------------------------------------------
+[[noreturn]] void fail(const char* kind, const std::string& message, Loc loc);  // ends the launch
+void require_sm90(const char* wrapper, Loc loc);
+void require_sm90a(const char* wrapper, Loc loc);
+
+// ---- shared memory -----------------------------------------------------------------------------
 void* dyn_smem();
 void* static_smem(const void* tag, size_t size, size_t align, const char* name);
-uint32_t smem_u32(const void* p, Loc loc);            // generic -> 32-bit shared address
-void* smem_ptr(uint32_t addr, size_t size, Loc loc);  // and back; checks the range
+uint32_t smem_u32(const void* p, Loc loc);
 
-// ---- collectives ------------------------------------------------------------------------------
-enum class Op : uint8_t {
-  None,
-  Shfl,
-  Vote,
-  Sync,
-  Reduce,
-  Match,
-  Ldmatrix,
-  Stmatrix,
-  Mma,
-  Wgmma,
-  WgFence,
-  WgCommit,
-  WgWait,
-  Elect,
-  SetReg
-};
-using Exec = void (*)(void* const* lane_args, uint32_t mask, Loc loc);
-void warp_coll(Op op, uint32_t mask, bool aligned, void* args, Exec exec, Loc loc);
-
+// ---- warps and barriers ------------------------------------------------------------------------
 int lane_id();
-int warp_id();
-void bar_sync(int id, int count, Loc loc);
 void syncthreads(Loc loc);
-void bar_arrive(int id, int count, Loc loc);
-uint32_t shfl(uint32_t mask, uint32_t v, int lane_or_delta, int width, int mode, Loc loc);  // 0 idx 1 up 2 down 3 xor
-uint32_t vote(uint32_t mask, bool p, Loc loc);
-uint64_t reduce(uint32_t mask, uint64_t v, int op, Loc loc);  // 0 add 1 min.u 2 max.u 3 and 4 or 5 xor 6 min.s 7 max.s
-uint32_t match_any(uint32_t mask, uint64_t v, Loc loc);
 void syncwarp(uint32_t mask, Loc loc);
+void bar_sync(int id, int threads, Loc loc);
+void bar_arrive(int id, int threads, Loc loc);
+enum class Shuffle { idx, up, down, bfly };
+uint32_t shfl(uint32_t mask, uint32_t value, int operand, int width, Shuffle mode, Loc loc);
+uint32_t vote(uint32_t mask, bool predicate, Loc loc);  // ballot
+enum class Reduce { add, min_u, max_u, min_s, max_s, op_and, op_or, op_xor };
+uint32_t reduce(uint32_t mask, uint32_t value, Reduce op, Loc loc);
+uint32_t match_any(uint32_t mask, uint64_t value, Loc loc);
 bool elect_one(Loc loc);
+void setmaxnreg(int registers, Loc loc);
+void yield_point(Loc loc);  // lets other threads run; ends a launch that polls for ever
 
-// ---- tensor-core path ---------------------------------------------------------------------------
+// ---- tensor cores ------------------------------------------------------------------------------
 enum class MmaType { bf16, f16, s8 };
-void mma(MmaType t, void* d, const uint32_t* a, const uint32_t* b, const void* c, Loc loc);
-void ldmatrix(uint32_t* r, int num, bool trans, uint32_t addr, Loc loc);
-void stmatrix(const uint32_t* r, int num, bool trans, uint32_t addr, Loc loc);
+void mma(MmaType type, void* d, const uint32_t* a, const uint32_t* b, const void* c, Loc loc);
+void ldmatrix(uint32_t* r, int count, bool trans, uint32_t addr, Loc loc);
+void stmatrix(const uint32_t* r, int count, bool trans, uint32_t addr, Loc loc);
 
-// ---- asynchronous copies ------------------------------------------------------------------------
+void wgmma(float* d, int n, const uint32_t* a_regs, uint64_t desc_a, uint64_t desc_b, bool scale_d, bool trans_a,
+           bool trans_b, bool f16, Loc loc);
+void wgmma_fence(Loc loc);
+void wgmma_commit(Loc loc);
+void wgmma_wait(int pending, Loc loc);
+
+// ---- asynchronous copies -----------------------------------------------------------------------
 void cp_async(uint32_t dst, const void* src, int bytes, int src_bytes, Loc loc);
 void cp_async_commit(Loc loc);
-void cp_async_wait(int n, Loc loc);  // n < 0: all, committed or not
+void cp_async_wait(int pending, Loc loc);
 void cp_async_mbar_arrive_noinc(uint32_t bar, Loc loc);
 
 void mbar_init(uint32_t bar, uint32_t count, Loc loc);
 void mbar_inval(uint32_t bar, Loc loc);
-void mbar_arrive(uint32_t bar, uint32_t tx, Loc loc);
-void mbar_expect_tx(uint32_t bar, uint32_t tx, Loc loc);
+void mbar_arrive(uint32_t bar, uint32_t expect_bytes, Loc loc);
+void mbar_expect_tx(uint32_t bar, uint32_t bytes, Loc loc);
 bool mbar_try_wait(uint32_t bar, uint32_t parity, Loc loc);
 void fence_mbar_init(Loc loc);
 void fence_proxy_async(Loc loc);
 
-struct alignas(64) TensorMap {  // same size as CUtensorMap
+struct alignas(64) TensorMap {  // as large and as aligned as CUtensorMap
   uint64_t magic;
   char* base;
-  uint64_t dim[2];
-  uint64_t stride;
-  uint32_t box[2];
-  uint32_t elem;
-  uint32_t swizzle;
-  char pad[128 - 64];
+  uint64_t inner, outer, pitch;  // elements, rows, bytes
+  uint32_t box_inner, box_outer, element, swizzle;
+  char unused[72];
 };
 static_assert(sizeof(TensorMap) == 128);
-TensorMap tensor_map_2d(uint32_t elem, const void* base, uint64_t inner, uint64_t outer, uint64_t stride, uint32_t bi,
-                        uint32_t bo, uint32_t swz);
-void tma_load_2d(uint32_t dst, const TensorMap* m, uint32_t bar, int x, int y, uint32_t cta_mask, Loc loc);
+TensorMap tensor_map_2d(uint32_t element, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
+                        uint32_t box_inner, uint32_t box_outer, uint32_t swizzle);
+// cta_mask 0: into the block that dst names; otherwise into every block of the mask.
+void tma_load_2d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, uint32_t cta_mask, Loc loc);
+void tma_store_2d(const TensorMap* map, uint32_t src, int x, int y, Loc loc);
 void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar, Loc loc);
-void tma_store_2d(const TensorMap* m, uint32_t src, int x, int y, Loc loc);
 void bulk_commit(Loc loc);
-void bulk_wait(int n, bool read_only, Loc loc);
+void bulk_wait(int pending, Loc loc);
 
-// ---- wgmma ---------------------------------------------------------------------------------------
-void wgmma(float* d, int n, const uint32_t* a_regs, uint64_t desc_a, uint64_t desc_b, bool scale_d, bool tnsp_a,
-           bool tnsp_b, bool f16, Loc loc);
-void wgmma_fence(Loc loc);
-void wgmma_commit(Loc loc);
-void wgmma_wait(int n, Loc loc);
-void setmaxnreg(int n, bool inc, Loc loc);
-
-// ---- clusters ------------------------------------------------------------------------------------
+// ---- clusters ----------------------------------------------------------------------------------
 void cluster_arrive(Loc loc);
 void cluster_wait(Loc loc);
 uint32_t cluster_rank();
-uint32_t cluster_size();
 uint32_t mapa(uint32_t addr, uint32_t rank, Loc loc);
 void* map_shared_rank(void* p, uint32_t rank, Loc loc);
 
-// ---- global memory: acquire/release flags between blocks, registered buffers ------------------------
-void* gmem_alloc(size_t n);
-void gmem_free(void* p, size_t n);
-void gmem_register(const void* p, size_t n);
+// ---- global memory -----------------------------------------------------------------------------
+// Copies may only touch memory from gmem_alloc (256-byte aligned, filled with 0xff, followed by a guard page) or
+// memory registered by gmem_register. gmem_free and gmem_unregister take the pointer that was given.
+void* gmem_alloc(size_t bytes);
+void gmem_free(void* p);
+void gmem_register(const void* p, size_t bytes);
 void gmem_unregister(const void* p);
-void red_release(unsigned* p, unsigned v);
+void red_release(unsigned* p, unsigned value);
 unsigned ld_acquire(const unsigned* p, Loc loc);
-inline void prepare(const void*, size_t) {}
-inline void require_sm90(const char*, Loc) {}
-inline void require_sm90a(const char*, Loc) {}
 
 }  // namespace kw::emu

@@ -1,14 +1,14 @@
-// The part of the CUDA C++ language that host g++/clang++ lacks.  Included instead of <cuda_runtime.h>.
+// The part of CUDA C++ that a host compiler lacks: included by core/cuda/launch.cuh instead of the CUDA runtime. Types and
+// conversions come from the host halves of the toolkit's own headers.
 #pragma once
-#include <cuda_bf16.h>  // host halves of the toolkit headers: types, conversions, most arithmetic
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <vector_functions.h>
 
+#include <bit>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <new>
+#include <cstring>
 #include <type_traits>
-#include <vector>
 
 #include "emu.h"
 
@@ -21,124 +21,164 @@
 #undef __noinline__
 #undef __launch_bounds__
 #undef __grid_constant__
-#undef __cluster_dims__
 #undef __align__
 #define __global__
 #define __device__
 #define __host__
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __cluster_dims__(...)
 #define __grid_constant__
 #define __align__(n) alignas(n)
-#define __shared__ error_use_KW_SHARED
+#define __shared__ static_assert(false, "plain __shared__ cannot be emulated: use KW_SHARED or kw::dyn_smem()");
 
-#define threadIdx (::kw::emu::cur->tid)
-#define blockIdx (::kw::emu::cur->bid)
-#define blockDim (::kw::emu::cur->bdim)
-#define gridDim (::kw::emu::cur->gdim)
+#define threadIdx (::kw::emu::cur->thread)
+#define blockIdx (::kw::emu::cur->block)
+#define blockDim (::kw::emu::cur->block_dim)
+#define gridDim (::kw::emu::cur->grid_dim)
 constexpr int warpSize = 32;
 
-namespace kw::emu::cuda_names {}
-using namespace kw::emu::cuda_names;
-namespace kw::emu::cuda_names {
+namespace kw::emu::cuda {
+
+// ---- synchronisation ---------------------------------------------------------------------------
 inline void __syncthreads(KW_LOC) { syncthreads(loc); }
 inline void __syncwarp(uint32_t mask = 0xffffffffu, KW_LOC) { syncwarp(mask, loc); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}
-inline void __nanosleep(unsigned) { yield_point(); }
+inline void __nanosleep(unsigned, KW_LOC) { yield_point(loc); }
 [[noreturn]] inline void __trap(KW_LOC) { fail("trap", "__trap() reached", loc); }
 
+// ---- warp ----------------------------------------------------------------------------------------
 template <class T>
-inline T shfl_any(uint32_t mask, T v, int a, int width, int mode, Loc loc) {
+T shfl_any(uint32_t mask, T value, int operand, int width, Shuffle mode, Loc loc) {
   static_assert(std::is_trivially_copyable_v<T> && (sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8));
-  uint32_t w[2] = {0, 0};
-  std::memcpy(w, &v, sizeof(T));
-  w[0] = shfl(mask, w[0], a, width, mode, loc);
-  if constexpr (sizeof(T) == 8) w[1] = shfl(mask, w[1], a, width, mode, loc);
-  std::memcpy(&v, w, sizeof(T));
-  return v;
+  uint32_t words[2] = {0, 0};
+  std::memcpy(words, &value, sizeof(T));
+  words[0] = shfl(mask, words[0], operand, width, mode, loc);
+  if constexpr (sizeof(T) == 8) words[1] = shfl(mask, words[1], operand, width, mode, loc);
+  std::memcpy(&value, words, sizeof(T));
+  return value;
 }
 template <class T>
-inline T __shfl_sync(uint32_t m, T v, int src, int width = 32, KW_LOC) {
-  return shfl_any(m, v, src, width, 0, loc);
+T __shfl_sync(uint32_t mask, T value, int lane, int width = 32, KW_LOC) {
+  return shfl_any(mask, value, lane, width, Shuffle::idx, loc);
 }
 template <class T>
-inline T __shfl_up_sync(uint32_t m, T v, unsigned d, int width = 32, KW_LOC) {
-  return shfl_any(m, v, (int)d, width, 1, loc);
+T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32, KW_LOC) {
+  return shfl_any(mask, value, static_cast<int>(delta), width, Shuffle::up, loc);
 }
 template <class T>
-inline T __shfl_down_sync(uint32_t m, T v, unsigned d, int width = 32, KW_LOC) {
-  return shfl_any(m, v, (int)d, width, 2, loc);
+T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32, KW_LOC) {
+  return shfl_any(mask, value, static_cast<int>(delta), width, Shuffle::down, loc);
 }
 template <class T>
-inline T __shfl_xor_sync(uint32_t m, T v, int x, int width = 32, KW_LOC) {
-  return shfl_any(m, v, x, width, 3, loc);
+T __shfl_xor_sync(uint32_t mask, T value, int lanes, int width = 32, KW_LOC) {
+  return shfl_any(mask, value, lanes, width, Shuffle::bfly, loc);
 }
-inline uint32_t __ballot_sync(uint32_t m, int p, KW_LOC) { return vote(m, p != 0, loc); }
-inline int __any_sync(uint32_t m, int p, KW_LOC) { return vote(m, p != 0, loc) != 0; }
-inline int __all_sync(uint32_t m, int p, KW_LOC) { return vote(m, p != 0, loc) == m; }
-inline uint32_t __match_any_sync(uint32_t m, uint32_t v, KW_LOC) { return match_any(m, v, loc); }
-inline uint32_t __reduce_add_sync(uint32_t m, uint32_t v, KW_LOC) { return (uint32_t)reduce(m, v, 0, loc); }
-inline uint32_t __reduce_min_sync(uint32_t m, uint32_t v, KW_LOC) { return (uint32_t)reduce(m, v, 1, loc); }
-inline uint32_t __reduce_max_sync(uint32_t m, uint32_t v, KW_LOC) { return (uint32_t)reduce(m, v, 2, loc); }
+inline uint32_t __ballot_sync(uint32_t mask, int p, KW_LOC) { return vote(mask, p != 0, loc); }
+inline int __any_sync(uint32_t mask, int p, KW_LOC) { return vote(mask, p != 0, loc) != 0; }
+inline int __all_sync(uint32_t mask, int p, KW_LOC) { return vote(mask, p != 0, loc) == mask; }
+template <class T>
+uint32_t __match_any_sync(uint32_t mask, T value, KW_LOC) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  return match_any(mask, bits, loc);
+}
+inline uint32_t __reduce_add_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::add, loc); }
+inline uint32_t __reduce_min_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::min_u, loc); }
+inline uint32_t __reduce_max_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::max_u, loc); }
+inline int __reduce_add_sync(uint32_t mask, int v, KW_LOC) {
+  return static_cast<int>(reduce(mask, static_cast<uint32_t>(v), Reduce::add, loc));
+}
+inline int __reduce_min_sync(uint32_t mask, int v, KW_LOC) {
+  return static_cast<int>(reduce(mask, static_cast<uint32_t>(v), Reduce::min_s, loc));
+}
+inline int __reduce_max_sync(uint32_t mask, int v, KW_LOC) {
+  return static_cast<int>(reduce(mask, static_cast<uint32_t>(v), Reduce::max_s, loc));
+}
+inline uint32_t __reduce_and_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::op_and, loc); }
+inline uint32_t __reduce_or_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::op_or, loc); }
+inline uint32_t __reduce_xor_sync(uint32_t mask, uint32_t v, KW_LOC) { return reduce(mask, v, Reduce::op_xor, loc); }
 
-inline int __popc(uint32_t v) { return __builtin_popcount(v); }
+// ---- arithmetic ----------------------------------------------------------------------------------
+inline int __popc(uint32_t v) { return std::popcount(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
-inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
-inline uint32_t __float_as_uint(float f) {
-  uint32_t u;
-  std::memcpy(&u, &f, 4);
-  return u;
-}
-inline float __uint_as_float(uint32_t u) {
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
+inline int __clz(int v) { return std::countl_zero(static_cast<unsigned>(v)); }
+inline uint32_t __float_as_uint(float f) { return std::bit_cast<uint32_t>(f); }
+inline float __uint_as_float(uint32_t u) { return std::bit_cast<float>(u); }
+inline int __float_as_int(float f) { return std::bit_cast<int>(f); }
+inline float __int_as_float(int i) { return std::bit_cast<float>(i); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
-inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1.f / x; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline int min(int a, int b) { return a < b ? a : b; }
-inline int max(int a, int b) { return a > b ? a : b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
+template <class T>
+  requires std::is_integral_v<T>
+T min(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+  requires std::is_integral_v<T>
+T max(T a, T b) {
+  return a > b ? a : b;
+}
 inline float min(float a, float b) { return std::fmin(a, b); }
 inline float max(float a, float b) { return std::fmax(a, b); }
+inline double min(double a, double b) { return std::fmin(a, b); }
+inline double max(double a, double b) { return std::fmax(a, b); }
+
+// ---- memory --------------------------------------------------------------------------------------
 template <class T>
-inline T __ldg(const T* p) {
+T __ldg(const T* p) {
   return *p;
 }
+template <class T>
+T __ldcs(const T* p) {
+  return *p;
+}
+template <class T>
+void __stcs(T* p, T value) {
+  *p = value;
+}
+// *p = f(*p), atomically; returns the old value. Floats too, for which the compiler has no atomic arithmetic.
+template <class T, class F>
+T atomic_update(T* p, F&& f) {
+  T old, desired;
+  __atomic_load(p, &old, __ATOMIC_RELAXED);
+  do desired = f(old);
+  while (!__atomic_compare_exchange(p, &old, &desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return old;
+}
+template <class T>
+T atomicAdd(T* p, std::type_identity_t<T> v) {
+  return atomic_update(p, [v](T old) { return static_cast<T>(old + v); });
+}
+template <class T>
+T atomicMax(T* p, std::type_identity_t<T> v) {
+  return atomic_update(p, [v](T old) { return old < v ? v : old; });
+}
+template <class T>
+T atomicMin(T* p, std::type_identity_t<T> v) {
+  return atomic_update(p, [v](T old) { return v < old ? v : old; });
+}
+template <class T>
+T atomicOr(T* p, std::type_identity_t<T> v) {
+  return atomic_update(p, [v](T old) { return old | v; });
+}
+template <class T>
+T atomicExch(T* p, std::type_identity_t<T> v) {
+  return atomic_update(p, [v](T) { return v; });
+}
+template <class T>
+T atomicCAS(T* p, std::type_identity_t<T> expected, std::type_identity_t<T> desired) {
+  __atomic_compare_exchange(p, &expected, &desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
+}
 
-template <class T>
-inline T atomicAdd(T* p, T v) {
-  if constexpr (std::is_integral_v<T>)
-    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
-  else {
-    T o, n;
-    __atomic_load(p, &o, __ATOMIC_RELAXED);
-    do {
-      n = o + v;
-    } while (!__atomic_compare_exchange(p, &o, &n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    return o;
-  }
-}
-template <class T>
-inline T atomicMax(T* p, T v) {
-  T o = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (o < v && !__atomic_compare_exchange_n(p, &o, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-  return o;
-}
-template <class T>
-inline T atomicExch(T* p, T v) {
-  return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
-}
-template <class T>
-inline T atomicCAS(T* p, T e, T v) {
-  __atomic_compare_exchange_n(p, &e, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return e;
-}
-}  // namespace kw::emu::cuda_names
+}  // namespace kw::emu::cuda
+using namespace kw::emu::cuda;

@@ -1,0 +1,88 @@
+// A made-up plan for assembling records without a device, and the published schema as a validator.
+import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js';
+import { assemble, type Observation } from '../../src/measure/assemble.js';
+import { unchecked } from '../../src/measure/correctness.js';
+import type { Peaks } from '../../src/measure/peaks.js';
+import { known } from '../../src/measure/quantity.js';
+import type { ClockRecord, MeasureRecord } from '../../src/measure/record.js';
+import { summarize } from '../../src/measure/stats.js';
+import type { Subject } from '../../src/measure/subject.js';
+import schema from '../../src/schema/measure.json' with { type: 'json' };
+
+const validator = new Ajv2020({ allErrors: true, strict: true, allowUnionTypes: true }).compile(schema);
+
+/** What the schema has against a record; empty when it is valid. */
+export function complaints(record: unknown): ErrorObject[] {
+  validator(record);
+  return validator.errors ?? [];
+}
+
+/** A clock whose samples are all `seconds`. */
+export const clock = (seconds: number, converged = true): ClockRecord => ({
+  ...summarize(new Array(20).fill(seconds)),
+  callsPerSample: 1,
+  stop: { rule: converged ? 'precision' : 'time', converged, target: 0.01, measuredSeconds: 1, elapsedSeconds: 2 },
+  stolenSamples: 0,
+});
+
+export const peaks: Peaks = {
+  flops: { kind: 'flops', name: 'fma_f32', value: 1e11, unit: 'FLOP/s', source: 'empirical', provenance: 'a test' },
+  bandwidth: { kind: 'bandwidth', name: 'read', value: 1e10, unit: 'B/s', source: 'empirical', provenance: 'a test' },
+};
+
+/** A product of 1e9 operations on 1e7 bytes. */
+export const subject: Subject = {
+  name: 'made up',
+  device: null,
+  clocks: ['device', 'stream', 'host'],
+  case: {
+    name: 'made up',
+    op: 'gemm',
+    shape: { m: 10, rowsW: 20, k: 30 },
+    dtype: { x: 'f32', w: 'f32', y: 'f32' },
+    args: { alpha: 1, activation: 'none', transX: false },
+    inputs: { x: { distribution: 'normal', seed: 1 }, w: { distribution: 'data', seed: null } },
+  },
+  kernel: { device: 'cpu', backend: 'cpu', explain: { variant: 'avx2' }, workspaceBytes: 0 },
+  work: { flops: 1e9, minBytes: 1e7, tokens: 10, params: 600 },
+  cache: 'cold',
+  coldBytes: 1e9,
+  copies: 100,
+  llcBytes: 1e8,
+  extraBytes: 0,
+  operandBytes: known(1e7, 'B', 'a test'),
+  workspaceBytes: known(0, 'B', 'a test'),
+  inPlace: false,
+  dtype: 'f32',
+  storedAs: 'w, stored as f32,',
+  call: () => {},
+  runner: () => async () => ({ seconds: Float64Array.of(1), stealShare: 0 }),
+  before: async () => unchecked('a test'),
+  after: async () => unchecked('a test'),
+  [Symbol.asyncDispose]: async () => {},
+};
+
+export const observed: Observation = {
+  runId: 'run',
+  createdAt: new Date(0),
+  cpu: null,
+  correctness: {
+    ...unchecked('none'),
+    state: 'passed',
+    reason: null,
+    rows: 2,
+    seed: 1,
+    elements: 40,
+    worst: 0.5,
+    hashBefore: 'ab',
+    hashAfter: 'ab',
+  },
+  times: { device: clock(0.02), host: clock(0.021) },
+  memory: { averageBytes: known(2e7, 'B', 'a test'), peakBytes: known(2e7, 'B', 'a test') },
+  peaks,
+  stealShare: 0,
+  comparison: null,
+};
+
+export const record = (changes: Partial<Observation> = {}, of: Partial<Subject> = {}): MeasureRecord =>
+  assemble({ ...subject, ...of }, { ...observed, ...changes });
