@@ -81,8 +81,7 @@ async function check(op: Operator, c: Case, which: string, options: CheckOptions
   const started = performance.now();
   const { device, seed = 0 } = options;
   const backend = options.backend ?? (device.kind === 'cpu' ? 'cpu' : 'cuda');
-  const where = device.name === backend || backend === 'ref' ? '' : ` --device ${device.name}`;
-  const repro = `kernwatt check ${op.spec.name} --backend ${backend}${where} ${which}`;
+  const repro = `kernwatt check ${op.spec.name} --backend ${backend}${placeOf(device, backend)} ${which}`;
   const reference = await referenceFor(options);
   const held: { dispose(): void }[] = [];
   let result: Pick<CheckOutcome, 'state' | 'reasons' | 'outputs'>;
@@ -99,6 +98,12 @@ async function check(op: Operator, c: Case, which: string, options: CheckOptions
   }
   const seconds = (performance.now() - started) / 1000;
   return { op: op.spec.name, case: c, device: device.name, backend, seed, ...result, repro, seconds };
+}
+
+/** Options that lead to the same device again, where it is not the usual one of the backend. */
+function placeOf({ kind, name, info }: Device, backend: Backend): string {
+  if (kind !== 'cpu') return name === 'cuda:0' ? '' : ` --device ${name}`;
+  return backend === 'ref' || info.isa === native().cpu().isa.at(-1) ? '' : ` --isa ${info.isa}`;
 }
 
 async function runCase(

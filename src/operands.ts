@@ -141,10 +141,10 @@ export class Guarded {
   async changed(name: string, written: boolean): Promise<string | undefined> {
     const before = bitsIn(this.#before!);
     const after = bitsIn(await this.#base.read({ raw: true }));
-    const inside = indices(this.view);
+    const inside = membersOf(this.view, after.length);
     for (let i = 0; i < after.length; ++i) {
       if (after[i] === before[i]) continue;
-      const within = inside.has(i);
+      const within = inside[i] === 1;
       if (within && written) continue;
       if (within) return `${name} was modified at element ${i - guard} of its memory, expected it only to be read`;
       return `memory outside ${name} was overwritten, ${i} elements into a buffer of ${after.length} whose first ${guard} are not its own`;
@@ -192,16 +192,14 @@ function poison(dtype: DType, size: number): RawData {
 const bitsIn = (raw: RawData): ArrayLike<number> =>
   raw instanceof Float32Array ? new Uint32Array(raw.buffer, raw.byteOffset, raw.length) : raw;
 
-/** Elements of the buffer that belong to a view. */
-function indices({ shape, stride, nativeView, size }: Tensor): Set<number> {
-  const found = new Set<number>();
-  for (let i = 0; i < size; ++i) {
-    let at = nativeView.offset;
-    for (let d = shape.length - 1, rest = i; d >= 0; --d) {
-      at += (rest % shape[d]!) * stride[d]!;
-      rest = Math.floor(rest / shape[d]!);
-    }
-    found.add(at);
-  }
-  return found;
+/** 1 for every element of a buffer of `size` that belongs to a view. */
+function membersOf({ shape, stride, nativeView }: Tensor, size: number): Uint8Array {
+  const mask = new Uint8Array(size);
+  const visit = (d: number, at: number): void => {
+    const step = stride[d]!;
+    if (d === shape.length - 1) for (let i = 0; i < shape[d]!; ++i) mask[at + i * step] = 1;
+    else for (let i = 0; i < shape[d]!; ++i) visit(d + 1, at + i * step);
+  };
+  visit(0, nativeView.offset);
+  return mask;
 }

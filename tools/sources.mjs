@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const suffix = (name) => (file) => file.endsWith(`_${name}.cc`);
 const isas = ['avx2', 'avx512', 'avx512bf16'];
-const kernels = (file) => file.startsWith('kernels/') && !file.startsWith('kernels/core/emu/');
+const kernels = (file) => file.startsWith('kernels/') && !/^kernels\/core\/(cuda|emu)\//.test(file);
 
 const parts = {
   addon: (file) => file.startsWith('native/'),

@@ -4,7 +4,7 @@
 // block:  outer products. A micro-tile of mr rows by two vectors of columns stays in registers over the cells of a block.
 // stream: inner products along k. A tile of kStreamX rows of x by kStreamW rows of w, each accumulator one vector of partial sums.
 #pragma once
-#include "../core/cpu/math.h"
+#include "../core/cpu/simd_math.h"
 #include "gemm_cpu.h"
 
 namespace kw::cpu {

@@ -1,7 +1,7 @@
 // gemm on CUDA, compute capability 8.0 and up.
 //
-// Work: a block makes one tile of y (all of k, so a sum's order depends on k alone and never on batch or grid); the batch
-// is grid.z. Blocks walk y in groups of 8 tile rows, so that neighbours in time share tiles of w and x in L2.
+// Work: a block makes one tile of y over all of k, so a sum's order depends on k alone, never on batch or grid. The batch is
+// grid.z, with a loop beyond 16 waves. Blocks walk y in groups of 8 tile rows: neighbours in time share tiles in L2.
 //   gemm_mma     bf16, f16; every row of x and w 16-byte aligned. 128x256, 128x128 or 64x64 by 32: cp.async ring of 3 or 4
 //                stages, XOR swizzle, ldmatrix (.trans for transposed operands), m16n8k16, fragments double-buffered.
 //   gemm_mma_any bf16, f16; any strides and alignment. 64x64 by 32: 2-byte loads held in registers across the tile before.
@@ -200,8 +200,11 @@ class GemmCudaPlan {
     Choice choice = choose(args, device_);
     if (choice.variant.kernel != choice_.variant.kernel) prepare(choice.variant.kernel, choice.variant.smem);
     choice_ = std::move(choice);
-    config_.grid = {static_cast<unsigned>(choice_.params.tiles_m) * static_cast<unsigned>(choice_.params.tiles_n), 1,
-                    static_cast<unsigned>(std::min<int64_t>(choice_.params.s.batch, 65535))};
+    // Beyond 16 waves of blocks, each makes several matrices of the batch.
+    const int64_t tiles = int64_t{choice_.params.tiles_m} * choice_.params.tiles_n;
+    const int64_t waves = 16 * choice_.blocks_per_sm * std::max(device_.sm_count, 1);
+    const int64_t layers = std::clamp<int64_t>(waves / std::max<int64_t>(tiles, 1), 1, 65535);
+    config_.grid = {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(std::min(choice_.params.s.batch, layers))};
     config_.block = {static_cast<unsigned>(choice_.variant.threads)};
     config_.smem = static_cast<size_t>(choice_.variant.smem);
   }
@@ -218,7 +221,7 @@ class GemmCudaPlan {
     const auto text = [](int64_t value) { return std::to_string(value); };
     return std::string("{\"variant\":\"") + v.name + "\",\"reason\":\"" + choice_.reason + "\",\"tile\":[" + text(v.m) +
            "," + text(v.n) + "," + text(v.k) + "],\"stages\":" + text(v.stages) + ",\"threads\":" + text(v.threads) +
-           ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice_.blocks_per_sm) + ",\"grid\":[" +
+           ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice_.blocks_per_sm) + ",\"tiles\":[" +
            text(p.tiles_m) + "," + text(p.tiles_n) + "," + text(p.s.batch) +
            "],\"wideEpilogue\":" + (p.wide ? "true" : "false") + "}";
   }

@@ -9,7 +9,8 @@ import { measure } from '../measure/measure.js';
 import type { MeasureRecord } from '../measure/record.js';
 import { openDevice } from '../open.js';
 import { benchReport } from '../report/bench.js';
-import { type BenchCase, planFor, selectCases, type Suite, suites } from './cases.js';
+import { table } from '../report/table.js';
+import { type BenchCase, BoundCase, selectCases, type Suite, suites } from './cases.js';
 import { operators } from './ops.js';
 import { type ProgressLine, progressLine } from './progress.js';
 import { RecordFile } from './records.js';
@@ -118,10 +119,10 @@ async function runCases(
   for (const device of devices) {
     for (const one of cases) {
       try {
-        using plan = planFor(one, device, flags.seed ?? 1);
+        using bound = new BoundCase(one, device, flags.seed ?? 1);
         for (const cache of caches) {
           const name = one.model.name;
-          const record = await measure(plan, {
+          const record = await measure(bound.plan, {
             name,
             cache,
             // Tables show two digits; the library's own default goes further.
@@ -196,6 +197,18 @@ function print({ records, notes, result }: Outcome, flags: BenchFlags): void {
     return;
   }
   if (records.length > 0) process.stdout.write(`${benchReport(records)}\n`);
-  if (Array.isArray(result)) console.table(result);
+  if (Array.isArray(result)) process.stdout.write(`${rowTable(result)}\n`);
   for (const note of notes) process.stdout.write(`${note}\n`);
+}
+
+/** Rows that a script returned: one column for each field of the first; numbers to the right. */
+function rowTable(rows: readonly Record<string, unknown>[]): string {
+  const names = Object.keys(rows[0] ?? {});
+  const columns = names.map(
+    (head) => ({ head, align: typeof rows[0]![head] === 'number' ? 'right' : 'left' }) as const,
+  );
+  return table(
+    columns,
+    rows.map((row) => names.map((name) => String(row[name] ?? ''))),
+  );
 }

@@ -89,23 +89,31 @@ function withType(spec: OpSpec, model: Model, dtype: DType): Model {
   return { ...model, name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`), dtypes: changed };
 }
 
-/** A plan for a case on random inputs: normal, seeded by `seed` and the position of the operand. Dispose it after use. */
-export function planFor({ op, model }: BenchCase, device: Device, seed: number): Plan {
-  const { operands, params } = planCase(op, model);
-  const made: Tensor[] = [];
-  try {
-    const args: Record<string, Tensor> = {};
-    for (const [i, { name, spec, shape, dtype }] of operands.entries()) {
-      const tensor =
-        spec.role === 'out'
-          ? device.empty(shape, dtype)
-          : device.random(shape, dtype, { seed: seed * operands.length + i });
-      made.push(tensor);
-      args[name] = tensor;
+/** A plan for a case and the tensors it works on. */
+export class BoundCase implements Disposable {
+  readonly plan: Plan;
+  readonly #tensors: Tensor[] = [];
+
+  /** Inputs are normal, seeded by `seed` and the position of the operand. */
+  constructor({ op, model }: BenchCase, device: Device, seed: number) {
+    const { operands, params } = planCase(op, model);
+    try {
+      const args: Record<string, Tensor> = {};
+      for (const [i, { name, spec, shape, dtype }] of operands.entries()) {
+        const random = { seed: seed * operands.length + i };
+        const tensor = spec.role === 'out' ? device.empty(shape, dtype) : device.random(shape, dtype, random);
+        this.#tensors.push(tensor);
+        args[name] = tensor;
+      }
+      this.plan = op.bind({ ...args, ...params });
+    } catch (error) {
+      for (const tensor of this.#tensors) tensor.dispose();
+      throw error;
     }
-    return op.bind({ ...args, ...params });
-  } finally {
-    // The plan keeps what it needs alive.
-    for (const tensor of made) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.plan.dispose();
+    for (const tensor of this.#tensors) tensor.dispose();
   }
 }

@@ -14,6 +14,7 @@ export interface CheckFlags {
   seed?: number;
   fuzz?: number;
   threads?: number;
+  isa?: string;
   json?: boolean;
 }
 
@@ -36,7 +37,8 @@ export async function check(names: string[], flags: CheckFlags): Promise<number>
   const usual = { cpu: 'cpu', ref: 'cpu', cuda: 'cuda', emu: 'emu' } as const;
   const name = (flags.device ?? usual[flags.backend ?? 'cpu']) as DeviceName;
   const backend: Backend | undefined = flags.backend === 'emu' ? 'cuda' : flags.backend;
-  const device = await openDevice(name, flags.threads === undefined ? {} : { threads: flags.threads });
+  const { threads, isa } = flags;
+  const device = await openDevice(name, { ...(threads && { threads }), ...(isa && { isa }) });
   const reference = device.kind === 'cpu' ? device : await openDevice('cpu');
   const line = progressLine(process.stderr, flags.json);
   const outcomes: CheckOutcome[] = [];

@@ -1,6 +1,6 @@
 // `kernwatt doctor`: what works here, what does not, and the line that fixes it. Runs without the addon.
-import { readFileSync } from 'node:fs';
-import { findLibrary, type LibraryKind } from '../library.js';
+import { existsSync, readFileSync } from 'node:fs';
+import { findLibrary, type LibraryKind, librarySearch } from '../library.js';
 import { describeTool, libcVersion, packageRoot, type Tool } from '../measure/environment.js';
 import { type EnergySource, loadable, probeEnergySources } from '../measure/sources.js';
 import { type CpuInfo, native } from '../native.js';
@@ -86,23 +86,23 @@ function clockSource(): string | null {
   }
 }
 
-const fixes = {
-  cuda: {
-    library: 'npm run build:cuda (needs nvcc)',
-    device: 'install the NVIDIA driver (in a container: run with --gpus all)',
-  },
-  emu: { library: 'npm run test:emu builds it (no GPU, no CUDA toolkit needed)', device: null },
-} as const;
+const driverFix = 'install the NVIDIA driver (in a container: run with --gpus all)';
+const buildFix = 'npm run build:cuda (needs CMake and the CUDA toolkit)';
 
 async function probeLibrary(kind: LibraryKind, addon: Addon): Promise<LibraryReport> {
   const none = { path: null, abi: null, build: null, ops: [], devices: [] };
   if (addon.state !== 'ok')
     return { ...none, state: 'unavailable', detail: 'the addon, which loads it, does not load', fix: addon.fix };
+  const places = librarySearch(kind);
+  if (!places.some(({ path }) => existsSync(path))) {
+    const detail = `not at ${places.map(({ path, from }) => `${path} (${from})`).join(', ')}`;
+    return { ...none, state: 'missing', detail, fix: buildFix };
+  }
   let found: ReturnType<typeof findLibrary>;
   try {
     found = findLibrary(kind);
   } catch (error) {
-    return { ...none, state: 'missing', detail: firstLine(error), fix: fixes[kind].library };
+    return { ...none, state: 'unavailable', detail: firstLine(error), fix: buildFix };
   }
   const { path, abi, build, ops } = found;
   const devices: LibraryReport['devices'] = [];
@@ -124,7 +124,7 @@ async function probeLibrary(kind: LibraryKind, addon: Addon): Promise<LibraryRep
     }
   }
   const state = devices.length > 0 ? 'ok' : 'unavailable';
-  return { path, abi, build, ops, devices, state, detail, fix: state === 'ok' ? null : fixes[kind].device };
+  return { path, abi, build, ops, devices, state, detail, fix: state === 'ok' || kind === 'emu' ? null : driverFix };
 }
 
 export async function examine(): Promise<Doctor> {

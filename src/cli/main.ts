@@ -43,6 +43,7 @@ program
     ),
   )
   .addOption(threads())
+  .option('--isa <name>', 'strongest CPU instruction set to use, for example avx2; default: the best there is')
   .addOption(json())
   .action(async (names, options) => finish((await import('./check.js')).check(names, options)));
 

@@ -95,7 +95,7 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
       AL: latency,
       AT: at({ tokens, params, meanSeconds: latency.paper.AL, medianSeconds: seconds }),
       AEC: aec(energy.powerW, energy.perCallJ, tokens),
-      MCR: mcr(null, subject.storedAs),
+      MCR: mcr(null, subject.weights),
     },
     comparison: seen.comparison,
     env,
@@ -141,7 +141,7 @@ function utilise(
       ? derived(
           achieved,
           '1',
-          `of the ${peak.source} peak ${peak.name}, ${peak.value} ${peak.unit}`,
+          `of the ${peak.source} peak ${peak.name}, ${Number(peak.value.toPrecision(4))} ${peak.unit}`,
           (v) => v / peak.value,
         )
       : { ...peak, unit: '1' };
@@ -181,7 +181,7 @@ function flags(
     ({ value }) => value !== null && value > wall,
   );
   const set: Record<Flag, boolean> = {
-    'not-converged': read.some((record) => !record.stop.converged),
+    'not-converged': !time[time.headline]!.stop.converged,
     stolen: read.some((record) => (record.stolenSamples ?? 0) > 0),
     'cold-not-reached': time.cache === 'warm',
     'above-peak': above,

@@ -11,8 +11,15 @@ import { calibrate, stolenAbove } from './loop.js';
 import { cpuOf, invalid, peaksOf, sampleSeconds } from './measure.js';
 import { type CompareOptions, type Settings, settings } from './options.js';
 import { missing } from './quantity.js';
-import { type Clock, type ClockRecord, clocks, type Comparison, type MeasureRecord } from './record.js';
-import { type Interval, type Stat, summarize } from './stats.js';
+import {
+  type Clock,
+  type ClockRecord,
+  clocks,
+  type Comparison,
+  type CorrectnessRecord,
+  type MeasureRecord,
+} from './record.js';
+import { type Interval, summarize } from './stats.js';
 import { decide, type StopReason, spread } from './stop.js';
 import { type Measurable, type Subject, sampleOrder, subject } from './subject.js';
 
@@ -51,7 +58,7 @@ export async function compare(
   const clock = chooseClock(Object.values(cases), options.clock);
   const subjects: Subject[] = [];
   try {
-    for (const name of names) subjects.push(subject(cases[name]!, { ...set, name }));
+    for (const name of names) subjects.push(await subject(cases[name]!, { ...set, name }));
     return await run(subjects, names.indexOf(baseline), clock, set);
   } finally {
     for (const one of subjects) await one[Symbol.asyncDispose]();
@@ -76,38 +83,41 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
   const start = { runId: randomUUID(), createdAt: new Date() };
   const name = subjects.map((one) => one.name).join(' / ');
   set.onProgress?.({ name, phase: 'check', done: 0.05 });
-  const before = [];
+  const before: CorrectnessRecord[] = [];
   for (const one of subjects) before.push(await one.before());
-  const wrong = before.some(({ state }) => state === 'failed');
-  const timed = wrong ? null : await interleave(subjects, baseline, clock, set, name);
-  const correctness = [];
-  for (const [i, one] of subjects.entries()) correctness.push(timed ? await one.after() : before[i]!);
-  const ids: string[] = [];
-  const records: Record<string, MeasureRecord> = {};
+  // A wrong case is not timed; the others are.
+  const right = subjects.filter((_, i) => before[i]!.state !== 'failed');
+  const reference = subjects[baseline]!;
+  const timed = await interleave(right, right.indexOf(reference), clock, set, name);
+  const records = new Map<Subject, MeasureRecord>();
   const ratios: ComparisonResult['ratios'] = {};
   // The baseline comes first: the others refer to its id.
-  for (const i of [baseline, ...subjects.keys()]) {
-    const one = subjects[i]!;
-    if (records[one.name]) continue;
-    const observed: Observation = { ...invalid({ ...start, cpu: cpuOf(one) }, correctness[i]!) };
-    const valid = correctness[i]!.state !== 'failed' && timed !== null;
-    const rated = valid && i !== baseline && correctness[baseline]!.state !== 'failed';
-    if (valid) {
-      observed.times = { [clock]: timed.records[i]! };
-      observed.stealShare = timed.steal;
-      observed.memory = sharedWindow;
-      observed.peaks = await peaksOf(one, set);
+  for (const one of new Set([reference, ...subjects])) {
+    const lane = right.indexOf(one);
+    const correctness = lane < 0 ? before[subjects.indexOf(one)]! : await one.after();
+    const common = { ...start, cpu: cpuOf(one) };
+    if (correctness.state === 'failed') {
+      records.set(one, assemble(one, invalid(common, correctness)));
+      if (one !== reference) ratios[one.name] = null;
+      continue;
     }
-    if (rated)
-      observed.comparison = comparison(timed, i, baseline, clock, subjects[baseline]!.name, ids[baseline]!, set.seed);
-    const record = assemble(one, observed);
-    ids[i] = record.id;
-    records[one.name] = record;
-    if (i !== baseline)
-      ratios[one.name] = record.comparison && { value: record.comparison.ratio, ci95: record.comparison.ci95 };
+    const base = records.get(reference);
+    const rated = base !== undefined && base.verdict !== 'invalid';
+    const comparison = rated ? compareTo(timed, lane, right.indexOf(reference), base, clock, set.seed) : null;
+    const observed: Observation = {
+      ...common,
+      correctness,
+      times: { [clock]: timed.records[lane]! },
+      memory: sharedWindow,
+      peaks: await peaksOf(one, set),
+      stealShare: timed.steal,
+      comparison,
+    };
+    records.set(one, assemble(one, observed));
+    if (one !== reference) ratios[one.name] = comparison && { value: comparison.ratio, ci95: comparison.ci95 };
   }
-  const ordered = Object.fromEntries(subjects.map((one) => [one.name, records[one.name]!]));
-  return { runId: start.runId, clock, baseline: subjects[baseline]!.name, ratios, records: ordered };
+  const ordered = Object.fromEntries(subjects.map((one) => [one.name, records.get(one)!]));
+  return { runId: start.runId, clock, baseline: reference.name, ratios, records: ordered };
 }
 
 const shared = missing('B', 'several cases share the window; measure() alone gives each its own');
@@ -119,6 +129,7 @@ interface Timed {
   steal: number | null;
 }
 
+/** Times the subjects in turns until the ratios to the baseline (-1: none, then the times themselves) are known well enough. */
 async function interleave(
   subjects: Subject[],
   baseline: number,
@@ -126,6 +137,7 @@ async function interleave(
   { rule, seed, signal, onProgress }: Settings,
   name: string,
 ): Promise<Timed> {
+  if (subjects.length === 0) return { seen: new Interleaved(0), records: [], steal: null };
   const started = performance.now();
   const calls: number[] = [];
   let blockSeconds = 0;
@@ -136,8 +148,8 @@ async function interleave(
   }
   const next = randomSource(seed);
   const seen = new Interleaved(subjects.length);
-  const others = [...subjects.keys()].filter((i) => i !== baseline);
-  const spreads: number[][] = others.map(() => []);
+  const judged = [...subjects.keys()].filter((i) => i !== baseline || subjects.length === 1);
+  const spreads: number[][] = judged.map(() => []);
   const begin = readSteal();
   let measuredSeconds = 0;
   let stolen = 0;
@@ -155,8 +167,9 @@ async function interleave(
     if (share === null) stealKnown = false;
     else if (share > stolenAbove) stolen += 2 * blocks;
     const elapsedSeconds = (performance.now() - started) / 1000;
-    const reasons = others.map((i, at) => {
-      const stat = summarize(seen.ratios(i, baseline));
+    const reasons = judged.map((i, at) => {
+      const alone = baseline < 0 || i === baseline;
+      const stat = summarize(alone ? seen.samples[i]! : seen.ratios(i, baseline));
       spreads[at]!.push(spread(stat));
       return decide({ stat, measuredSeconds, elapsedSeconds, spreads: spreads[at]! }, rule);
     });
@@ -190,23 +203,22 @@ function together(reasons: readonly (StopReason | null)[]): StopReason | null {
   return reasons.find((reason) => reason === 'time') ?? reasons.find((reason) => reason === 'noise') ?? 'precision';
 }
 
-function comparison(
+function compareTo(
   { seen, records }: Timed,
-  one: number,
+  lane: number,
   baseline: number,
+  { id, case: { name } }: MeasureRecord,
   clock: Clock,
-  baselineName: string,
-  baselineId: string,
   seed: number,
 ): Comparison {
-  const stat: Stat = summarize(seen.ratios(one, baseline));
+  const { median, ci95Median } = summarize(seen.ratios(lane, baseline));
   return {
-    baseline: baselineName,
-    baselineId,
+    baseline: name,
+    baselineId: id,
     clock,
-    ratio: stat.median,
-    ci95: stat.ci95Median,
-    ratioOfMedians: records[one]!.median / records[baseline]!.median,
+    ratio: median,
+    ci95: ci95Median,
+    ratioOfMedians: records[lane]!.median / records[baseline]!.median,
     blocks: seen.blocks,
     seed,
     method,

@@ -60,6 +60,8 @@ export const unchecked = (reason: string): CorrectnessRecord => ({
   hashAfter: null,
 });
 
+const unwritten = { distribution: 'constant', parameters: { value: Number.NaN } } as const;
+
 /** Checks one plan before and after it is measured. */
 export class Correctness implements AsyncDisposable {
   readonly #plan: Plan;
@@ -142,8 +144,7 @@ export class Correctness implements AsyncDisposable {
     const { stream } = plan;
     for (const output of Object.values(plan.outputs)) {
       if (isInteger(output.dtype) || output.size === 0) continue;
-      native().fill(stream.handle, output.nativeView, 'constant', 0, Number.NaN, 0);
-      output.storage.wrote(stream);
+      plan.device.fill(output, unwritten, stream);
     }
     for (const { tensor, copy } of this.#overwritten) tensor.copyFrom(copy, { stream });
     await plan.run();

@@ -28,7 +28,7 @@ export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3
 export async function measure(what: Measurable, options: MeasureOptions = {}): Promise<MeasureRecord> {
   const set = settings('measure', options);
   set.signal?.throwIfAborted();
-  await using it = subject(what, { ...set, name: options.name });
+  await using it = await subject(what, { ...set, name: options.name });
   const asked = chosenClocks(options.clocks, it.clocks, it.name);
   const report = reporter(it, asked, set);
   const start = { runId: randomUUID(), createdAt: new Date(), cpu: cpuOf(it) };

@@ -23,24 +23,13 @@ export interface Peaks {
 type NativePeak = Parameters<ReturnType<typeof native>['peak']>[1];
 
 const known = new WeakMap<Device, Map<NativePeak, Promise<number>>>();
-const tries = 3;
 
-/** Largest of three tries: a peak is what the machine can do, and everything that disturbs a try lowers it. */
+/** Measured once for a device: the best of many windows of milliseconds, because everything that disturbs one lowers it. */
 function empirical(device: Device, name: NativePeak, seconds: number): Promise<number> {
   const peaks = known.get(device) ?? new Map<NativePeak, Promise<number>>();
   known.set(device, peaks);
-  let peak = peaks.get(name);
-  if (!peak) {
-    peak = (async () => {
-      let best = Number.NaN;
-      for (let i = 0; i < tries; i++) {
-        const value = await native().peak(device.stream.handle, name, seconds / tries);
-        if (!(value <= best)) best = value;
-      }
-      return best;
-    })();
-    peaks.set(name, peak);
-  }
+  const peak = peaks.get(name) ?? native().peak(device.stream.handle, name, seconds);
+  peaks.set(name, peak);
   return peak;
 }
 
@@ -55,7 +44,7 @@ async function cpuPeak(device: Device, kind: Peak['kind'], name: NativePeak, sec
     value,
     unit: kind === 'flops' ? 'FLOP/s' : 'B/s',
     source: 'empirical',
-    provenance: `largest of ${tries} runs of ${what}, ${isa ?? 'unknown isa'}, ${threads ?? '?'} threads, this process`,
+    provenance: `${what}, ${isa ?? 'unknown isa'}, ${threads ?? '?'} threads, best window of ${seconds} s in this process`,
   };
 }
 

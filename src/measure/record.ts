@@ -32,7 +32,7 @@ export type CacheState = 'cold' | 'warm' | 'hot' | 'unknown';
 export type Verdict = 'ok' | 'unchecked' | 'invalid';
 
 /**
- * - `not-converged`: a clock stopped before its interval was as narrow as asked.
+ * - `not-converged`: the headline clock stopped before its interval was as narrow as asked.
  * - `stolen`: a hypervisor took the processor away during some samples (they are kept and counted).
  * - `cold-not-reached`: cold was asked for, the copies do not exceed the cache twofold.
  * - `above-peak`: more than 1.05 times a measured peak; the peak or the time is wrong.

@@ -69,36 +69,42 @@ export function spanBytes(plan: Plan): number {
   return bytes;
 }
 
-/** A plan like the given one on copies of its tensors. The plan keeps their memory; disposing it gives it back. */
-function copyPlan(plan: Plan, op: Operator): Plan {
-  const copies = new Map<Storage, { flat: Tensor; first: number }>();
-  const args: Record<string, Tensor> = {};
-  const made: Tensor[] = [];
+interface Copy {
+  plan: Plan;
+  tensors: readonly Tensor[];
+}
+
+/** A plan like the given one on copies of its tensors. */
+function copyPlan(plan: Plan, op: Operator): Copy {
+  const flats = new Map<Storage, { flat: Tensor; first: number }>();
+  const views: Record<string, Tensor> = {};
   try {
     for (const [storage, { first, last }] of spans(plan)) {
       const { dtype } = Object.values(plan.args).find((tensor) => tensor.storage === storage)!;
       const flat = plan.device.allocate('measure', [last - first], dtype);
-      made.push(flat);
+      flats.set(storage, { flat, first });
       const source = new Tensor(storage.retain(), first, dtype, [last - first], [1]);
-      made.push(source);
       flat.copyFrom(source, { stream: plan.stream });
-      copies.set(storage, { flat, first });
+      source.dispose();
     }
-    for (const [name, tensor] of Object.entries(plan.args)) {
-      const { flat, first } = copies.get(tensor.storage)!;
-      const view = new Tensor(
-        flat.storage.retain(),
-        tensor.nativeView.offset - first,
-        tensor.dtype,
-        [...tensor.shape],
-        [...tensor.stride],
-      );
-      made.push(view);
-      args[name] = view;
+    for (const [name, { storage, nativeView, dtype, shape, stride }] of Object.entries(plan.args)) {
+      const { flat, first } = flats.get(storage)!;
+      views[name] = new Tensor(flat.storage.retain(), nativeView.offset - first, dtype, [...shape], [...stride]);
     }
-    return op.bind({ ...args, ...plan.params }, { backend: plan.backend, stream: plan.stream });
+    const copy = op.bind({ ...views, ...plan.params }, { backend: plan.backend, stream: plan.stream });
+    return { plan: copy, tensors: Object.values(views) };
+  } catch (error) {
+    for (const view of Object.values(views)) view.dispose();
+    throw error;
   } finally {
-    for (const tensor of made) tensor.dispose();
+    for (const { flat } of flats.values()) flat.dispose();
+  }
+}
+
+function disposeAll(copies: readonly Copy[]): void {
+  for (const { plan, tensors } of copies) {
+    plan.dispose();
+    for (const tensor of tensors) tensor.dispose();
   }
 }
 
@@ -106,18 +112,29 @@ function copyPlan(plan: Plan, op: Operator): Plan {
 export class Rotation implements Disposable {
   readonly plans: readonly Plan[];
   readonly size: RotationSize;
+  readonly #copies: Copy[];
   #next = 0;
 
-  constructor(plan: Plan, op: Operator, size: RotationSize) {
-    const plans = [plan];
-    this.plans = plans;
+  private constructor(plan: Plan, copies: Copy[], size: RotationSize) {
     this.size = size;
+    this.#copies = copies;
+    this.plans = [plan, ...copies.map((copy) => copy.plan)];
+  }
+
+  /** Makes the copies. Each queues as many copies as it has operands, and a queue is bounded: so it waits now and then. */
+  static async create(plan: Plan, op: Operator, size: RotationSize): Promise<Rotation> {
+    const copies: Copy[] = [];
     try {
-      while (plans.length < size.copies) plans.push(copyPlan(plan, op));
+      while (copies.length < size.copies - 1) {
+        copies.push(copyPlan(plan, op));
+        if (copies.length % 128 === 0) await plan.stream.mark();
+      }
+      await plan.stream.mark();
     } catch (error) {
-      this.dispose();
+      disposeAll(copies);
       throw error;
     }
+    return new Rotation(plan, copies, size);
   }
 
   /** Bytes of the copies alone. */
@@ -140,7 +157,7 @@ export class Rotation implements Disposable {
   }
 
   dispose(): void {
-    for (const plan of this.plans.slice(1)) plan.dispose();
+    disposeAll(this.#copies.splice(0));
   }
 
   [Symbol.dispose](): void {

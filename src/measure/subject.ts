@@ -44,8 +44,8 @@ export interface Subject extends AsyncDisposable {
   readonly inPlace: boolean;
   /** Data type that decides which peak applies; null for a function. */
   readonly dtype: Plan['args'][string]['dtype'] | null;
-  /** Data type and kind of the weights, for MCR. */
-  readonly storedAs: string;
+  /** Why there is no compression to report, for MCR. */
+  readonly weights: string;
   /** One call from JavaScript. */
   readonly call: () => unknown;
   runner(clock: Clock): Runner;
@@ -53,8 +53,8 @@ export interface Subject extends AsyncDisposable {
   after(): Promise<CorrectnessRecord>;
 }
 
-export function subject(what: Measurable, options: SubjectOptions): Subject {
-  if (what instanceof Plan) return new PlanSubject(what, options);
+export async function subject(what: Measurable, options: SubjectOptions): Promise<Subject> {
+  if (what instanceof Plan) return PlanSubject.create(what, options);
   if (typeof what === 'function') return new FunctionSubject(what, options);
   throw new KernwattError('ARGUMENT', `measure: subject is ${String(what)}, expected a plan or a function`);
 }
@@ -117,46 +117,40 @@ export function operatorOf(plan: Plan): Operator {
 class PlanSubject implements Subject {
   readonly clocks = ['device', 'stream', 'host'] as const;
   readonly device: Device;
-  readonly rotation: Rotation;
   readonly work: WorkRecord;
   readonly operandBytes: Quantity;
   readonly workspaceBytes: Quantity;
   readonly #correctness: Correctness | null;
-  readonly #cold: boolean;
 
-  constructor(
+  private constructor(
     readonly plan: Plan,
+    readonly rotation: Rotation,
     readonly options: SubjectOptions,
   ) {
-    if (plan.disposed) throw new KernwattError('DISPOSED', 'measure: plan is disposed, expected a live one');
     this.device = plan.device;
-    if (this.device.info.emulated)
+    const { flops, bytes, tokens, params } = plan.work;
+    this.work = { flops, minBytes: bytes, tokens, params };
+    this.#correctness = options.check ? new Correctness(plan, operatorOf(plan), options.check) : null;
+    const operands = Object.values(plan.args).reduce((sum, tensor) => sum + tensor.distinctBytes, 0);
+    this.operandBytes = known(operands, 'B', 'elements of every operand, repeated ones once');
+    this.workspaceBytes = known(plan.workspaceBytes, 'B', 'scratch memory of the plan');
+  }
+
+  static async create(plan: Plan, options: SubjectOptions): Promise<PlanSubject> {
+    const { device, work } = plan;
+    if (plan.disposed) throw new KernwattError('DISPOSED', 'measure: plan is disposed, expected a live one');
+    if (device.info.emulated)
       throw new KernwattError(
         'UNSUPPORTED',
-        `measure: device is ${this.device.name}, expected one that is not emulated; emulation is never timed`,
+        `measure: device is ${device.name}, expected one that is not emulated; emulation is never timed`,
       );
-    this.work = {
-      flops: plan.work.flops,
-      minBytes: plan.work.bytes,
-      tokens: plan.work.tokens,
-      params: plan.work.params,
-    };
-    const op = operatorOf(plan);
-    this.#correctness = options.check ? new Correctness(plan, op, options.check) : null;
-    this.#cold = options.cache === 'cold';
-    const llc = this.device.info.lastLevelCacheBytes;
-    const limit = Math.min(options.coldLimitBytes, this.device.memory().freeBytes / 4);
-    const { bytes } = plan.work;
-    const size = this.#cold
-      ? rotationSize(bytes, spanBytes(plan), llc, limit)
-      : { copies: 1, bytes, spanBytes: 0, cold: false };
-    this.rotation = new Rotation(plan, op, size);
-    this.operandBytes = known(
-      Object.values(plan.args).reduce((sum, tensor) => sum + tensor.distinctBytes, 0),
-      'B',
-      'elements of every operand, repeated ones once',
-    );
-    this.workspaceBytes = known(plan.workspaceBytes, 'B', 'scratch memory of the plan');
+    const llc = device.info.lastLevelCacheBytes;
+    const limit = Math.min(options.coldLimitBytes, device.memory().freeBytes / 4);
+    const size =
+      options.cache === 'cold'
+        ? rotationSize(work.bytes, spanBytes(plan), llc, limit)
+        : { copies: 1, bytes: work.bytes, spanBytes: 0, cold: false };
+    return new PlanSubject(plan, await Rotation.create(plan, operatorOf(plan), size), options);
   }
 
   get name(): string {
@@ -187,12 +181,12 @@ class PlanSubject implements Subject {
   }
 
   get cache(): CacheState {
-    if (!this.#cold) return 'hot';
+    if (this.options.cache === 'hot') return 'hot';
     return this.rotation.size.cold ? 'cold' : 'warm';
   }
 
   get coldBytes(): number | null {
-    return this.#cold ? this.copies * this.rotation.size.bytes : null;
+    return this.options.cache === 'cold' ? this.copies * this.rotation.size.bytes : null;
   }
 
   get copies(): number {
@@ -215,10 +209,9 @@ class PlanSubject implements Subject {
     return Object.values(this.plan.args)[0]?.dtype ?? null;
   }
 
-  get storedAs(): string {
-    const { weights } = this.plan.op.work(this.plan.dims, this.plan.params);
-    const name = weights?.[0];
-    return name ? `${name}, stored as ${this.plan.args[name]!.dtype},` : 'an operator without weights';
+  get weights(): string {
+    const [name] = this.plan.op.work(this.plan.dims, this.plan.params).weights ?? [];
+    return name ? `${name} is stored as it came, uncompressed` : 'this operator has no weights';
   }
 
   readonly call = () => this.rotation.next().run();
@@ -268,7 +261,7 @@ class FunctionSubject implements Subject {
   readonly extraBytes = 0;
   readonly inPlace = false;
   readonly dtype = null;
-  readonly storedAs = 'a function';
+  readonly weights = 'a function does not say what weights it has';
   readonly operandBytes = missing('B', noOperands);
   readonly workspaceBytes = missing('B', noOperands);
 

@@ -42,7 +42,7 @@ function edgeCases(): Case[] {
   );
 }
 
-/** All dimensions at edges together. */
+/** All dimensions at edges together, and two that span several cache blocks. */
 function cornerCases(): Case[] {
   const corners = [
     [1, 1, 1],
@@ -56,6 +56,8 @@ function cornerCases(): Case[] {
     [129, 129, 33],
     [127, 255, 65],
     [257, 129, 97],
+    [3, 1030, 2060],
+    [67, 1030, 530],
   ] as const;
   return floats.flatMap((dtype) =>
     corners.map(([m, rowsW, k]) => ({

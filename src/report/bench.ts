@@ -1,7 +1,8 @@
 // The tables of `kernwatt bench`: what was measured, then the six metrics in the paper's form and in the honest one. What is not
 // known is `n/a`, and why is said once below.
 import type { Quantity } from '../measure/quantity.js';
-import type { MeasureRecord } from '../measure/record.js';
+import type { MeasureRecord, Metrics } from '../measure/record.js';
+import * as ops from '../ops/index.js';
 import { digits, percent, plusMinus, quantity, si } from './format.js';
 import { table } from './table.js';
 
@@ -10,15 +11,21 @@ const types = ({ case: { dtype } }: MeasureRecord): string => {
   return x === y ? x : `${x} to ${y}`;
 };
 
-/** Sizes by name; a batch of 1 says nothing. */
-const sizes = ({ case: { shape } }: MeasureRecord): string =>
-  Object.entries(shape)
-    .filter(([name, size]) => name !== 'batch' || size !== 1)
+/** Sizes by name without those that follow from others; a batch of 1 says nothing. */
+function sizes({ case: { op, shape } }: MeasureRecord): string {
+  const derived = Object.values(ops).find(({ spec }) => spec.name === op)?.spec.derive ?? {};
+  return Object.entries(shape)
+    .filter(([name, size]) => !(name in derived) && (name !== 'batch' || size !== 1))
     .map(([name, size]) => `${name}=${size}`)
     .join(' ');
+}
 
-const kernel = ({ kernel: of }: MeasureRecord): string =>
-  of === null ? 'function' : [of.device, of.explain.variant ?? of.backend].join(' ');
+/** The variant, without the operator it belongs to, and where it ran unless that is the CPU. */
+function kernel({ kernel: of, case: { op } }: MeasureRecord): string {
+  if (of === null) return 'function';
+  const variant = String(of.explain.variant ?? of.backend).replace(`${op}_`, '');
+  return of.device === 'cpu' ? variant : `${of.device} ${variant}`;
+}
 
 /** The share that matters: of the peak that bounds this work, or of the arithmetic peak where no roof applies. */
 function ofPeak({ utilisation, roofline }: MeasureRecord): string {
@@ -50,48 +57,41 @@ function measured(record: MeasureRecord): string[] {
 const left = (head: string) => ({ head });
 const right = (head: string) => ({ head, align: 'right' }) as const;
 
-function metrics(record: MeasureRecord): string[] | null {
-  const { metrics: m, time } = record;
-  if (m === null || time === null) return null;
-  const pair = (paper: Quantity, honest: Quantity) => `${quantity(paper)} | ${quantity(honest)}`;
-  return [
-    record.case.name,
-    kernel(record),
-    time.cache,
-    pair(m.AMU.paper.AMU, m.AMU.honest.shareOfCapacity),
-    pair(m.PCU.paper.PCU, m.PCU.honest.ofPeakFlops),
-    pair(m.AL.paper.AL, m.AL.honest.deviceSeconds),
-    `${quantity(m.AT.paper.TT).replace(' tokens/param/s', '')} | ${quantity(m.AT.honest.tokensPerSecond).replace(' tokens/s', '')}`,
-    pair(m.AEC.paper.AEC, m.AEC.honest.joulesPerCall),
-    pair(m.MCR.paper.MCR, m.MCR.honest.MCR),
-  ];
+/** A column of the second table: the paper's number and the honest one beside it, or one of them alone. */
+interface MetricColumn {
+  head: string;
+  of: (metrics: Metrics) => Quantity[];
 }
 
-const metricColumns = [
-  left('case'),
-  left('kernel'),
-  left('cache'),
-  right('AMU GB | of capacity'),
-  right('PCU busy | of peak FLOP/s'),
-  right('AL mean host | median device'),
-  right('AT TT /param/s | tokens/s'),
-  right('AEC W | J/call'),
-  right('MCR nominal | bytes'),
+const metricColumns: readonly MetricColumn[] = [
+  { head: 'AMU GB | of capacity', of: ({ AMU }) => [AMU.paper.AMU, AMU.honest.shareOfCapacity] },
+  { head: 'PCU busy | of peak FLOP/s', of: ({ PCU }) => [PCU.paper.PCU, PCU.honest.ofPeakFlops] },
+  { head: 'AL mean host | median device', of: ({ AL }) => [AL.paper.AL, AL.honest.deviceSeconds] },
+  { head: 'AT TT /param/s', of: ({ AT }) => [AT.paper.TT] },
+  { head: 'AT IT | tokens/s', of: ({ AT }) => [AT.paper.IT, AT.honest.tokensPerSecond] },
+  { head: 'AEC W | J/call', of: ({ AEC }) => [AEC.paper.AEC, AEC.honest.joulesPerCall] },
+  { head: 'MCR nominal | bytes', of: ({ MCR }) => [MCR.paper.MCR, MCR.honest.MCR] },
 ];
 
-/** Every reason for an `n/a`, once, with the metrics it concerns. */
-export function reasons(records: readonly MeasureRecord[]): string[] {
+/** The number; its unit stands in the head where it does not change. */
+const cell = (q: Quantity): string => quantity(q).replace(/ ?(GB|tokens\/param\/s|tokens\/s)$/, '');
+
+function metricRow(record: MeasureRecord): string[] {
+  const { metrics, time } = record;
+  const columns = metricColumns.map(({ of }) => of(metrics!).map(cell).join(' | '));
+  return [record.case.name, kernel(record), time!.cache, ...columns];
+}
+
+/** Why numbers of the second table are missing: each reason once, with the columns it concerns. */
+function reasons(records: readonly MeasureRecord[]): string[] {
   const found = new Map<string, Set<string>>();
-  for (const { metrics: all } of records) {
-    for (const [metric, { paper, honest }] of Object.entries(all ?? {})) {
-      for (const [name, q] of Object.entries({ ...paper, ...honest }) as [string, Quantity][]) {
-        if (q.value !== null) continue;
-        // Reasons that differ only in the figures they quote are one reason.
-        const key = q.reason;
-        const who = name === metric || name.length <= 3 ? name : `${metric} ${name}`;
-        found.set(key, (found.get(key) ?? new Set()).add(who));
-      }
-    }
+  const note = (who: string, q: Quantity) => {
+    if (q.value === null) found.set(q.reason, (found.get(q.reason) ?? new Set()).add(who));
+  };
+  for (const { metrics } of records) {
+    if (metrics === null) continue;
+    for (const { head, of } of metricColumns) for (const q of of(metrics)) note(head.split(' ', 1)[0]!, q);
+    note('ST', metrics.AT.paper.ST);
   }
   return [...found].map(([reason, who]) => `n/a ${[...who].join(', ')}: ${reason}`);
 }
@@ -122,14 +122,15 @@ export function benchReport(records: readonly MeasureRecord[]): string {
     left('flags'),
   ];
   const rows = records.map(measured);
-  const six = records.map(metrics).filter((row) => row !== null);
+  const six = records.filter(({ metrics }) => metrics !== null).map(metricRow);
+  const heads = [left('case'), left('kernel'), left('cache'), ...metricColumns.map(({ head }) => right(head))];
   const wrong = records
     .filter(({ verdict }) => verdict === 'invalid')
     .map(({ case: { name }, correctness }) => `INVALID ${name}: ${correctness.reason}`);
   const parts = [table(columns, rows)];
   if (six.length > 0)
     parts.push(
-      `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(metricColumns, six)}`,
+      `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, six)}`,
     );
   const notes = [...wrong, ...ceilings(records), ...reasons(records)];
   if (notes.length > 0) parts.push(`${notes.join('\n')}\n`);

@@ -51,7 +51,7 @@ export function quantity(q: Quantity): string {
   if (q.unit === '1') return percent(q.value);
   if (q.unit === 'B') return bytes(q.value);
   if (q.unit === 'GB') return `${digits(q.value)} GB`;
-  if (q.unit.startsWith('tokens')) return `${digits(Number(q.value.toPrecision(3)))} ${q.unit}`;
+  if (q.unit === 'tokens/param/s') return `${digits(Number(q.value.toPrecision(3)))} ${q.unit}`;
   return si(q.value, q.unit);
 }
 

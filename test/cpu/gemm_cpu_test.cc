@@ -351,6 +351,7 @@ void check_declines() {
 int main(int argc, char** argv) {
   const int cases = argc > 1 ? std::atoi(argv[1]) : 600;
   const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
+  setenv("KERNWATT_DOT_BF16", "1", 1);  // the kernels for it are tested where they run, not only where they pay
   for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
     const auto isa = static_cast<cpu::Isa>(i);
     ThreadPool pool(2, isa), other(3, isa), alone(1, isa);

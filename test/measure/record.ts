@@ -54,7 +54,7 @@ export const subject: Subject = {
   workspaceBytes: known(0, 'B', 'a test'),
   inPlace: false,
   dtype: 'f32',
-  storedAs: 'w, stored as f32,',
+  weights: 'w is stored as it came, uncompressed',
   call: () => {},
   runner: () => async () => ({ seconds: Float64Array.of(1), stealShare: 0 }),
   before: async () => unchecked('a test'),

@@ -108,8 +108,8 @@ describe('MCR', () => {
   });
 
   test('weights as they came have no ratio', () => {
-    const { paper, honest } = mcr(null, 'w, stored as bf16,');
-    expect(paper.MCR).toMatchObject({ value: null, reason: expect.stringContaining('bf16') });
+    const { paper, honest } = mcr(null, 'w is stored as it came');
+    expect(paper.MCR).toMatchObject({ value: null, reason: expect.stringContaining('w is stored') });
     expect(honest.MCR.value).toBeNull();
   });
 });

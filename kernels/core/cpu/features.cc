@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -93,6 +94,19 @@ std::vector<std::string> read_flags() {
 std::vector<std::string> read_flags() { return {}; }
 #endif
 
+#if defined(__x86_64__)
+std::string read_vendor() {
+  const Registers r = cpuid(0, 0);
+  std::string vendor(12, ' ');
+  std::memcpy(vendor.data(), &r.b, 4);
+  std::memcpy(vendor.data() + 4, &r.d, 4);
+  std::memcpy(vendor.data() + 8, &r.c, 4);
+  return vendor;
+}
+#else
+std::string read_vendor() { return "unknown"; }
+#endif
+
 std::string read_model() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -118,6 +132,7 @@ void read_caches(Features& f) {
 
 Features read_features() {
   Features f;
+  f.vendor = read_vendor();
   f.model = read_model();
   f.flags = read_flags();
   read_caches(f);
@@ -180,6 +195,11 @@ Isa parse(const std::string& name) {
                 "cpu: isa is " + name + ", expected at most " + cpu::name(best()) + ", the best of this CPU");
   }
   throw Error(Code::ARGUMENT, "cpu: isa is " + name + ", expected one of " + list);
+}
+
+bool dot_bf16_pays() {
+  const char* forced = std::getenv("KERNWATT_DOT_BF16");
+  return forced ? *forced == '1' : features().vendor == "AuthenticAMD";
 }
 
 int cores() {

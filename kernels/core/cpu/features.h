@@ -21,9 +21,15 @@ Isa best();
 // Throws ARGUMENT for a name that is none of kIsaNames, UNSUPPORTED for one beyond best().
 Isa parse(const std::string& name);
 
+// Whether bf16 sums are faster by vdpbf16ps than by f32 multiply-adds on widened values, given avx512_bf16. AMD's processors run
+// it at full rate (twice the FLOP/s of f32); Intel's at half of f32's (measured: 115 against 225 GFLOP/s on one core).
+// KERNWATT_DOT_BF16=0 or 1 in the environment decides instead, for comparing the two.
+bool dot_bf16_pays();
+
 struct Features {
-  std::string model;                                    // "unknown" when the system does not say
-  std::vector<std::string> flags;                       // the ones that matter here, as /proc/cpuinfo spells them
+  std::string vendor;              // as cpuid spells it: GenuineIntel, AuthenticAMD; "unknown" elsewhere
+  std::string model;               // "unknown" when the system does not say
+  std::vector<std::string> flags;  // the ones that matter here, as /proc/cpuinfo spells them
   uint64_t l1d_bytes = 0, l2_bytes = 0, llc_bytes = 0;  // of one instance; 0: unknown
 };
 

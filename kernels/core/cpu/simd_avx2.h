@@ -27,6 +27,9 @@ struct Simd {
     _mm256_maskstore_ps(p, first(n), v);
   }
 
+  static void stream(float* p, F v) { _mm256_stream_ps(p, v); }
+  static void fence() { _mm_sfence(); }
+
   static F load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
   static F load_f16(const uint16_t* p, int n) { return n >= 8 ? load_f16(p) : _mm256_cvtph_ps(halves(p, n)); }
   static void store_f16(uint16_t* p, F v, int n) {

@@ -27,6 +27,10 @@ struct Simd {
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
   static void store(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
 
+  // To 64-byte aligned memory, past the caches; fence() orders such stores before later ones.
+  static void stream(float* p, F v) { _mm512_stream_ps(p, v); }
+  static void fence() { _mm_sfence(); }
+
   static F load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
   static F load_f16(const uint16_t* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p)); }
   static void store_f16(uint16_t* p, F v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow_f16(v)); }

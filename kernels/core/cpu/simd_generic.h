@@ -26,6 +26,9 @@ struct Simd {
     scatter(p, v, n, [](float f) { return f; });
   }
 
+  static void stream(float* p, F v) { *(F*)p = v; }  // plain C++ has no such store
+  static void fence() {}
+
   static F load_f16(const uint16_t* p, int n = 4) { return gather(p, n, f16_to_f32); }
   static void store_f16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_f16); }
   static F load_bf16(const uint16_t* p, int n = 4) { return gather(p, n, bf16_to_f32); }

@@ -1,0 +1,161 @@
+// What tests of a kernel library share: opening it as a stranger would, devices, and operands that lie in NaN.
+#pragma once
+#include <dlfcn.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../../kernels/core/abi.h"
+#include "../../kernels/core/numeric.h"
+#include "../../kernels/core/tensor.h"
+
+namespace kw::test {
+
+inline int passed = 0, failed = 0;
+inline void expect(bool ok, const std::string& what) {
+  (ok ? passed : failed)++;
+  if (!ok) std::printf("FAILED %s\n", what.c_str());
+}
+
+struct Device {
+  const kw_table* table;
+  int index;
+  kw_device_info info{};
+  void* stream = nullptr;
+  void* event = nullptr;
+
+  // A stream with a thread of its own, which has started when this returns.
+  void open() {
+    must(table->stream_create(index, &stream), "stream_create");
+    must(table->event_create(index, 0, &event), "event_create");
+    must(sync(), "sync");
+  }
+  void close() {
+    must(table->event_destroy(event), "event_destroy");
+    must(table->stream_destroy(stream), "stream_destroy");
+  }
+  uint64_t free_bytes() const {
+    uint64_t free = 0, total = 0;
+    must(table->memory_info(index, &free, &total), "memory_info");
+    return free;
+  }
+  int32_t sync() const {
+    const int32_t recorded = table->event_record(event, stream);
+    return recorded ? recorded : table->event_wait(event);
+  }
+  void must(int32_t status, const char* call) const {
+    if (status == 0) return;
+    throw Error(static_cast<Code>(status), std::string(call) + ": " + table->last_error());
+  }
+};
+
+inline const kw_op& operator_of(const kw_table& table, const char* name) {
+  for (uint64_t i = 0; i < table.op_count; ++i)
+    if (std::strcmp(table.ops[i]->name, name) == 0) return *table.ops[i];
+  throw Error(Code::LIBRARY, std::string("the library has no ") + name);
+}
+
+// How a [batch, rows, columns] operand lies in its buffer. Everything outside the view is NaN and must stay so.
+struct Layout {
+  int64_t offset = 0;      // elements before the view; an odd one makes it misaligned
+  int64_t pad = 0;         // elements between rows
+  bool broadcast = false;  // one matrix for every batch, by stride 0
+  bool flat = false;       // rank 2, for operands without a batch
+};
+
+struct Operand {
+  TensorView host, device;
+  std::vector<uint8_t> bytes, before;
+  const Device* owner = nullptr;
+  void* memory = nullptr;
+
+  Operand() = default;
+  Operand(const Operand&) = delete;
+  Operand& operator=(const Operand&) = delete;
+  ~Operand() {
+    if (memory) owner->table->free(owner->index, memory);
+  }
+  int64_t size() const { return bits(host.dtype) / 8; }
+
+  // With rows < 0: a vector of `columns`.
+  void make(const Device& d, DType dtype, int64_t batch, int64_t rows, int64_t columns, Layout layout) {
+    owner = &d;
+    TensorView& v = host;
+    v.dtype = dtype;
+    const int64_t pitch = columns + layout.pad, matrix = std::max<int64_t>(rows, 1) * pitch;
+    if (rows < 0) {
+      v.rank = 1, v.shape[0] = columns, v.stride[0] = 1;
+    } else if (layout.flat) {
+      v.rank = 2, v.shape[0] = rows, v.shape[1] = columns, v.stride[0] = pitch, v.stride[1] = 1;
+    } else {
+      v.rank = 3, v.shape[0] = batch, v.shape[1] = rows, v.shape[2] = columns;
+      v.stride[0] = layout.broadcast ? 0 : matrix, v.stride[1] = pitch, v.stride[2] = 1;
+    }
+    const int64_t matrices = layout.broadcast || layout.flat || rows < 0 ? 1 : batch;
+    bytes.assign((layout.offset + matrices * matrix + 8) * size(), 0xff);  // NaN in every dtype
+    d.must(d.table->alloc(d.index, bytes.size(), &memory), "alloc");
+    device = v;
+    v.data = bytes.data() + layout.offset * size();
+    device.data = static_cast<uint8_t*>(memory) + layout.offset * size();
+    if (v.count() == 0) v.data = device.data = nullptr;
+  }
+
+  template <class Visit>
+  void each(Visit visit) const {
+    if (host.count() == 0) return;
+    const int64_t rows = host.rank > 1 ? host.dim(-2) : 1, batch = host.rank > 2 && host.stride[0] ? host.dim(0) : 1;
+    for (int64_t b = 0; b < batch; ++b)
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < host.dim(-1); ++j)
+          visit((host.rank > 2 ? b * host.step(-3) : 0) + (host.rank > 1 ? i * host.step(-2) : 0) + j);
+  }
+
+  template <class Random>
+  void fill(Random& random, bool integers) {
+    std::uniform_real_distribution<float> real(-1, 1);
+    std::uniform_int_distribution<int> whole(-4, 4);
+    each([&](int64_t at) {
+      store_f32(host.data, host.dtype, at, integers ? static_cast<float>(whole(random)) : real(random));
+    });
+  }
+  void upload() {
+    before = bytes;
+    owner->must(owner->table->copy(owner->index, memory, before.data(), bytes.size(), KW_TO_DEVICE, owner->stream),
+                "copy");
+  }
+  void download() {
+    owner->must(owner->table->copy(owner->index, bytes.data(), memory, bytes.size(), KW_TO_HOST, owner->stream),
+                "copy");
+  }
+};
+
+// Opens the library or ends the program; an empty device list becomes all of them.
+inline const kw_table* open_library(const char* path, std::vector<int>& devices) {
+  void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) std::fprintf(stderr, "%s\n", dlerror()), std::exit(2);
+  const auto entry = reinterpret_cast<kw_table_fn>(dlsym(library, KW_CUDA_TABLE));
+  const kw_table* table = entry ? entry(KW_ABI) : nullptr;
+  if (!table) std::fprintf(stderr, "%s has no table of ABI %d\n", path, KW_ABI), std::exit(2);
+  expect(entry(KW_ABI + 1) == nullptr, "another ABI gives no table");
+  int32_t count = 0;
+  table->device_count(&count);
+  if (count == 0) std::fprintf(stderr, "%s\n", table->last_error()), std::exit(2);
+  if (devices.empty())
+    for (int i = 0; i < count; ++i) devices.push_back(i);
+  return table;
+}
+
+// The schedules that a device's cases are dealt out over; hardware has one of its own.
+inline std::vector<const char*> schedules_of(const kw_device_info& info) {
+  if (!info.emulated) return {""};
+  return {"sched=ahead,async=late", "sched=random,async=random,seed=1", "sched=random,async=random,seed=2",
+          "sched=random,async=random,seed=3"};
+}
+
+}  // namespace kw::test
