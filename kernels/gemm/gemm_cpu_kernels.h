@@ -4,6 +4,7 @@
 // block:  outer products. A micro-tile of mr rows by two vectors of columns stays in registers over the cells of a block.
 // stream: inner products along k. A tile of kStreamX rows of x by kStreamW rows of w, each accumulator one vector of partial sums.
 #pragma once
+#include "../core/cpu/simd_cells.h"
 #include "../core/cpu/simd_math.h"
 #include "gemm_cpu.h"
 
@@ -12,39 +13,6 @@ namespace {
 
 constexpr int kW = Simd::kWidth;
 constexpr int kMaxStreamM = 32;
-
-template <class T>
-T lesser(T a, T b) {
-  return a < b ? a : b;
-}
-
-// How elements become cells. load: a vector of cells along k, n elements; across: one cell of each of n rows, element k and,
-// where a cell holds two, the one `stride` further, unless it is past the end.
-struct F32Cells {
-  using T = float;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load(p); }
-  static F load(const T* p, int n) { return Simd::load(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load(p, n); }
-};
-struct F16Cells {
-  using T = uint16_t;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load_f16(p); }
-  static F load(const T* p, int n) { return Simd::load_f16(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load_f16(p, n); }
-};
-struct Bf16Cells {
-  using T = uint16_t;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load_bf16(p); }
-  static F load(const T* p, int n) { return Simd::load_bf16(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load_bf16(p, n); }
-};
-
-struct Fma {
-  static F mul_add(F a, F b, F c) { return Simd::fma(a, b, c); }
-};
 
 template <class Cells>
 void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel) {

@@ -76,6 +76,18 @@ struct Simd {
     }
   }
 
+  // Lane i is the sum of r[i].
+  static F sums(const F (&r)[kWidth]) {
+    F t[8], u[4];
+    for (int i = 0; i < 8; ++i) {
+      t[i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]) + _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; ++i) u[i] = unpacklo_pd(t[2 * i], t[2 * i + 1]) + unpackhi_pd(t[2 * i], t[2 * i + 1]);
+    const F low = _mm512_shuffle_f32x4(u[0], u[1], 0x88) + _mm512_shuffle_f32x4(u[0], u[1], 0xdd);
+    const F high = _mm512_shuffle_f32x4(u[2], u[3], 0x88) + _mm512_shuffle_f32x4(u[2], u[3], 0xdd);
+    return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
+  }
+
  private:
   static __mmask16 first(int n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
   static F unpacklo_pd(F a, F b) {

@@ -39,6 +39,12 @@ struct Simd {
     for (int i = 0; i < 4; ++i) r[i] = F{a[i], b[i], c[i], d[i]};
   }
 
+  static F sums(const F (&r)[kWidth]) {
+    F t[kWidth] = {r[0], r[1], r[2], r[3]};
+    transpose(t);
+    return (t[0] + t[2]) + (t[1] + t[3]);
+  }
+
  private:
   template <class T, class Convert>
   static F gather(const T* p, int n, Convert convert) {
