@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../kernels/attention_gqa/attention_gqa.h"
 #include "../kernels/gemm/gemm.h"
 #include "export.h"
 #include "exports.h"
@@ -24,6 +25,7 @@ Operator add(const char* name, const kw_op& cpu) {
 
 std::vector<Operator> table() {
   return {
+      add<AttentionGqaArgs, ref::attention_gqa>("attention_gqa", cpu::attention_gqa()),
       add<GemmArgs, ref::gemm>("gemm", cpu::gemm()),
   };
 }

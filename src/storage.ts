@@ -31,6 +31,9 @@ export class Storage {
   /** Owner of the memory and where in it this allocation begins: equal owners may overlap (`fromExternal` twice). */
   readonly base: object;
   readonly baseOffset: number;
+  readonly #external: ArrayBufferView | undefined;
+  /** Whole numbers that the host wrote, and the writer and ticket of that time. */
+  #written: { numbers: Int32Array; writer: Stream; ticket: number } | undefined;
   /** The stream that was last given this memory to write, and that stream's count at the time. */
   writer: Stream | undefined;
   ticket = 0;
@@ -42,6 +45,7 @@ export class Storage {
     readonly bytes: number,
     external?: ArrayBufferView,
   ) {
+    this.#external = external;
     this.base = external ? external.buffer : this;
     this.baseOffset = external ? external.byteOffset : 0;
     forgotten.register(this, { handle, bytes, device: device.name }, this);
@@ -62,6 +66,19 @@ export class Storage {
   wrote(stream: Stream): void {
     this.writer = stream;
     this.ticket = ++stream.issued;
+  }
+
+  /** As `wrote`, with all that the memory then holds. */
+  wroteNumbers(stream: Stream, numbers: Int32Array): void {
+    this.wrote(stream);
+    this.#written = { numbers, writer: stream, ticket: this.ticket };
+  }
+
+  /** What the memory holds once the work queued so far has run, where the host put it there itself. */
+  get numbers(): Int32Array | undefined {
+    if (this.writer === undefined) return this.#external instanceof Int32Array ? this.#external : undefined;
+    const { numbers, writer, ticket } = this.#written ?? {};
+    return writer === this.writer && ticket === this.ticket ? numbers : undefined;
   }
 
   /** True when another stream was given work that writes here and has not been waited for since. */

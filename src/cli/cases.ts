@@ -45,7 +45,7 @@ export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dty
 function shapeModel(op: Operator, shape: Readonly<Record<string, number>>, template: Model | undefined): Model {
   const { spec } = op;
   const derived = Object.keys(spec.derive ?? {});
-  const named = new Set(Object.values(spec.tensors).flatMap(({ dims }) => dims.map((name) => name.replace('?', ''))));
+  const named = new Set(op.compiled.tensors.flatMap(({ dims }) => dims.map((dim) => dim.name)));
   for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...named], (one) => one);
   const given = Object.fromEntries(Object.entries(shape).filter(([name]) => !derived.includes(name)));
   const dims = { ...template?.dims, ...given };
