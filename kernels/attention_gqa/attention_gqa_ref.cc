@@ -188,10 +188,11 @@ class Definition {
     if (args_.sink.present()) {
       const float sink = load_f32(args_.sink.data, args_.sink.dtype, head_ * args_.sink.stride[0]);
       lse_ = join(lse_, double{sink});
-      if (!empty()) sum_plain_ += std::exp(sink - top_plain);
+      if (!empty()) sum += std::exp(sink - top_), sum_plain_ += std::exp(sink - top_plain);
       lse_plain_ = join(lse_plain_, sink);
     }
-    for (double& w : weight_) w = empty() ? 0 : w * std::exp(top_ - lse_);
+    // Not by lse, whose logarithm is never exact: equal scores of 2^n keys give 2^-n.
+    for (double& w : weight_) w = empty() ? 0 : w / sum;
   }
 
   // Keeps NaN.

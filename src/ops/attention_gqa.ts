@@ -39,7 +39,7 @@ const dimRule = (name: string, size: number) =>
  * | `bias`           | `[batch or 1, headsQ or 1, lenQ, lenKv]`       | added to the scores                                  |
  * | `mask`           | `[batch or 1, headsQ or 1, blocksQ, blocksKv]` | u8; 0 hides a block of keys from a block of queries  |
  * | `alibi`, `sink`  | `[headsQ]`                                     | f32; slopes on the distance; logits of a key without value |
- * | `lensQ`, `lensKv`| `[batch]`                                      | i32; lengths within the padded `lenQ` and `lenKv`    |
+ * | `lensQ`, `lensKv` | `[batch]`                                      | i32; lengths within the padded `lenQ` and `lenKv`    |
  * | `cuQ`, `cuKv`    | `[sequences + 1]`                              | i32; where each packed sequence begins, and the end  |
  * | `y`              | `[batch, lenQ, headsQ, dimV]`                  | result                                               |
  * | `lse`            | `[batch, headsQ, lenQ]`                        | f32; natural logarithm of the sum of exponentials    |
