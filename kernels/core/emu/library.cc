@@ -9,12 +9,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 #include <utility>
 
 #include "../abi.h"
 #include "../cuda/registry.h"
+#include "../cuda/status.h"
 #include "emu.h"
 #include "submit.h"
 
@@ -55,7 +57,8 @@ struct Event {
   std::mutex mutex;
   std::condition_variable done;
   uint64_t recorded = 0, reached = 0;
-  std::shared_ptr<Failure> failure;  // of the stream, when the last record was reached
+  std::shared_ptr<Failure> failure;      // of the stream, when the last record was reached
+  std::shared_ptr<StreamStatus> status;  // of the stream of the last record
 };
 using EventHandle = std::shared_ptr<Event>;
 
@@ -79,6 +82,7 @@ class EmuStream {
   }
 
   int device() const { return device_; }
+  const std::shared_ptr<StreamStatus>& status() const { return status_; }
 
   void push(Item item) {
     {
@@ -141,7 +145,13 @@ class EmuStream {
     }
   }
 
+  static std::shared_ptr<StreamStatus> make_status() {
+    return {new (emu::gmem_alloc(sizeof(StreamStatus))) StreamStatus,
+            [](StreamStatus* status) { emu::gmem_free(status); }};
+  }
+
   const int device_;
+  const std::shared_ptr<StreamStatus> status_ = make_status();
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Item> queue_;
@@ -313,6 +323,7 @@ int32_t event_record(void* event, void* stream) {
     {
       std::lock_guard lock(handle->mutex);
       ticket = ++handle->recorded;
+      handle->status = stream_of(stream).status();
     }
     stream_of(stream).push({[handle, ticket](EmuStream& at) {
                               std::shared_ptr<Failure> failure = at.failure();
@@ -330,9 +341,11 @@ int32_t event_wait(void* event) {
     const EventHandle handle = event_of(event);
     std::unique_lock lock(handle->mutex);
     handle->done.wait(lock, [&] { return handle->reached >= handle->recorded; });
-    if (!handle->failure) return;
-    handle->failure->reported = true;
-    throw Error(handle->failure->error);
+    if (handle->failure) {
+      handle->failure->reported = true;
+      throw Error(handle->failure->error);
+    }
+    if (handle->status) raise(*handle->status);
   });
 }
 
@@ -368,6 +381,8 @@ int32_t graph_destroy(void* graph) {
 }();
 
 }  // namespace
+
+StreamStatus* status_of(void* stream) { return stream ? stream_of(stream).status().get() : nullptr; }
 
 // prepare() checks a kernel's needs against the calling thread's profile.
 void use_device(int device) { emu::options().profile = model(device).profile; }
