@@ -1,10 +1,10 @@
 // attention_gqa on the CPU: how a problem is cut into tasks, and the plan behind kw_op.
 //
 // The rows of a sequence that read one key head, (query, head of the group), are numbered query by query and cut into blocks of
-// 128. Whoever takes a block packs keys and values, 128 at a time, into its own cache and goes over the block's panels with each
+// up to 512. Whoever takes a block packs keys and values, 128 at a time, into its own cache and goes over the block's panels with each
 // tile; tiles that no row sees are skipped, and only tiles that some row sees in part are masked.
 //
-// A sequence of one block is split over its keys as well, every 512 of them: a task makes a partial result, and a second pass
+// A sequence of at most 128 rows is one block and split over its keys, every 512 of them: a task makes a partial result, and a second pass
 // merges them in order. With at most 16 rows the keys are not packed but read once, in place, several key heads in turn, so that
 // memory is read in the order in which it lies; this is decoding.
 //
@@ -37,7 +37,8 @@
 namespace kw::cpu {
 namespace {
 
-constexpr int64_t kBlockRows = 128;
+constexpr int64_t kSplitRows = 128;  // of a sequence that is split over its keys, at most
+constexpr int64_t kBlockRows = 512;  // of a block, at most
 constexpr int64_t kTileKeys = 128;
 constexpr int64_t kSplitKeys = 512;       // a multiple of kTileKeys and of AttentionFew::kKeys
 constexpr int64_t kFewRows = 64;          // rows of all key heads of a task
@@ -71,7 +72,7 @@ struct Piece {
   AttentionSequence sequence;
   int64_t rows = 0;               // of a key head
   int64_t gap = 0, gap_end = 0;   // rows of q that no sequence has, to be cleared with this one
-  int64_t blocks = 0;             // of rows; one is split over the keys
+  int64_t block = 0, blocks = 0;  // rows of a block, and how many; one is split over the keys
   int64_t chunk = 0, chunks = 0;  // the first run of kSplitKeys keys with one that is seen, and how many
   int64_t heads = 1;              // key heads of a task
   int64_t first_task = 0, tasks = 0;
@@ -104,6 +105,7 @@ class AttentionCpuPlan {
 
   void schedule();
   void measure(Piece&) const;
+  int64_t block_rows(int64_t rows) const;
   const Piece& piece_of(int64_t task) const;
   void run(int64_t task, int thread) const;
   void go_over(const Piece&, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
@@ -123,6 +125,7 @@ class AttentionCpuPlan {
   void clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const;
 
   int threads_;
+  int64_t cache_;  // bytes of a thread's L2 cache for the rows of a block
   const AttentionKernels& kernels_;
   AttentionGqaArgs args_;
   AttentionShape shape_;
@@ -168,6 +171,7 @@ std::string AttentionCpuPlan::declines(const AttentionGqaArgs& args, const kw_de
 
 AttentionCpuPlan::AttentionCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device)
     : threads_(std::max(1, device.sm_count)),
+      cache_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2), 256 << 10, 1 << 20)),
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.q.dtype)),
       args_(args),
       shape_(resolve(args)),
@@ -181,7 +185,7 @@ int64_t AttentionCpuPlan::scratch_floats() const {
   const int64_t q = std::max(kBlockRows * cells_, kFewRows * round_up(cells_, 16));
   const int64_t slab = kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows);
   return std::max(panels, kFewRows) * structs + round_up(q, 16) + round_up(kTileKeys * cells_, 16) + slab +
-         kBlockRows * stride_o_ + kTileKeys * kernels_.rows;
+         kBlockRows * stride_o_ + std::max(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys);
 }
 
 AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
@@ -194,7 +198,7 @@ AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
   s.k = take(kTileKeys * cells_);
   s.v = take(kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows));
   s.o = take(kBlockRows * stride_o_);
-  s.scores = take(kTileKeys * kernels_.rows);
+  s.scores = take(std::max<int64_t>(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys));
   return s;
 }
 
@@ -202,8 +206,8 @@ AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
 int64_t AttentionCpuPlan::partial_floats(const AttentionShape& s) const {
   const bool variable = args_.lens_q.present() || s.packed;
   const int64_t rows = s.group * s.len_q;
-  if (rows > kBlockRows && !variable) return 0;
-  const int64_t padded = round_up(std::min(rows, kBlockRows), AttentionRows::kMost);
+  if (rows > kSplitRows && !variable) return 0;
+  const int64_t padded = round_up(std::min(rows, kSplitRows), AttentionRows::kMost);
   const int64_t chunks = s.packed ? s.len_kv / kSplitKeys + s.sequences : s.batch * ceil_div(s.len_kv, kSplitKeys);
   return chunks * s.heads_kv * padded * (stride_o_ + 2);
 }
@@ -255,11 +259,22 @@ void AttentionCpuPlan::schedule() {
   }
 }
 
+// Large blocks pack keys and values less often; small ones share the work out better, eight tasks a thread, and stay in cache.
+int64_t AttentionCpuPlan::block_rows(int64_t rows) const {
+  const int64_t row_bytes = (cells_ + stride_o_) * static_cast<int64_t>(sizeof(float));
+  int64_t block = kBlockRows;
+  while (block > kSplitRows &&
+         (block * row_bytes > cache_ || shape_.sequences * shape_.heads_kv * (rows / block) < 8 * threads_)) {
+    block /= 2;
+  }
+  return std::min(block, round_up(ceil_div(rows, 2), kernels_.rows));
+}
+
 void AttentionCpuPlan::measure(Piece& p) const {
   const AttentionSequence& s = p.sequence;
   p.rows = s.len_q * shape_.group;
-  p.blocks = ceil_div(p.rows, kBlockRows);
-  if (p.blocks == 0) return;
+  p.block = p.rows <= kSplitRows ? p.rows : block_rows(p.rows);
+  p.blocks = p.rows == 0 ? 0 : ceil_div(p.rows, p.block);
   if (!p.split()) {
     p.tasks = p.blocks * shape_.heads_kv;
     return;
@@ -318,8 +333,8 @@ void AttentionCpuPlan::run(int64_t task, int thread) const {
   const Scratch s = scratch(thread);
   const int64_t local = task - p.first_task, groups = ceil_div(shape_.heads_kv, p.heads);
   if (!p.split()) {  // the last block has the longest rows where the mask is causal
-    const int64_t head = local % shape_.heads_kv, row = (p.blocks - 1 - local / shape_.heads_kv) * kBlockRows;
-    const int64_t count = std::min(kBlockRows, p.rows - row);
+    const int64_t head = local % shape_.heads_kv, row = (p.blocks - 1 - local / shape_.heads_kv) * p.block;
+    const int64_t count = std::min(p.block, p.rows - row);
     go_over(p, head, row, count, {0, p.sequence.len_kv}, s.o, s);
     for (int64_t r = 0; r < count; ++r) {
       const AttentionRows& rows = s.rows[r / kernels_.rows];
@@ -457,30 +472,34 @@ void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t h
   for (int64_t key = begin; key < end; key += AttentionFew::kKeys) {
     const int64_t count = std::min<int64_t>(AttentionFew::kKeys, end - key);
     const bool more = key + count < end;
+    int64_t seen = 0;
+    AttentionFew few[kFewRows];
     for (int64_t h = 0; h < heads; ++h) {
       AttentionRows& rows = s.rows[h];
       if (masked_out(rows, key, key + count)) continue;
       const char* k = at(args_.k, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
       const char* v = at(args_.v, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
-      kernels_.few({.scoring = &scoring_,
-                    .rows = &rows,
-                    .q = s.q + h * p.rows * padded,
-                    .padded = padded,
-                    .k = k,
-                    .v = v,
-                    .stride_k = args_.k.stride[1],
-                    .stride_v = args_.v.stride[1],
-                    .dim = shape_.dim,
-                    .dim_v = shape_.dim_v,
-                    .o = o + h * step_o,
-                    .stride_o = stride_o_,
-                    .scores = s.scores,
-                    .first = static_cast<int32_t>(key),
-                    .keys = static_cast<int>(count),
-                    .edge = key < rows.begin[p.rows - 1] || key + count > rows.end[0],
-                    .ahead_k = more ? k + count * args_.k.stride[1] * bytes : nullptr,
-                    .ahead_v = more ? v + count * args_.v.stride[1] * bytes : nullptr});
+      few[seen] = {.scoring = &scoring_,
+                   .rows = &rows,
+                   .q = s.q + h * p.rows * padded,
+                   .padded = padded,
+                   .k = k,
+                   .v = v,
+                   .stride_k = args_.k.stride[1],
+                   .stride_v = args_.v.stride[1],
+                   .dim = shape_.dim,
+                   .dim_v = shape_.dim_v,
+                   .o = o + h * step_o,
+                   .stride_o = stride_o_,
+                   .scores = s.scores + h * p.rows * AttentionFew::kKeys,
+                   .first = static_cast<int32_t>(key),
+                   .keys = static_cast<int>(count),
+                   .edge = key < rows.begin[p.rows - 1] || key + count > rows.end[0],
+                   .ahead = more ? k + count * args_.k.stride[1] * bytes : nullptr};
+      ++seen;
     }
+    for (int64_t n = 0; n < seen; ++n) kernels_.few_scores(few[n]);
+    for (int64_t n = 0; n < seen; ++n) kernels_.few_values(few[n]);
   }
 }
 
@@ -540,7 +559,7 @@ void AttentionCpuPlan::clear(int64_t batch, int64_t begin, int64_t end, int64_t 
 
 std::string AttentionCpuPlan::explain() const {
   const int64_t rows = shape_.group * shape_.len_q;
-  const bool few = rows <= AttentionFew::kRows, split = rows <= kBlockRows;
+  const bool few = rows <= AttentionFew::kRows, split = rows <= kSplitRows;
   std::ostringstream json;
   json << R"({"variant":"attention_gqa_cpu_)" << kernels_.isa << R"(","path":")"
        << (few     ? "few rows, keys in place"
@@ -549,7 +568,7 @@ std::string AttentionCpuPlan::explain() const {
        << R"(","tile":[)" << (few ? rows : kernels_.rows) << ',' << (few ? int64_t{AttentionFew::kKeys} : kTileKeys)
        << R"(],"block":)" << (few ? rows : kBlockRows) << R"(,"splitKeys":)" << (split ? kSplitKeys : 0)
        << R"(,"threads":)" << threads_ << R"(,"reason":"a key head is read by )" << rows << " rows, "
-       << (split ? "at most " : "more than ") << (few ? int64_t{AttentionFew::kRows} : kBlockRows) << "\"}";
+       << (split ? "at most " : "more than ") << (few ? int64_t{AttentionFew::kRows} : kSplitRows) << "\"}";
   return json.str();
 }
 

@@ -16,6 +16,7 @@ struct alignas(64) AttentionRows {
   float place[kMost];                // of its query among the keys
   float slope[kMost];                // alibi
   float max[kMost], sum[kMost];      // of the keys so far: highest score, and exp(score - max) summed
+  float factor[kMost];               // by which what was summed before the latest keys has to be multiplied
   const void* bias[kMost];           // of key 0; unused without bias
   const uint8_t* mask[kMost];        // of key 0; unused without mask
   int count;
@@ -50,7 +51,7 @@ struct AttentionTile {
 
 // A few rows against keys where they lie.
 struct AttentionFew {
-  static constexpr int kRows = 16, kKeys = 32;  // most rows, most keys
+  static constexpr int kRows = 16, kKeys = 16;  // most rows, most keys
   const AttentionScoring* scoring;
   AttentionRows* rows;
   const float* q;  // [count][padded], see flatten
@@ -65,8 +66,7 @@ struct AttentionFew {
   int32_t first;  // number of the first key
   int keys;
   bool edge;
-  const char* ahead_k;  // the keys and values that come next, to be brought into the cache meanwhile; or null
-  const char* ahead_v;
+  const void* ahead;  // the key after these, or null when they are the last
 };
 
 struct AttentionKernels {
@@ -82,7 +82,10 @@ struct AttentionKernels {
   void (*tile)(const AttentionTile&);
   // One row of q as consecutive cells, zeros up to the next multiple of 16.
   void (*flatten)(float* to, const void* q, int64_t dim);
-  void (*few)(const AttentionFew&);
+  // First scores become weights, in `scores`, while the values are brought into the cache; then the values are added, while the
+  // next keys are. In between other key heads have their turn.
+  void (*few_scores)(const AttentionFew&);
+  void (*few_values)(const AttentionFew&);
   // y = o / divisor
   void (*finish)(void* y, DType dtype, const float* o, float divisor, int64_t n);
 };

@@ -22,12 +22,6 @@ inline I lanes(const int32_t* p) {
   return v;
 }
 
-inline F load_as(DType dtype, const void* p, int64_t at, int n) {
-  if (dtype == DType::f32) return Simd::load(static_cast<const float*>(p) + at, n);
-  const auto* half = static_cast<const uint16_t*>(p) + at;
-  return dtype == DType::f16 ? Simd::load_f16(half, n) : Simd::load_bf16(half, n);
-}
-
 inline F capped(F t, float cap) { return Simd::set(cap) * tanh(t / Simd::set(cap)); }
 inline F distance(F place, F key) {
   const F d = place - key;
@@ -273,9 +267,30 @@ void tile(const AttentionTile& t) {
 
 // ---- a few rows ------------------------------------------------------------------------------------------------------
 
+// The first `elements` of each of `rows` rows.
 template <class Cells>
-void prefetch_row(const char* p, int64_t elements) {
-  for (int64_t b = 0; b < elements * int64_t{sizeof(typename Cells::T)}; b += 64) __builtin_prefetch(p + b, 0, 2);
+void prefetch(const void* p, int64_t stride, int rows, int64_t elements) {
+  constexpr int64_t size = sizeof(typename Cells::T);
+  const auto* row = static_cast<const char*>(p);
+  for (int r = 0; r < rows; ++r, row += stride * size) {
+    for (int64_t b = 0; b < elements * size; b += 64) __builtin_prefetch(row + b, 0, 2);
+  }
+}
+
+// s[i N + n] += x[i] . key n, over one vector of cells. step: between rows of x; stride: between keys; rest: elements, 0: all.
+template <class Cells, class Math, int M, int N>
+inline void few_step(const float* x, int64_t step, const typename Cells::T* key, int64_t stride, int keys, int rest,
+                     F (&s)[kW]) {
+  F xs[M];
+#pragma GCC unroll 4
+  for (int i = 0; i < M; ++i) xs[i] = Simd::load(x + i * step);
+#pragma GCC unroll 16
+  for (int n = 0; n < N; ++n) {
+    const auto* p = key + (n < keys ? n : 0) * stride;
+    const F k = rest == 0 ? Cells::load(p) : Cells::load(p, rest);
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) s[i * N + n] = Math::mul_add(xs[i], k, s[i * N + n]);
+  }
 }
 
 // Products of M rows from r on with N keys from j on, M N being a vector's width.
@@ -286,31 +301,20 @@ void few_products(const AttentionFew& f, int r, int j) {
   const float* q = f.q + r * f.padded;
   const int64_t whole = f.dim / kStep;
   const int rest = static_cast<int>(f.dim % kStep), keys = lesser(N, f.keys - j);
-  if (r == 0 && f.ahead_k) {
-    const char* ahead = f.ahead_k + j * f.stride_k * int64_t{sizeof(typename Cells::T)};
-    for (int n = 0; n < keys; ++n) {
-      prefetch_row<Cells>(ahead + n * f.stride_k * int64_t{sizeof(typename Cells::T)}, f.dim);
-    }
+  if (r == 0) {
+    const auto* v = static_cast<const typename Cells::T*>(f.v) + j * f.stride_v;
+    prefetch<Cells>(v, f.stride_v, keys, f.dim_v);
   }
-  F s[kW] = {};
-  const auto add = [&](int64_t v, auto load) {
-    F x[M];
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) x[i] = Simd::load(q + i * f.padded + v * kW);
+  F s[kW];
 #pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) {
-      const F key = load(k + (n < keys ? n : 0) * f.stride_k + v * kStep);
-#pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) s[i * N + n] = Math::mul_add(x[i], key, s[i * N + n]);
-    }
-  };
-  for (int64_t v = 0; v < whole; ++v) add(v, [](const auto* p) { return Cells::load(p); });
-  if (rest != 0) add(whole, [rest](const auto* p) { return Cells::load(p, rest); });
+  for (int i = 0; i < kW; ++i) s[i] = Simd::set(0);
+  for (int64_t v = 0; v < whole; ++v) {
+    few_step<Cells, Math, M, N>(q + v * kW, f.padded, k + v * kStep, f.stride_k, keys, 0, s);
+  }
+  if (rest != 0) few_step<Cells, Math, M, N>(q + whole * kW, f.padded, k + whole * kStep, f.stride_k, keys, rest, s);
   alignas(64) float sums[kW];
   Simd::store(sums, Simd::sums(s));
-  for (int i = 0; i < M; ++i) {
-    for (int n = 0; n < keys; ++n) f.scores[(r + i) * AttentionFew::kKeys + j + n] = sums[i * N + n];
-  }
+  for (int i = 0; i < M; ++i) __builtin_memcpy(f.scores + (r + i) * AttentionFew::kKeys + j, sums + i * N, 4 * N);
 }
 
 template <class Cells, class Math, int M>
@@ -319,20 +323,18 @@ void few_rows(const AttentionFew& f, int r) {
   for (int j = 0; j < f.keys; j += N) few_products<Cells, Math, M, N>(f, r, j);
 }
 
-// Products to weights in row r, as cells; returns the factor for what was summed before.
-template <class Cells>
-float few_weights(const AttentionFew& f, int r) {
+// Products to scores in row r; returns the highest.
+inline float few_scale(const AttentionFew& f, int r) {
   const AttentionScoring& how = *f.scoring;
-  AttentionRows& rows = *f.rows;
+  const AttentionRows& rows = *f.rows;
   float* scores = f.scores + r * AttentionFew::kKeys;
   alignas(64) float ramp[kW];
   for (int i = 0; i < kW; ++i) ramp[i] = static_cast<float>(i);
-  const F zero = Simd::set(0), none = Simd::set(kNone);
+  const F index = Simd::load(ramp), none = Simd::set(kNone);
   F top = none;
   for (int j = 0; j < f.keys; j += kW) {
     const int n = lesser(f.keys - j, kW);
-    const F index = Simd::load(ramp);
-    F s = Simd::load(scores + j, n) * Simd::set(how.scale);
+    F s = Simd::load(scores + j) * Simd::set(how.scale);
     if (how.softcap != 0) s = capped(s, how.softcap);
     if (how.bias) s += load_as(how.bias_dtype, rows.bias[r], f.first + j, n);
     if (how.alibi) {
@@ -343,111 +345,129 @@ float few_weights(const AttentionFew& f, int r) {
       s = index < Simd::set(static_cast<float>(rows.begin[r] - f.first - j)) ? none : s;
       s = index < Simd::set(static_cast<float>(rows.end[r] - f.first - j)) ? s : none;
     }
-    s = index < Simd::set(static_cast<float>(n)) ? s : none;
-    Simd::store(scores + j, s, kW);
+    if (n < kW) s = index < Simd::set(static_cast<float>(n)) ? s : none;
     if (how.mask) {
+      Simd::store(scores + j, s);
       for (int i = 0; i < n; ++i) {
         if (rows.mask[r][(f.first + j + i) / how.mask_block] == 0) scores[j + i] = kNone;
       }
       s = Simd::load(scores + j);
     }
+    Simd::store(scores + j, s);
     top = larger(s, top);
   }
-  alignas(64) float tops[kW];
-  Simd::store(tops, top);
-  const float before = rows.fresh ? kNone : rows.max[r];
-  float highest = before;
-  for (int i = 0; i < kW; ++i) highest = tops[i] > highest ? tops[i] : highest;
-  const float finite = highest == kNone ? 0 : highest;
-  F sum = zero;
+  return Simd::top(top);
+}
+
+// Scores to weights in row r, as cells; returns their sum.
+template <class Cells>
+float few_weigh(const AttentionFew& f, int r, float top) {
+  float* scores = f.scores + r * AttentionFew::kKeys;
+  F sum = Simd::set(0);
   for (int j = 0; j < f.keys; j += kW * Cells::kPerCell) {
-    const F first = exp_flushed(Simd::load(scores + j) - Simd::set(finite));
+    const F first = exp_flushed(Simd::load(scores + j) - Simd::set(top));
     sum += first;
     if constexpr (Cells::kPerCell == 1) {
       Simd::store(scores + j, first);
     } else {
-      F second = zero;
-      if (j + kW < f.keys) second = exp_flushed(Simd::load(scores + j + kW) - Simd::set(finite));
+      F second = Simd::set(0);
+      if (j + kW < f.keys) second = exp_flushed(Simd::load(scores + j + kW) - Simd::set(top));
       sum += second;
       Simd::store(scores + j / 2, Cells::along(first, second));
     }
   }
-  alignas(64) float factor[kW];
-  Simd::store(factor, exp_flushed(Simd::set(before - finite)));
-  rows.sum[r] = (rows.fresh ? 0 : rows.sum[r]) * factor[0] + Simd::sum(sum);
-  rows.max[r] = highest;
-  return factor[0];
+  return Simd::sum(sum);
+}
+
+// Calls four, two and one with the first of as many rows.
+template <class Four, class Two, class One>
+void in_fours(int count, Four four, Two two, One one) {
+  int r = 0;
+  for (; r + 4 <= count; r += 4) four(r);
+  for (; r + 2 <= count; r += 2) two(r);
+  for (; r < count; ++r) one(r);
+}
+
+template <class Cells, class Math>
+void few_scores(const AttentionFew& f) {
+  AttentionRows& rows = *f.rows;
+  in_fours(
+      rows.count, [&](int r) { few_rows<Cells, Math, 4>(f, r); }, [&](int r) { few_rows<Cells, Math, 2>(f, r); },
+      [&](int r) { few_rows<Cells, Math, 1>(f, r); });
+  alignas(64) float before[AttentionFew::kRows] = {}, top[AttentionFew::kRows] = {};
+  for (int r = 0; r < rows.count; ++r) {
+    const float highest = few_scale(f, r);
+    before[r] = rows.fresh ? kNone : rows.max[r];
+    rows.max[r] = highest > before[r] ? highest : before[r];
+    top[r] = rows.max[r] == kNone ? 0 : rows.max[r];  // a row without a score above -inf so far
+  }
+  for (int r = 0; r < rows.count; r += kW) {
+    Simd::store(rows.factor + r, exp_flushed(Simd::load(before + r) - Simd::load(top + r)));
+  }
+  for (int r = 0; r < rows.count; ++r) {
+    rows.sum[r] = (rows.fresh ? 0 : rows.sum[r] * rows.factor[r]) + few_weigh<Cells>(f, r, top[r]);
+  }
+}
+
+// s[i][n] += weight of row i * the n-th vector of a value, from element e on; kWhole: there are N whole vectors.
+template <class Cells, class Math, int M, int N, bool kWhole>
+inline void few_add(const AttentionFew& f, int64_t e, const float* weights, F (&s)[M][N]) {
+  constexpr int per = Cells::kPerCell;
+  const auto* v = static_cast<const typename Cells::T*>(f.v) + e;
+  const int rest = static_cast<int>(lesser<int64_t>(f.dim_v - e, N * kW));
+  for (int j = 0; j < f.keys; j += per, v += per * f.stride_v, ++weights) {
+    F x[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const int lanes = kWhole ? kW : lesser(rest - n * kW, kW);
+      x[n] = lanes > 0 ? Cells::across(v + n * kW, f.stride_v, j + 1 < f.keys, lanes) : Simd::set(0);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      const F w = Simd::set(weights[i * AttentionFew::kKeys]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) s[i][n] = Math::mul_add(w, x[n], s[i][n]);
+    }
+  }
 }
 
 // o = o * factor + weights * values for M rows from r on, in up to N vectors from element e on.
 template <class Cells, class Math, int M, int N>
-void few_values(const AttentionFew& f, int r, int64_t e, const float* factor) {
-  constexpr int per = Cells::kPerCell;
-  const auto* v = static_cast<const typename Cells::T*>(f.v) + e;
+void few_block(const AttentionFew& f, int r, int64_t e) {
   const float* weights = f.scores + r * AttentionFew::kKeys;
   float* o = f.o + r * f.stride_o + e;
-  const int rest = static_cast<int>(lesser<int64_t>(f.dim_v - e, N * kW));
-  const bool ahead = r == 0 && e == 0 && f.ahead_v;
-  F s[M][N] = {};
-  if (factor) {
-    for (int i = 0; i < M; ++i) {
-      for (int n = 0; n < N; ++n) s[i][n] = Simd::set(factor[r + i]) * Simd::load(o + i * f.stride_o + n * kW);
-    }
-  }
-  const auto add = [&](auto load) {
-    for (int j = 0; j < f.keys; j += per) {
-      if (ahead) {
-        for (int p = j; p < lesser(j + per, f.keys); ++p) {
-          prefetch_row<Cells>(f.ahead_v + p * f.stride_v * int64_t{sizeof(typename Cells::T)}, f.dim_v);
-        }
-      }
-      F x[N];
+  F s[M][N];
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) x[n] = load(v + j * f.stride_v, n, j + 1 < f.keys);
-#pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) {
-        const F w = Simd::set(weights[i * AttentionFew::kKeys + j / per]);
-#pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) s[i][n] = Math::mul_add(w, x[n], s[i][n]);
-      }
-    }
-  };
-  if (rest == N * kW) {
-    add([&](const auto* p, int n, bool second) { return Cells::across(p + n * kW, f.stride_v, second, kW); });
-  } else {
-    add([&](const auto* p, int n, bool second) {
-      const int lanes = lesser(rest - n * kW, kW);
-      return lanes > 0 ? Cells::across(p + n * kW, f.stride_v, second, lanes) : Simd::set(0);
-    });
-  }
   for (int i = 0; i < M; ++i) {
+    const F factor = Simd::set(f.rows->factor[r + i]);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n)
+      s[i][n] = f.rows->fresh ? Simd::set(0) : factor * Simd::load(o + i * f.stride_o + n * kW);
+  }
+  if (f.dim_v - e >= N * kW) {
+    few_add<Cells, Math, M, N, true>(f, e, weights, s);
+  } else {
+    few_add<Cells, Math, M, N, false>(f, e, weights, s);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 4
     for (int n = 0; n < N; ++n) Simd::store(o + i * f.stride_o + n * kW, s[i][n]);
   }
 }
 
-template <class Cells, class Math, int M, int N>
-void few_block(const AttentionFew& f, int r, const float* factor) {
-  for (int64_t e = 0; e < f.dim_v; e += N * kW) few_values<Cells, Math, M, N>(f, r, e, factor);
+template <class Cells, class Math, int M>
+void few_columns(const AttentionFew& f, int r) {
+  constexpr int N = kW == 16 ? 4 : 2;  // as many vectors as leave room for four rows
+  for (int64_t e = 0; e < f.dim_v; e += N * kW) few_block<Cells, Math, M, N>(f, r, e);
 }
 
 template <class Cells, class Math>
-void few(const AttentionFew& f) {
-  const int count = f.rows->count;
-  const auto blocks = [count](auto four, auto two, auto one) {
-    int r = 0;
-    for (; r + 4 <= count; r += 4) four(r);
-    for (; r + 2 <= count; r += 2) two(r);
-    for (; r < count; ++r) one(r);
-  };
-  blocks([&](int r) { few_rows<Cells, Math, 4>(f, r); }, [&](int r) { few_rows<Cells, Math, 2>(f, r); },
-         [&](int r) { few_rows<Cells, Math, 1>(f, r); });
-  float factor[AttentionFew::kRows];
-  for (int r = 0; r < count; ++r) factor[r] = few_weights<Cells>(f, r);
-  const float* keep = f.rows->fresh ? nullptr : factor;
-  constexpr int N = kW == 16 ? 4 : 2;  // as many vectors as leave room for four rows
-  blocks([&](int r) { few_block<Cells, Math, 4, N>(f, r, keep); },
-         [&](int r) { few_block<Cells, Math, 2, N>(f, r, keep); },
-         [&](int r) { few_block<Cells, Math, 1, N>(f, r, keep); });
+void few_values(const AttentionFew& f) {
+  if (f.ahead) prefetch<Cells>(f.ahead, f.stride_k, f.keys, f.dim);
+  in_fours(
+      f.rows->count, [&](int r) { few_columns<Cells, Math, 4>(f, r); },
+      [&](int r) { few_columns<Cells, Math, 2>(f, r); }, [&](int r) { few_columns<Cells, Math, 1>(f, r); });
   f.rows->fresh = false;
 }
 
@@ -457,12 +477,7 @@ inline void finish(void* y, DType dtype, const float* o, float divisor, int64_t 
   for (int64_t e = 0; e < n; e += kW) {
     const int count = static_cast<int>(lesser<int64_t>(n - e, kW));
     const F value = Simd::load(o + e, count) / Simd::set(divisor);
-    if (dtype == DType::f32) {
-      Simd::store(static_cast<float*>(y) + e, value, count);
-    } else {
-      auto* half = static_cast<uint16_t*>(y) + e;
-      dtype == DType::f16 ? Simd::store_f16(half, value, count) : Simd::store_bf16(half, value, count);
-    }
+    store_as(dtype, y, e, value, count);
   }
 }
 
@@ -478,7 +493,8 @@ constexpr AttentionKernels attention_kernels(const char* isa) {
           .pack_v = pack_v<Cells>,
           .tile = tile<Cells, Math, KeysAtOnce, RowsAtOnce>,
           .flatten = flatten<Cells>,
-          .few = few<Cells, Math>,
+          .few_scores = few_scores<Cells, Math>,
+          .few_values = few_values<Cells, Math>,
           .finish = finish};
 }
 

@@ -192,17 +192,7 @@ void stream(const GemmStream& g) {
   for (; row < g.rows; ++row) stream_rows<Cells, Math, MX, 1>(g, row);
 }
 
-inline F load_side(const GemmFinish::Side& side, int64_t at, int n) {
-  if (side.dtype == DType::f32) return Simd::load(static_cast<const float*>(side.data) + at, n);
-  const auto* p = static_cast<const uint16_t*>(side.data) + at;
-  return side.dtype == DType::f16 ? Simd::load_f16(p, n) : Simd::load_bf16(p, n);
-}
-
-inline void store_side(const GemmFinish::Side& side, int64_t at, F v, int n) {
-  if (side.dtype == DType::f32) return Simd::store(static_cast<float*>(side.data) + at, v, n);
-  auto* p = static_cast<uint16_t*>(side.data) + at;
-  side.dtype == DType::f16 ? Simd::store_f16(p, v, n) : Simd::store_bf16(p, v, n);
-}
+inline F load_side(const GemmFinish::Side& side, int64_t at, int n) { return load_as(side.dtype, side.data, at, n); }
 
 inline F activate(Activation a, F s) {
   switch (a) {
@@ -240,7 +230,7 @@ inline void finish(const GemmFinish& f) {
       F y = activate(f.activation, shifted(f, f.c, f.bias, sums, i, j, n));
       if (f.up) y *= shifted(f, f.c_up, f.bias_up, sums + f.up, i, j, n);
       if (f.residual.data) y += load_side(f.residual, i * f.residual.stride + j, n);
-      store_side(f.y, i * f.y.stride + j, y, n);
+      store_as(f.y.dtype, f.y.data, i * f.y.stride + j, y, n);
     }
   }
 }

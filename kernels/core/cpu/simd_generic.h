@@ -16,6 +16,10 @@ struct Simd {
   static F set(float v) { return F{v, v, v, v}; }
   static F fma(F a, F b, F c) { return a * b + c; }  // may round twice
   static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  static float top(F v) {
+    const float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+  }
 
   static F load(const float* p) { return F{p[0], p[1], p[2], p[3]}; }
   static F load(const float* p, int n) {
