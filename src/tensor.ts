@@ -312,11 +312,12 @@ export class Tensor {
     return { base: this.storage.base, start, itemBytes, shape: this.shape, stride: this.stride };
   }
 
-  /** @internal The elements in row-major order, where the host knows them without waiting: small whole numbers that it wrote. */
+  /** @internal The elements of a contiguous view, where the host knows them without waiting: whole numbers that it wrote. */
   known(): Int32Array | undefined {
-    const numbers = this.dtype === 'i32' && this.shape.length === 1 ? this.storage.numbers : undefined;
     const { offset } = this.nativeView;
-    return numbers && Int32Array.from({ length: this.size }, (_, i) => numbers[offset + i * this.stride[0]!]!);
+    return this.dtype === 'i32' && this.isContiguous
+      ? this.storage.numbers?.subarray(offset, offset + this.size)
+      : undefined;
   }
 
   /** @internal Bytes of distinct elements: a repeated dimension (stride 0) counts once. */
