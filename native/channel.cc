@@ -1,13 +1,11 @@
 // Channel, Promise, Environment and the error objects they make.
 #include "channel.h"
 
-#include <algorithm>
 #include <new>
 #include <utility>
 
 #include "counters.h"
 #include "export.h"
-#include "stream.h"
 
 namespace kw {
 
@@ -81,7 +79,12 @@ Promise::Promise(std::shared_ptr<Channel> channel, Napi::Env env, napi_value* pr
 }
 
 Promise::~Promise() {
-  if (deferred_ != nullptr) reject(Code::INTERNAL, "work was dropped before it ran");
+  if (deferred_ == nullptr) return;
+  if (std::uncaught_exceptions() > exceptions_) {
+    resolve();
+  } else {
+    reject(Code::INTERNAL, "work was dropped before it ran");
+  }
 }
 
 // Statuses are ignored: they fail only where the environment is going away, and then nobody waits for the promise.
@@ -111,24 +114,12 @@ void Promise::reject(Code code, const std::string& message) {
 }
 
 Environment::Environment(Napi::Env env) : channel(std::make_shared<Channel>(env)) {
-  const napi_status status = napi_add_env_cleanup_hook(env, &Environment::on_cleanup, this);
+  const auto close = [](void* held) { static_cast<Channel*>(held)->close(); };
+  const napi_status status = napi_add_env_cleanup_hook(env, close, channel.get());
   NAPI_THROW_IF_FAILED_VOID(env, status);
 }
 
 Environment& Environment::of(napi_env env) { return *Napi::Env(env).GetInstanceData<Environment>(); }
-
-void Environment::add(const std::shared_ptr<Stream>& stream) {
-  std::erase_if(streams_, [](const std::weak_ptr<Stream>& held) { return held.expired(); });
-  streams_.push_back(stream);
-}
-
-void Environment::on_cleanup(void* environment) {
-  auto* self = static_cast<Environment*>(environment);
-  for (const std::weak_ptr<Stream>& held : self->streams_) {
-    if (const std::shared_ptr<Stream> stream = held.lock()) stream->abandon();
-  }
-  self->channel->close();
-}
 
 napi_value make_error(napi_env env, Code code, const std::string& message) noexcept {
   const std::string name = kCodeNames[static_cast<int>(code)];

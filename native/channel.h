@@ -8,6 +8,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -18,8 +19,6 @@
 #include "../kernels/core/error.h"
 
 namespace kw {
-
-class Stream;
 
 class Channel {
  public:
@@ -36,7 +35,7 @@ class Channel {
   void opened();
   void settled();
 
-  // The environment is going away; long work may stop early.
+  // The environment is going away: work of its that has not begun is not worth beginning.
   bool closing() const { return closing_.load(std::memory_order_relaxed); }
 
   // Environment cleanup: nothing is posted and no JavaScript memory touched from here on.
@@ -66,7 +65,8 @@ class JsLease {
   std::shared_lock<std::shared_mutex> lock_;
 };
 
-// An open JavaScript promise. Settle it once, from any thread; destroyed unsettled it rejects with INTERNAL.
+// An open JavaScript promise. Settle it once, from any thread. Destroyed unsettled it rejects with INTERNAL, unless that
+// is by an exception on the JavaScript thread, which reaches the caller in the promise's place.
 class Promise {
  public:
   using Value = std::function<Napi::Value(Napi::Env)>;
@@ -96,9 +96,10 @@ class Promise {
  private:
   std::shared_ptr<Channel> channel_;
   napi_deferred deferred_ = nullptr;
+  const int exceptions_ = std::uncaught_exceptions();
 };
 
-// What one environment owns: its channel, its error class and its streams. Instance data of the addon.
+// What one environment owns. Instance data of the addon.
 class Environment {
  public:
   explicit Environment(Napi::Env env);
@@ -107,13 +108,6 @@ class Environment {
 
   const std::shared_ptr<Channel> channel;
   Napi::FunctionReference error_class;
-
-  // Streams of this environment; what they have queued is dropped when it closes.
-  void add(const std::shared_ptr<Stream>& stream);
-
- private:
-  static void on_cleanup(void* environment);
-  std::vector<std::weak_ptr<Stream>> streams_;
 };
 
 }  // namespace kw

@@ -167,7 +167,7 @@ Napi::Value check(const Napi::CallbackInfo& info) {
     stream->settle(*promise, [&]() -> Promise::Value {
       std::vector<Verdict> found;
       const RowList list{rows.data(), static_cast<int64_t>(rows.size()), every};
-      with_memory(*stream, external, [&] { found = verdicts(op, arguments, list); });
+      stream->with_memory(external, [&] { found = verdicts(op, arguments, list); });
       return [found = std::move(found)](Napi::Env env) { return describe(env, found); };
     });
   }));

@@ -112,12 +112,13 @@ bool Device::begin_closing(std::vector<std::shared_ptr<Stream>>* streams) {
 }
 
 void Device::end_closing() {
-  std::unordered_set<Resource*> resources;
-  {
+  // One at a time: disposing of a plan may destroy buffers, which then leave the set by themselves.
+  const auto take = [this]() -> Resource* {
     const std::lock_guard lock(mutex_);
-    resources.swap(resources_);
-  }
-  for (Resource* resource : resources) resource->dispose();
+    if (resources_.empty()) return nullptr;
+    return resources_.extract(resources_.begin()).value();
+  };
+  while (Resource* resource = take()) resource->dispose();
   pool_.reset();
   counted_.reset();
 }

@@ -182,7 +182,7 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
   }
   stream->step(once([stream, values, view = to.tensor, memory = to.buffer->memory()] {
     stream->attempt([&] {
-      with_memory(*stream, memory->external(), [&] {
+      stream->with_memory(memory->external(), [&] {
         HostView host(*stream, view, HostView::kWrite);
         values(*stream, host);
         host.commit();

@@ -49,12 +49,4 @@ inline bool at_once(const Stream& stream, uint64_t bytes) {
   return stream.device->is_cpu() && bytes <= kAtOnce && stream.idle();
 }
 
-// Runs body, which touches memory of JavaScript if external, unless that is gone with its environment.
-template <class Body>
-void with_memory(Stream& stream, bool external, Body&& body) {
-  if (!external) return body();
-  const JsLease lease(*stream.channel);
-  if (lease.held()) body();
-}
-
 }  // namespace kw

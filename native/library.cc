@@ -4,7 +4,8 @@
 #include <dlfcn.h>
 #include <napi.h>
 
-#include <map>
+#include <algorithm>
+#include <bit>
 
 #include "export.h"
 #include "exports.h"
@@ -96,21 +97,23 @@ const kw_op* Library::find(const std::string& op) const {
   return nullptr;
 }
 
-std::shared_ptr<void> Library::staging() const {
-  const auto give_back = [this](void* block) {
+std::shared_ptr<void> Library::staging(uint64_t bytes) const {
+  const uint64_t size = std::bit_ceil(std::max<uint64_t>(bytes, 64 << 10));
+  const auto give_back = [this, size](void* block) {
     const std::lock_guard lock(mutex_);
-    free_staging_.push_back(block);
+    free_staging_[size].push_back(block);
   };
   {
     const std::lock_guard lock(mutex_);
-    if (!free_staging_.empty()) {
-      void* block = free_staging_.back();
-      free_staging_.pop_back();
+    std::vector<void*>& blocks = free_staging_[size];
+    if (!blocks.empty()) {
+      void* block = blocks.back();
+      blocks.pop_back();
       return {block, give_back};
     }
   }
   void* block = nullptr;
-  check(table_->host_alloc(kStaging, &block));
+  check(table_->host_alloc(size, &block));
   return {block, give_back};
 }
 

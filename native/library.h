@@ -1,5 +1,6 @@
 // A library of kernels opened at run time (kernels/core/abi.h): libkernwatt_cuda.so, libkernwatt_emu.so.
 #pragma once
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,9 +20,10 @@ class Library {
   const kw_table& table() const { return *table_; }
   // Null when the library has no such operator.
   const kw_op* find(const std::string& op) const;
-  // A block of page-locked host memory of kStaging bytes, kept for the next caller when let go.
-  static constexpr uint64_t kStaging = 256 << 10;
-  std::shared_ptr<void> staging() const;
+  // Page-locked host memory of at most kMostStaging bytes, which is slow to come by, so a block let go is kept for the
+  // next caller.
+  static constexpr uint64_t kMostStaging = 16 << 20;
+  std::shared_ptr<void> staging(uint64_t bytes) const;
   // Throws what a failed call of the table means.
   void check(int32_t status) const {
     if (status != 0) fail(status);
@@ -33,7 +35,7 @@ class Library {
 
   const kw_table* table_;
   mutable std::mutex mutex_;
-  mutable std::vector<void*> free_staging_;
+  mutable std::map<uint64_t, std::vector<void*>> free_staging_;  // by size, a power of two
 };
 
 // The code of a status, INTERNAL for one that is none.

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 #include "../kernels/core/cpu/features.h"
 #include "../kernels/core/error.h"
@@ -18,12 +20,13 @@ namespace {
 
 // Left to the rest of the machine: an allocation that would go below it is refused.
 constexpr int64_t kReserve = int64_t{128} << 20;
-// Small allocations may use this much between two looks at the system; looking costs some 50 microseconds.
-constexpr int64_t kUnchecked = int64_t{32} << 20;
+// Looking at what the system has left takes some 100 microseconds. Until the next look, small allocations may take
+// kUnchecked, and within kFresh any allocation may take a quarter of what was found.
 constexpr uint64_t kSmall = uint64_t{1} << 20;
+constexpr int64_t kUnchecked = int64_t{32} << 20;
+constexpr std::chrono::milliseconds kFresh{10};
 constexpr uint64_t kHugePage = uint64_t{2} << 20;
 
-std::atomic<int64_t> allowance{0};   // bytes that small allocations may still take unchecked
 std::atomic<int64_t> host_bytes{0};  // allocated here and not freed
 
 int64_t resident_bytes() {
@@ -44,17 +47,32 @@ int64_t to_be_had() {
   return std::max<int64_t>(0, available - untouched - kReserve);
 }
 
+// What may be taken without looking.
+struct Allowance {
+  std::mutex mutex;
+  int64_t small = 0, fresh = 0;
+  std::chrono::steady_clock::time_point looked;
+};
+
 void reserve(uint64_t bytes) {
-  if (bytes <= kSmall) {
-    const auto wanted = static_cast<int64_t>(bytes);
-    if (allowance.fetch_sub(wanted) >= wanted) return;
+  static auto* allowance = new Allowance;
+  const std::lock_guard lock(allowance->mutex);
+  const auto now = std::chrono::steady_clock::now();
+  if (now - allowance->looked > kFresh) allowance->fresh = 0;
+  int64_t& purse = bytes <= kSmall ? allowance->small : allowance->fresh;
+  if (bytes <= static_cast<uint64_t>(purse)) {
+    purse -= static_cast<int64_t>(bytes);
+    return;
   }
   const int64_t left = to_be_had();
   if (bytes > static_cast<uint64_t>(left)) {
     throw Error(Code::OUT_OF_MEMORY, "alloc: bytes is " + std::to_string(bytes) + ", expected at most " +
                                          std::to_string(left) + ", the host memory to be had");
   }
-  allowance.store(std::min<int64_t>(kUnchecked, left - static_cast<int64_t>(bytes)));
+  const int64_t rest = left - static_cast<int64_t>(bytes);
+  allowance->small = std::min(kUnchecked, rest / 4);
+  allowance->fresh = rest / 4;
+  allowance->looked = now;
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ Napi::Value peak(const Napi::CallbackInfo& info) {
   auto promise = std::make_unique<Promise>(stream->channel, info.Env(), &result);
   stream->step(once([stream, kind, seconds, promise = std::move(promise)] {
     stream->settle(*promise, [&]() -> Promise::Value {
-      const double best = cpu::peak(stream->device->pool(), kind, seconds);
+      double best = 0;
+      stream->with_memory(false, [&] { best = cpu::peak(stream->device->pool(), kind, seconds); });
       return [best](Napi::Env env) { return Napi::Number::New(env, best); };
     });
   }));

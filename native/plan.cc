@@ -32,11 +32,7 @@ void Kernel::bind(const Arguments& arguments) {
 }
 
 void Kernel::run() noexcept {
-  stream_->attempt([this] {
-    if (!external_) return launch();
-    const JsLease lease(*stream_->channel);
-    if (lease.held()) launch();
-  });
+  stream_->attempt([this] { stream_->with_memory(external_, [this] { launch(); }); });
 }
 
 std::string Kernel::explain() const { return entry_.plan_explain(plan_); }
@@ -58,7 +54,7 @@ Plan::~Plan() {
 
 void Plan::rebind(Arguments arguments) {
   check_backend(*stream_->device, entry_.supports(&stream_->device->info(), arguments.data()));
-  if (stream_->done(number_)) {
+  if (stream_->launched(number_)) {
     kernel_->bind(arguments);
   } else {
     auto kernel = std::make_shared<Kernel>(entry_, stream_, created_with_);

@@ -39,7 +39,6 @@ struct Queue::State {
   std::atomic<uint64_t> pushed{0};
   alignas(64) std::atomic<uint64_t> completed{0};
   std::atomic<int> waiters{0};
-  std::atomic<bool> abandoned{false};
 
   void loop();
   void run(Work& work);
@@ -77,7 +76,7 @@ void Queue::State::loop() {
 }
 
 void Queue::State::run(Work& work) {
-  if (!abandoned.load(std::memory_order_relaxed)) work.run();
+  work.run();
   work.finish();
   completed.fetch_add(1);
 }
@@ -144,9 +143,5 @@ void Queue::wait() const {
   state_->ended.wait(lock, [&] { return state_->completed.load() >= number; });
   state_->waiters.fetch_sub(1);
 }
-
-void Queue::abandon() { state_->abandoned.store(true, std::memory_order_relaxed); }
-
-bool Queue::abandoned() const { return state_->abandoned.load(std::memory_order_relaxed); }
 
 }  // namespace kw

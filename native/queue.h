@@ -15,9 +15,9 @@ namespace kw {
 class Work {
  public:
   virtual ~Work() = default;
-  // Runs on the queue's thread, once per push, unless the queue was abandoned. Must not throw.
+  // Runs on the queue's thread, once per push. Must not throw.
   virtual void run() noexcept = 0;
-  // Afterwards, run or not. One-shot work deletes itself here.
+  // Afterwards. One-shot work deletes itself here.
   virtual void finish() noexcept {}
 };
 
@@ -62,9 +62,6 @@ class Queue {
   uint64_t waiting() const;
   // Blocks until everything pushed before has finished.
   void wait() const;
-  // Drops what has not begun: it is finished without being run.
-  void abandon();
-  bool abandoned() const;
   // Returns at once; the thread runs what is left, then ends.
   void stop();
 

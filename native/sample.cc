@@ -327,7 +327,7 @@ Napi::Value sample(const Napi::CallbackInfo& info) {
   const uint64_t number = stream->step(once([stream, external, promise = std::move(promise), schedule] {
     stream->settle(*promise, [&]() -> Promise::Value {
       Samples samples;
-      with_memory(*stream, external, [&] { samples = run_schedule(*stream, schedule); });
+      stream->with_memory(external, [&] { samples = run_schedule(*stream, schedule); });
       return [samples = std::move(samples)](Napi::Env env) { return describe(env, samples); };
     });
   }));

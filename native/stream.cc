@@ -37,9 +37,9 @@ class CpuStream final : public Stream {
   uint64_t step(std::unique_ptr<Work> work) override { return queue_.push(std::move(work)); }
   void after(std::unique_ptr<Work> work) override { queue_.push(std::move(work)); }
   bool done(uint64_t number) const override { return queue_.done(number); }
+  bool launched(uint64_t number) const override { return done(number); }
   bool idle() const override { return queue_.waiting() == 0; }
   void wait() override { queue_.wait(); }
-  void abandon() override { queue_.abandon(); }
   uint64_t copy(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
   void copy_now(void*, const void*, uint64_t, kw_copy_kind) override { no_library(); }
 
@@ -58,10 +58,7 @@ class LibraryStream final : public Stream {
       : Stream(std::move(d), std::move(c)), library_(device->library()) {
     library_.check(library_.table().stream_create(device->index(), &handle_));
   }
-  ~LibraryStream() override {
-    for (void* event : events_) library_.table().event_destroy(event);
-    library_.table().stream_destroy(handle_);
-  }
+  ~LibraryStream() override { LibraryStream::release(); }
 
   void* argument() override { return handle_; }
 
@@ -86,26 +83,26 @@ class LibraryStream final : public Stream {
 
   void after(std::unique_ptr<Work> work) override {
     recorded_ = submitted_;
+    // Closing has recorded the last event already; whatever comes after it waits for that one.
+    const bool last = closed();
     if (stepping()) {
-      steps_->push(once([self = self(), number = submitted_, work = std::move(work)]() mutable {
-        self->record(number, std::move(work));
+      steps_->push(once([self = self(), number = submitted_, last, work = std::move(work)]() mutable {
+        self->wait_for(number, last ? nullptr : self->record(), std::move(work));
       }));
     } else {
-      record(submitted_, std::move(work));
+      wait_for(submitted_, last ? nullptr : record(), std::move(work));
     }
   }
 
   bool done(uint64_t number) const override { return completed_.load(std::memory_order_acquire) >= number; }
+  // Libraries copy a launch's arguments.
+  bool launched(uint64_t) const override { return !stepping(); }
   bool idle() const override { return done(submitted_) && !stepping() && waits_.waiting() == 0; }
 
   void wait() override {
     if (steps_) steps_->wait();
     after(once([] {}));
     waits_.wait();
-  }
-
-  void abandon() override {
-    if (steps_) steps_->abandon();
   }
 
   uint64_t copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) override {
@@ -123,15 +120,23 @@ class LibraryStream final : public Stream {
   void copy_now(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) override {
     start_copy(dst, src, bytes, kind);
     void* event = take_event();
-    library_.check(library_.table().event_record(event, handle_));
-    library_.check(library_.table().event_wait(event));
+    int32_t status = library_.table().event_record(event, handle_);
+    if (status == 0) status = library_.table().event_wait(event);
     give_event(event);
+    library_.check(status);
   }
 
  protected:
   void stop() override {
     if (steps_) steps_->stop();
     waits_.stop();
+  }
+  void release() override {
+    const std::lock_guard lock(events_mutex_);
+    for (void* event : events_) library_.table().event_destroy(event);
+    events_.clear();
+    if (handle_ != nullptr) library_.table().stream_destroy(handle_);
+    handle_ = nullptr;
   }
 
  private:
@@ -142,13 +147,17 @@ class LibraryStream final : public Stream {
     library_.check(library_.table().copy(device->index(), dst, src, bytes, kind, handle_));
   }
 
-  // JavaScript thread or, while it is stepping, the step thread.
-  void record(uint64_t number, std::unique_ptr<Work> work) {
+  // The next two: JavaScript thread or, while it is stepping, the step thread.
+  void* record() {
     void* event = nullptr;
     attempt([&] {
       event = take_event();
       library_.check(library_.table().event_record(event, handle_));
     });
+    return event;
+  }
+
+  void wait_for(uint64_t number, void* event, std::unique_ptr<Work> work) {
     waits_.push(once([self = self(), event, number, work = std::move(work)] {
       if (event != nullptr) self->attempt([&] { self->library_.check(self->library_.table().event_wait(event)); });
       self->give_event(event);
@@ -178,7 +187,7 @@ class LibraryStream final : public Stream {
   }
 
   const Library& library_;
-  void* handle_ = nullptr;
+  void* handle_ = nullptr;  // null once released
   uint64_t submitted_ = 0;  // calls queued, and how many of them the latest event covers
   uint64_t recorded_ = 0;
   std::atomic<uint64_t> completed_{0};
@@ -207,10 +216,13 @@ void Stream::refuse_use(const char* where) const {
 }
 
 void Stream::close(std::unique_ptr<Work> drained) {
-  closed_ = true;
   counted_.reset();
   workspace_.reset();
-  after(std::move(drained));
+  after(once([self = shared_from_this(), drained = std::move(drained)] {
+    self->release();
+    drained->run();
+  }));
+  closed_ = true;
   stop();
 }
 
@@ -236,10 +248,7 @@ namespace {
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Device> device = get_handle<Device>(info[0], "createStream");
   device->check_usable("createStream");
-  Environment& environment = Environment::of(info.Env());
-  const std::shared_ptr<Stream> stream = Stream::create(device, environment.channel);
-  environment.add(stream);
-  return make_handle(info.Env(), stream);
+  return make_handle(info.Env(), Stream::create(device, Environment::of(info.Env()).channel));
 }
 
 Napi::Value destroy_stream(const Napi::CallbackInfo& info) {

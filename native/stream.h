@@ -5,7 +5,7 @@
 // only where somebody waits. Host steps on a library stream (strided writes, fills) run on a second thread, and what is
 // queued behind one is launched from there, in order.
 //
-// Everything but fail(), attempt(), settle() and copy_now() is called on the JavaScript thread alone.
+// Everything but with_memory(), fail(), attempt(), settle() and copy_now() is called on the JavaScript thread alone.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -43,12 +43,12 @@ class Stream : public std::enable_shared_from_this<Stream> {
   virtual void after(std::unique_ptr<Work> work) = 0;
   // Whether the work of that number is known to be done.
   virtual bool done(uint64_t number) const = 0;
+  // Whether a launch of that number has been handed over, so that what it launched may be bound anew.
+  virtual bool launched(uint64_t number) const = 0;
   // Whether everything queued is known to be done and every promise of it settled or posted.
   virtual bool idle() const = 0;
   // Blocks until everything queued is done.
   virtual void wait() = 0;
-  // Drops host-side work that has not begun.
-  virtual void abandon() = 0;
 
   // Library streams: queues a copy and returns its number. Host memory must stay until it is done.
   virtual uint64_t copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) = 0;
@@ -62,6 +62,16 @@ class Stream : public std::enable_shared_from_this<Stream> {
   bool closed() const { return closed_; }
   // Accepts nothing from here on; `drained` runs on a native thread when all is done.
   void close(std::unique_ptr<Work> drained);
+
+  // Runs body unless its environment is going away. external: it touches memory that belongs to JavaScript, which stays
+  // until body returns.
+  template <class Body>
+  void with_memory(bool external, Body&& body) {
+    if (channel->closing()) return;
+    if (!external) return body();
+    const JsLease lease(*channel);
+    if (lease.held()) body();
+  }
 
   // Keeps the first failure of queued work until a promise of this stream takes it.
   void fail(Code code, const std::string& message);
@@ -106,6 +116,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
 
  protected:
   Stream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c) : device(std::move(d)), channel(std::move(c)) {}
+  // Everything is done and nothing more will come: gives back what the device holds for the stream.
+  virtual void release() {}
+  // Ends the stream's threads once they have run what is left.
   virtual void stop() = 0;
 
  private:

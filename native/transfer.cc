@@ -68,7 +68,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Memory>& memory = to.buffer->memory();
   if (from.length == 0) return info.Env().Undefined();
   if (at_once(*stream, from.bytes)) {
-    scatter(*stream, from.data, from.element, HostView(*stream, to.tensor, HostView::kWrite));
+    scatter(*stream, from.data, from.element, HostView(to.tensor));
     return info.Env().Undefined();
   }
   const Element stored = element_of(to.tensor.dtype, "write");
@@ -84,7 +84,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   std::memcpy(staged.get(), from.data, from.bytes);
   stream->step(once([stream, staged, element = from.element, view = to.tensor, memory] {
     stream->attempt([&] {
-      with_memory(*stream, memory->external(), [&] {
+      stream->with_memory(memory->external(), [&] {
         HostView host(*stream, view, HostView::kWrite);
         scatter(*stream, staged.get(), element, host);
         host.commit();
@@ -114,7 +114,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   // view() gives the elements as host memory; the array belongs to JavaScript.
   const auto finish = [reading, into, kept = keep_alive(info.Env(), info[2])](auto&& view) {
     reading->stream->settle(reading->promise, [&] {
-      with_memory(*reading->stream, true, [&] { gather(*reading->stream, view(), into.data, into.element); });
+      reading->stream->with_memory(true, [&] { gather(*reading->stream, view(), into.data, into.element); });
       return Promise::Value();
     });
   };
@@ -125,9 +125,9 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   }
   int64_t first = 0;
   const uint64_t bytes = span_of(from.tensor, &first);
-  if (!stream->device->is_cpu() && bytes <= Library::kStaging) {
+  if (!stream->device->is_cpu() && bytes <= Library::kMostStaging) {
     // The copy goes into the stream now, so that work queued later does not wait for the conversion.
-    const std::shared_ptr<void> staged = stream->device->library().staging();
+    const std::shared_ptr<void> staged = stream->device->library().staging(bytes);
     TensorView view = from.tensor;
     view.data = static_cast<char*>(staged.get()) - first;
     if (bytes != 0) stream->copy(staged.get(), static_cast<char*>(from.tensor.data) + first, bytes, KW_TO_HOST);
@@ -162,7 +162,7 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Memory>&source = from.buffer->memory(), &target = to.buffer->memory();
   stream->step(once([stream, from = from.tensor, to = to.tensor, source, target] {
     stream->attempt([&] {
-      with_memory(*stream, source->external() || target->external(), [&] {
+      stream->with_memory(source->external() || target->external(), [&] {
         HostView host(*stream, to, HostView::kWrite);
         copy_elements(*stream, HostView(*stream, from, HostView::kRead), host);
         host.commit();
@@ -196,8 +196,8 @@ Napi::Value hash(const Napi::CallbackInfo& info) {
   stream->step(once([reading, view = from.tensor] {
     reading->stream->settle(reading->promise, [&]() -> Promise::Value {
       uint64_t hash = 0;
-      with_memory(*reading->stream, reading->memory->external(),
-                  [&] { hash = hash_elements(HostView(*reading->stream, view, HostView::kRead)); });
+      reading->stream->with_memory(reading->memory->external(),
+                                   [&] { hash = hash_elements(HostView(*reading->stream, view, HostView::kRead)); });
       char text[17];
       std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
       return [text = std::string(text)](Napi::Env env) { return Napi::String::New(env, text); };

@@ -1,6 +1,7 @@
 // A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
 import {
   bitsOf,
+  checkData,
   checkDType,
   type DType,
   integerRange,
@@ -36,8 +37,8 @@ export interface MemoryUse {
 
 export type RandomOptions = {
   /** Element i depends on the seed and i alone, the same on every device. Default 0. */
-  seed?: number;
-  stream?: Stream;
+  seed?: number | undefined;
+  stream?: Stream | undefined;
 } & (
   | { /** Default: mean 0, standard deviation 1. */ distribution?: 'normal'; mean?: number; sd?: number }
   | { /** Default: from -1 up to 1. */ distribution: 'uniform'; low?: number; high?: number }
@@ -79,15 +80,17 @@ export class Device {
    * holds stored f16 or bf16 and needs one. `shape` defaults to one dimension.
    * @throws {KernwattError} `SHAPE`, `DTYPE`, `ARGUMENT`, `OUT_OF_MEMORY`, `DISPOSED`.
    */
-  tensor(data: NumericData, shape: Shape = [data.length], dtype?: DType): Tensor {
+  tensor(data: NumericData, shape?: Shape | undefined, dtype?: DType | undefined): Tensor {
+    checkData('tensor', data);
     const type = dtype ?? ownDType('tensor', data);
-    const size = this.#count('tensor', shape, type);
+    const sizes = shape ?? [data.length];
+    const size = this.#count('tensor', sizes, type);
     if (data.length !== size)
       throw new KernwattError(
         'SHAPE',
-        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
-    const tensor = this.allocate('tensor', shape, type, { distribution: 'data' });
+    const tensor = this.allocate('tensor', sizes, type);
     try {
       return tensor.write(data);
     } catch (error) {
@@ -150,19 +153,25 @@ export class Device {
    * Uses the caller's memory without copying; CPU only. The array stays alive with the tensor, and writing to one writes to
    * the other, so leave it alone while queued work uses it.
    */
-  fromExternal(data: Exclude<NumericData, readonly number[]>, shape: Shape = [data.length], dtype?: DType): Tensor {
+  fromExternal(
+    data: Exclude<NumericData, readonly number[]>,
+    shape?: Shape | undefined,
+    dtype?: DType | undefined,
+  ): Tensor {
     this.check('fromExternal');
     if (this.kind !== 'cpu')
       throw new KernwattError('UNSUPPORTED', `fromExternal: device is ${this.name}, expected cpu`);
     const { own, memory } = storedAs('fromExternal', data, dtype);
-    const size = this.#count('fromExternal', shape, own);
+    const sizes = shape ?? [data.length];
+    const size = this.#count('fromExternal', sizes, own);
     if (data.length !== size)
       throw new KernwattError(
         'SHAPE',
-        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(shape)}`,
+        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
     const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
-    return new Tensor(storage, 0, own, [...shape], rowMajor(shape), { distribution: 'external' });
+    storage.origin = { distribution: 'external' };
+    return new Tensor(storage, 0, own, [...sizes], rowMajor(sizes));
   }
 
   /** Live counters. */
@@ -206,25 +215,26 @@ export class Device {
   }
 
   /** @internal A row-major tensor of unspecified contents, for `where`. */
-  allocate(where: string, shape: Shape, dtype: DType, origin?: Origin): Tensor {
+  allocate(where: string, shape: Shape, dtype: DType): Tensor {
     const size = this.#count(where, shape, dtype);
     const bytes = (size * bitsOf(dtype)) / 8;
     const storage = new Storage(this, native().alloc(this.handle, bytes), bytes);
-    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape), origin);
+    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
   }
 
   /** @internal Queues a fill of any view. */
-  fill(tensor: Tensor, { distribution, seed = 0, parameters = {} }: Origin, stream: Stream = this.stream): void {
+  fill(tensor: Tensor, origin: Origin, stream: Stream = this.stream): void {
+    const { distribution, seed = 0, parameters = {} } = origin;
     const [a = 0, b = 0] = Object.values(parameters);
     native().fill(stream.handle, tensor.nativeView, distribution === 'zeros' ? 'constant' : distribution, seed, a, b);
-    tensor.storage.wrote(stream);
+    tensor.storage.wrote(stream, origin);
   }
 
   #filled(where: string, shape: Shape, dtype: DType, origin: Origin, stream: Stream): Tensor {
     if (stream.device !== this)
       throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
     stream.check(where);
-    const tensor = this.allocate(where, shape, dtype, origin);
+    const tensor = this.allocate(where, shape, dtype);
     try {
       this.fill(tensor, origin, stream);
     } catch (error) {

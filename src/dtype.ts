@@ -67,20 +67,38 @@ export function dtypeOfArray(data: unknown): DType | undefined {
   return isFloat16Array(data) ? 'f16' : undefined;
 }
 
-/** As `dtypeOfArray`, but throws where there is none. */
-export function ownDType(where: string, data: unknown): DType {
+/** Throws unless `data` is a typed array or a list that can fill a tensor. */
+export function checkData(where: string, data: unknown): asserts data is NumericData {
+  if (dtypeOfArray(data) === undefined && !(data instanceof Uint16Array))
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: data is ${data === null ? 'null' : typeof data === 'object' ? `a ${data.constructor?.name}` : typeof data}, ` +
+        'expected an array of numbers or a typed array of up to 64-bit floats or 32-bit integers',
+    );
+  if (!Array.isArray(data)) return;
+  const bad = data.findIndex((v) => typeof v !== 'number');
+  if (bad >= 0)
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: data[${bad}] is ${Array.isArray(data[bad]) ? 'a list' : String(data[bad])}, expected a flat list of numbers`,
+    );
+}
+
+/** The dtype of checked data that come without one. */
+export function ownDType(where: string, data: NumericData): DType {
   const own = dtypeOfArray(data);
-  if (own !== undefined) return own;
-  if (data instanceof Uint16Array)
+  if (own === undefined)
     throw new KernwattError('DTYPE', `${where}: dtype is missing, expected f16 or bf16 for a Uint16Array`);
-  throw new KernwattError(
-    'ARGUMENT',
-    `${where}: data is ${typeof data}, expected a typed array or an array of numbers`,
-  );
+  return own;
 }
 
 /** The dtype whose stored bits an array holds as it is, without conversion. */
-export function storedAs(where: string, data: unknown, dtype?: DType): { own: DType; memory: ArrayBufferView } {
+export function storedAs(
+  where: string,
+  data: unknown,
+  dtype?: DType | undefined,
+): { own: DType; memory: ArrayBufferView } {
+  checkData(where, data);
   if (data instanceof Uint16Array && (dtype === 'f16' || dtype === 'bf16')) return { own: dtype, memory: data };
   const own = ownDType(where, data);
   if (!ArrayBuffer.isView(data) || data instanceof Float64Array)

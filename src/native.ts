@@ -106,7 +106,7 @@ export interface CheckResult {
 
 export interface SampleOptions {
   /** cases[i] = plans that case i rotates over; several make its operands cold. All on one stream. */
-  cases: PlanHandle[][];
+  cases: readonly (readonly PlanHandle[])[];
   /** Which case each sample times, in order. */
   order: Uint32Array;
   /** Calls per sample, by case. */
@@ -151,7 +151,10 @@ export interface Native {
   closeDevice(device: DeviceHandle): Promise<void>;
   createStream(device: DeviceHandle): StreamHandle;
   destroyStream(stream: StreamHandle): Promise<void>;
-  /** Resolves when everything queued before has run; rejects with the first error since the last mark. */
+  /**
+   * Resolves when everything queued before has run. A stream keeps the first failure of its work for its next promise (mark, read,
+   * hash, check, sample, peak) or syncNow, which rejects with it; work queued later goes on unless the device is lost.
+   */
   mark(stream: StreamHandle): Promise<void>;
   syncNow(stream: StreamHandle): void;
   /** 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. */
@@ -162,11 +165,11 @@ export interface Native {
   wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;
   /** Queues a copy of `data` (copied now) into the view, converting from the array's element type (or raw 16/8-bit storage). */
   write(stream: StreamHandle, view: NativeView, data: ArrayBufferView, raw: boolean): void;
-  /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. */
+  /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. Do not transfer or detach it before. */
   read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
   /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. */
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
-  /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order. */
+  /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; native/fill.cc says how. */
   fill(stream: StreamHandle, view: NativeView, distribution: string, seed: number, a: number, b: number): void;
   /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
   hash(stream: StreamHandle, view: NativeView): Promise<string>;
@@ -180,7 +183,10 @@ export interface Native {
   /** As createPlan without creating: the reason the backend declines, or ''. */
   declines(op: string, backend: 'ref' | 'cpu' | 'library', device: DeviceHandle, args: Record<string, unknown>): string;
   rebindPlan(plan: PlanHandle, args: Record<string, unknown>): void;
-  /** A function of no arguments that queues the plan once; the fastest call there is. */
+  /**
+   * A function of no arguments that queues the plan once; the fastest call there is. Throws BUSY when 4096 calls (512 on a
+   * library) wait already, DISPOSED when the plan or a tensor of it is gone, DEVICE_LOST.
+   */
   enqueueFunction(plan: PlanHandle): () => void;
   /** JSON object: variant, tile, reason ... */
   explain(plan: PlanHandle): string;

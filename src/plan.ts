@@ -4,8 +4,8 @@ import type { Device } from './device.js';
 import { bitsOf, type DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
-import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
 import { formatShape } from './shape.js';
+import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
 import type { OpSpec, Work } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';
@@ -57,7 +57,7 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
   #tensors: Record<string, Tensor>;
   #disposed = false;
 
-  /** @internal Use `op.bind`. Takes over the tensors in `allocated`. */
+  /** @internal Use `op.bind`. */
   constructor(compiled: Compiled, handle: PlanHandle, backend: Backend, stream: Stream, solved: Solved) {
     this.op = compiled.spec;
     this.backend = backend;
@@ -219,6 +219,11 @@ const optionNames = new Set(['stream', 'backend', 'dtype']);
 /** @internal Checks, allocates and binds; on failure nothing stays allocated. */
 export function prepare(compiled: Compiled, args: Readonly<Record<string, unknown>>, options: CallOptions): Prepared {
   const where = compiled.spec.name;
+  if (options === null || typeof options !== 'object')
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: options are ${String(options)}, expected { stream, backend, dtype }`,
+    );
   for (const name of Object.keys(options))
     if (!optionNames.has(name))
       throw new KernwattError('ARGUMENT', `${where}: ${name} is not an option, expected stream, backend or dtype`);
@@ -256,8 +261,14 @@ export function callOnce(
   options: CallOptions,
 ): Record<string, Tensor> {
   const { handle, stream, solved } = prepare(compiled, args, options);
-  native().enqueueFunction(handle)();
-  native().destroyPlan(handle);
+  try {
+    native().enqueueFunction(handle)();
+  } catch (error) {
+    for (const { name } of solved.missing) solved.tensors[name]!.dispose();
+    throw error;
+  } finally {
+    native().destroyPlan(handle);
+  }
   markWritten(compiled, solved.tensors, stream);
   const outputs: Record<string, Tensor> = {};
   for (const { name, spec } of compiled.tensors) if (spec.role === 'out') outputs[name] = solved.tensors[name]!;

@@ -2,6 +2,7 @@
 import type { Device } from './device.js';
 import { type BufferHandle, native } from './native.js';
 import type { Stream } from './stream.js';
+import type { Origin } from './tensor.js';
 
 /** Collected host memory below this is the ordinary fate of eager results and is not worth a warning. */
 const quietBytes = 64 * 2 ** 20;
@@ -31,9 +32,10 @@ export class Storage {
   /** Owner of the memory and where in it this allocation begins: equal owners may overlap (`fromExternal` twice). */
   readonly base: object;
   readonly baseOffset: number;
-  readonly #external: ArrayBufferView | undefined;
-  /** Whole numbers that the host wrote, and the writer and ticket of that time. */
-  #written: { numbers: Int32Array; writer: Stream; ticket: number } | undefined;
+  /** What the memory was last filled with; undefined once an operator has written to it. */
+  origin: Origin | undefined;
+  /** Whole numbers that the host put there itself; undefined once anything else was given the memory to write. */
+  numbers: Int32Array | undefined;
   /** The stream that was last given this memory to write, and that stream's count at the time. */
   writer: Stream | undefined;
   ticket = 0;
@@ -45,7 +47,7 @@ export class Storage {
     readonly bytes: number,
     external?: ArrayBufferView,
   ) {
-    this.#external = external;
+    this.numbers = external instanceof Int32Array ? external : undefined;
     this.base = external ? external.buffer : this;
     this.baseOffset = external ? external.byteOffset : 0;
     forgotten.register(this, { handle, bytes, device: device.name }, this);
@@ -62,23 +64,13 @@ export class Storage {
     native().free(this.handle);
   }
 
-  /** Notes that `stream` was given work that writes here. */
-  wrote(stream: Stream): void {
+  /** Notes that `stream` was given work that writes here, what it writes where that is known, and the numbers if few. */
+  wrote(stream: Stream, origin?: Origin, numbers?: Int32Array): void {
+    this.origin = origin;
+    // Memory of the caller may change behind our back.
+    this.numbers = this.base === this ? numbers : undefined;
     this.writer = stream;
     this.ticket = ++stream.issued;
-  }
-
-  /** As `wrote`, with all that the memory then holds. */
-  wroteNumbers(stream: Stream, numbers: Int32Array): void {
-    this.wrote(stream);
-    this.#written = { numbers, writer: stream, ticket: this.ticket };
-  }
-
-  /** What the memory holds once the work queued so far has run, where the host put it there itself. */
-  get numbers(): Int32Array | undefined {
-    if (this.writer === undefined) return this.#external instanceof Int32Array ? this.#external : undefined;
-    const { numbers, writer, ticket } = this.#written ?? {};
-    return writer === this.writer && ticket === this.ticket ? numbers : undefined;
   }
 
   /** True when another stream was given work that writes here and has not been waited for since. */

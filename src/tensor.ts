@@ -3,6 +3,7 @@ import type { Device } from './device.js';
 import {
   arrayFor,
   bitsOf,
+  checkData,
   type DType,
   dtypeIndex,
   encode,
@@ -50,8 +51,6 @@ export class Tensor {
   /** Elements times the size of one; what a packed copy would take. */
   readonly bytes: number;
   readonly device: Device;
-  /** Where the contents came from; undefined for memory that only operators have written. */
-  readonly origin: Origin | undefined;
   /** @internal */
   readonly storage: Storage;
   /** @internal */
@@ -59,7 +58,7 @@ export class Tensor {
   #disposed = false;
 
   /** @internal Takes over one hold of the storage. */
-  constructor(storage: Storage, offset: number, dtype: DType, shape: Shape, stride: Shape, origin?: Origin) {
+  constructor(storage: Storage, offset: number, dtype: DType, shape: Shape, stride: Shape) {
     let size = 1;
     for (const n of shape) size *= n;
     this.dtype = dtype;
@@ -68,9 +67,13 @@ export class Tensor {
     this.size = size;
     this.bytes = (size * bitsOf(dtype)) / 8;
     this.device = storage.device;
-    this.origin = origin;
     this.storage = storage;
     this.nativeView = { buffer: storage.handle, offset, dtype: dtypeIndex(dtype), shape, stride };
+  }
+
+  /** What the memory was last filled with; undefined once an operator has written to it. Views share it. */
+  get origin(): Origin | undefined {
+    return this.storage.origin;
   }
 
   /** Row-major without gaps. */
@@ -99,9 +102,9 @@ export class Tensor {
    * @param options.stream the stream to wait for; default: the one that was last given this tensor to write.
    * @throws {KernwattError} `DISPOSED`; `OUT_OF_MEMORY` when the array would be too large; the error of the work it waited for.
    */
-  async read(options?: { raw?: false; stream?: Stream }): Promise<TensorData>;
-  async read(options: { raw: true; stream?: Stream }): Promise<RawData>;
-  async read(options: { raw?: boolean; stream?: Stream } = {}): Promise<TensorData | RawData> {
+  async read(options?: { raw?: false | undefined; stream?: Stream | undefined }): Promise<TensorData>;
+  async read(options: { raw: true; stream?: Stream | undefined }): Promise<RawData>;
+  async read(options: { raw?: boolean | undefined; stream?: Stream | undefined } = {}): Promise<TensorData | RawData> {
     const stream = this.#stream('read', options.stream);
     const raw = options.raw ?? false;
     const into = this.#array(raw);
@@ -114,8 +117,9 @@ export class Tensor {
    * f16 or bf16; everything else is converted with one rounding to nearest even (f64 and plain numbers through f32).
    * @throws {KernwattError} `SHAPE` for the wrong number of elements; `DTYPE`, `ARGUMENT` for data that do not fit; `DISPOSED`.
    */
-  write(data: NumericData, options: { stream?: Stream } = {}): this {
+  write(data: NumericData, options: { stream?: Stream | undefined } = {}): this {
     const stream = this.#stream('write', options.stream);
+    checkData('write', data);
     if (data.length !== this.size)
       throw new KernwattError(
         'SHAPE',
@@ -125,8 +129,8 @@ export class Tensor {
     const { data: encoded, raw } = encode('write', data, this.dtype);
     native().write(stream.handle, this.nativeView, encoded, raw);
     const whole = this.isContiguous && this.bytes === this.storage.bytes && this.size <= mostKnown;
-    if (whole && encoded instanceof Int32Array) this.storage.wroteNumbers(stream, encoded.slice());
-    else this.storage.wrote(stream);
+    const numbers = whole && encoded instanceof Int32Array ? encoded.slice() : undefined;
+    this.storage.wrote(stream, { distribution: 'data' }, numbers);
     return this;
   }
 
@@ -134,7 +138,7 @@ export class Tensor {
    * Queues a copy of `source` into this tensor, converting the dtype with one rounding to nearest even. Any strides.
    * @throws {KernwattError} `SHAPE` unless the shapes are equal; `ARGUMENT` across devices (use `to`); `DISPOSED`.
    */
-  copyFrom(source: Tensor, options: { stream?: Stream } = {}): this {
+  copyFrom(source: Tensor, options: { stream?: Stream | undefined } = {}): this {
     const stream = this.#stream('copyFrom', options.stream);
     source.check('copyFrom', 'source');
     if (source.device !== this.device)
@@ -152,7 +156,7 @@ export class Tensor {
       throw new KernwattError('ARGUMENT', 'copyFrom: source overlaps the tensor in memory, expected separate memory');
     source.ordered('copyFrom', 'source', stream);
     native().copy(stream.handle, source.nativeView, this.nativeView);
-    this.storage.wrote(stream);
+    this.storage.wrote(stream, source.origin);
     return this;
   }
 
@@ -260,20 +264,20 @@ export class Tensor {
   }
 
   /** A row-major tensor of the same elements: another view when this one is row-major already, else a queued copy. */
-  contiguous(options: { stream?: Stream } = {}): Tensor {
+  contiguous(options: { stream?: Stream | undefined } = {}): Tensor {
     const stream = this.#stream('contiguous', options.stream);
     if (this.isContiguous) return this.#share(this.nativeView.offset, [...this.shape], [...this.stride]);
     this.ordered('contiguous', 'tensor', stream);
-    const copy = this.device.allocate('contiguous', this.shape, this.dtype, this.origin);
+    const copy = this.device.allocate('contiguous', this.shape, this.dtype);
     native().copy(stream.handle, this.nativeView, copy.nativeView);
-    copy.storage.wrote(stream);
+    copy.storage.wrote(stream, this.origin);
     return copy;
   }
 
   /** A row-major copy on `device`, through host memory in pieces of 256 MiB. Resolves when it has been queued there. */
   async to(device: Device): Promise<Tensor> {
     this.check('to', 'tensor');
-    const target = device.allocate('to', this.shape, this.dtype, this.origin);
+    const target = device.allocate('to', this.shape, this.dtype);
     const source = this.contiguous();
     try {
       const step = Math.floor((chunkBytes * 8) / bitsOf(this.dtype));
@@ -283,6 +287,7 @@ export class Tensor {
         using into = target.#piece(start, size);
         into.write(await from.read({ raw: true }));
       }
+      target.storage.origin = this.origin;
       return target;
     } catch (error) {
       target.dispose();
@@ -293,7 +298,7 @@ export class Tensor {
   }
 
   /** 64-bit FNV-1a over the elements' bytes in row-major order, hexadecimal. */
-  async hash(options: { stream?: Stream } = {}): Promise<string> {
+  async hash(options: { stream?: Stream | undefined } = {}): Promise<string> {
     return native().hash(this.#stream('hash', options.stream).handle, this.nativeView);
   }
 
@@ -387,6 +392,6 @@ export class Tensor {
   }
 
   #share(offset: number, shape: Shape, stride: Shape): Tensor {
-    return new Tensor(this.storage.retain(), offset, this.dtype, shape, stride, this.origin);
+    return new Tensor(this.storage.retain(), offset, this.dtype, shape, stride);
   }
 }

@@ -133,6 +133,9 @@ describe('gemm refuses', () => {
       refused('ARGUMENT', 'gemm: x is null, expected a tensor; device.tensor() makes one'),
     );
     expect(call(undefined)).toThrow(KernwattError);
+    expect(call({ x, w }, null)).toThrow(
+      refused('ARGUMENT', 'gemm: options are null, expected { stream, backend, dtype }'),
+    );
     expect(call({ x, w }, { strem: 1 })).toThrow(
       refused('ARGUMENT', 'gemm: strem is not an option, expected stream, backend or dtype'),
     );

@@ -1,7 +1,7 @@
 // Random shapes, strides, dtypes and parameters; the seeds are fixed, so a failure here is a failure everywhere.
 import { describe, expect, test } from 'vitest';
-import { checkOp, openDevice, ops } from '../src/index.js';
 import { formsOf, fuzzCase } from '../src/fuzz.js';
+import { checkOp, openDevice, ops } from '../src/index.js';
 import { planCase } from '../src/operands.js';
 import { targets } from './targets.js';
 

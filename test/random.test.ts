@@ -1,6 +1,6 @@
 // Seeded fills: their distributions, that they are the same everywhere, and that tensors remember them.
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Device, openDevice, type Tensor } from '../src/index.js';
+import { type Device, gemm, openDevice, type Tensor } from '../src/index.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -60,6 +60,14 @@ test('the tensor remembers its distribution and seed', () => {
   expect(device.full([2], 3).origin).toEqual({ distribution: 'constant', parameters: { value: 3 } });
   expect(device.tensor([1]).origin).toEqual({ distribution: 'data' });
   expect(device.empty([1]).origin).toBeUndefined();
+  const x = device.random([2, 2], 'f32', { seed: 9 });
+  expect(device.empty([2, 2]).copyFrom(x).origin).toEqual(x.origin);
+  expect(x.permute([1, 0]).contiguous().origin).toEqual(x.origin);
+  expect(gemm({ x, w: x }).y.origin).toBeUndefined();
+  const reused = device.zeros([2, 2]);
+  gemm({ x, w: x, y: reused });
+  expect(reused.origin).toBeUndefined();
+  expect(x.write([1, 2, 3, 4]).origin).toEqual({ distribution: 'data' });
 });
 
 test('constants, NaN and infinity included', async () => {

@@ -64,5 +64,8 @@ for (const name of ['libkernwatt_cuda.so', 'libkernwatt_emu.so', 'libkernwatt_em
   if (!existsSync(file)) stop(`build: ${relative(root, file)} was not built`);
   process.stdout.write(`${relative(root, file)}  ${(statSync(file).size / 1e6).toFixed(1)} MB\n`);
 }
-const gate = spawnSync(process.execPath, [join(root, 'tools/ptxas.mjs'), out], { cwd: root, stdio: 'inherit' });
+const gate = spawnSync(process.execPath, [join(root, 'tools/ptxas.mjs'), out, '--quiet'], {
+  cwd: root,
+  stdio: 'inherit',
+});
 process.exit(gate.status ?? 1);

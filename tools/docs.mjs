@@ -44,9 +44,18 @@ const dtypeText = (t) => (Array.isArray(t.dtype) ? t.dtype.join(', ') : `that of
 const preset = (p) =>
   p.required ? 'required' : typeof p.default === 'function' ? p.defaultText : code(JSON.stringify(p.default));
 
+/** Columns padded to their widest cell, as Markdown formatters leave them. */
 function table(head, rows) {
-  const line = (cells) => `| ${cells.join(' | ')} |`;
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+  const widths = head.map((_, i) => Math.max(3, ...[head, ...rows].map((cells) => cells[i].length)));
+  const line = (cells, fill = ' ') => `| ${cells.map((cell, i) => cell.padEnd(widths[i], fill)).join(' | ')} |`;
+  return [
+    line(head),
+    line(
+      head.map(() => ''),
+      '-',
+    ),
+    ...rows.map((cells) => line(cells)),
+  ].join('\n');
 }
 
 function section(name, { spec }) {

@@ -4,16 +4,19 @@
 //   an entry that is no longer needed,
 //   any C75xx message: wgmma serialised or setmaxnreg ignored.
 //
-//   node tools/ptxas.mjs [FOLDER] [--json]        FOLDER defaults to .build/cuda
+//   node tools/ptxas.mjs [FOLDER] [--json | --quiet] [--waivers FILE]
+//
+// FOLDER defaults to .build/cuda; --quiet prints the sum alone.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
 /** Kernels of one log: { kernel (mangled), arch, registers, spillBytes, stackBytes, smemBytes }; and its C75xx messages. */
-export function parse(text) {
+function parse(text) {
   const kernels = [];
   const messages = [];
   let kernel = null;
@@ -39,7 +42,7 @@ export function parse(text) {
 }
 
 /** What breaks the gate, in words. Kernels carry demangled names. */
-export function judge(kernels, messages, waivers) {
+function judge(kernels, messages, waivers) {
   const broken = messages.map((message) => `ptxas says ${message}`);
   const needed = new Set();
   for (const k of kernels) {
@@ -69,7 +72,7 @@ function demangle(names) {
 }
 
 /** "void kw::gemm_cuda::gemm_fma<X<1> >(Params)" becomes "gemm_cuda::gemm_fma<X<1>>". */
-export function shorten(name) {
+function shorten(name) {
   return name
     .replace(/^void /, '')
     .replace(/\([^()]*\)$/, '')
@@ -77,44 +80,45 @@ export function shorten(name) {
     .replaceAll(' >', '>');
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const json = process.argv.includes('--json');
-  const folder = resolve(root, process.argv.slice(2).find((argument) => !argument.startsWith('--')) ?? '.build/cuda');
-  const logs = existsSync(folder)
-    ? readdirSync(folder, { recursive: true })
-        .map(String)
-        .filter((name) => name.endsWith('.o.ptxas') && existsSync(join(folder, name.slice(0, -'.ptxas'.length))))
-    : [];
-  if (logs.length === 0) {
-    process.stderr.write(`ptxas: no *.o.ptxas below ${folder}; build the CUDA library first (npm run build:cuda)\n`);
-    process.exit(1);
-  }
-  const parsed = logs.sort().map((name) => parse(readFileSync(join(folder, name), 'utf8')));
-  const kernels = parsed.flatMap((log) => log.kernels);
-  const names = demangle(kernels.map((k) => k.kernel));
-  kernels.forEach((k, i) => {
-    k.kernel = shorten(names[i]);
-  });
-  kernels.sort((a, b) => (a.kernel + a.arch < b.kernel + b.arch ? -1 : 1));
-  const waivers = JSON.parse(readFileSync(join(root, 'tools/ptxas-waivers.json'), 'utf8'));
-  const broken = judge(
-    kernels,
-    parsed.flatMap((log) => log.messages),
-    waivers,
-  );
-  if (json) {
-    process.stdout.write(`${JSON.stringify({ kernels, waivers, broken }, null, 2)}\n`);
-  } else {
-    for (const k of kernels)
-      process.stdout.write(
-        `${k.arch.padEnd(7)} ${String(k.registers).padStart(3)} registers  ${String(k.spillBytes).padStart(4)} B spilled  ${k.kernel}\n`,
-      );
+const { values, positionals } = parseArgs({
+  options: { json: { type: 'boolean' }, quiet: { type: 'boolean' }, waivers: { type: 'string' } },
+  allowPositionals: true,
+});
+const folder = resolve(root, positionals[0] ?? '.build/cuda');
+const logs = existsSync(folder)
+  ? readdirSync(folder, { recursive: true })
+      .map(String)
+      .filter((name) => name.endsWith('.o.ptxas') && existsSync(join(folder, name.slice(0, -'.ptxas'.length))))
+  : [];
+if (logs.length === 0) {
+  process.stderr.write(`ptxas: no *.o.ptxas below ${folder}; build the CUDA library first (npm run build:cuda)\n`);
+  process.exit(1);
+}
+const parsed = logs.sort().map((name) => parse(readFileSync(join(folder, name), 'utf8')));
+const kernels = parsed.flatMap((log) => log.kernels);
+const names = demangle(kernels.map((k) => k.kernel));
+kernels.forEach((k, i) => {
+  k.kernel = shorten(names[i]);
+});
+kernels.sort((a, b) => (a.kernel + a.arch < b.kernel + b.arch ? -1 : 1));
+const waivers = JSON.parse(readFileSync(resolve(root, values.waivers ?? 'tools/ptxas-waivers.json'), 'utf8'));
+const broken = judge(
+  kernels,
+  parsed.flatMap((log) => log.messages),
+  waivers,
+);
+if (values.json) {
+  process.stdout.write(`${JSON.stringify({ kernels, waivers, broken }, null, 2)}\n`);
+} else {
+  for (const k of values.quiet ? [] : kernels)
     process.stdout.write(
-      `ptxas: ${kernels.length} kernels in ${relative(root, folder)}, ${waivers.length} waivers, ${broken.length} broken rules\n`,
+      `${k.arch.padEnd(7)} ${String(k.registers).padStart(3)} registers  ${String(k.spillBytes).padStart(4)} B spilled  ${k.kernel}\n`,
     );
-  }
-  if (broken.length) {
-    process.stderr.write(`${broken.join('\n')}\n`);
-    process.exit(1);
-  }
+  process.stdout.write(
+    `ptxas: ${kernels.length} kernels, at most ${Math.max(...kernels.map((k) => k.registers ?? 0))} registers, in ${relative(root, folder)}, ${waivers.length} waivers, ${broken.length} broken rules\n`,
+  );
+}
+if (broken.length) {
+  process.stderr.write(`${broken.join('\n')}\n`);
+  process.exit(1);
 }

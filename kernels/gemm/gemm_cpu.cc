@@ -32,7 +32,7 @@ namespace {
 constexpr int64_t kCells = 256;              // of k in a block: the longest chain of f32 additions
 constexpr int64_t kPackedX = 8 << 20;        // cells of x packed at a time, 32 MB
 constexpr int64_t kLeastPanels = 4;          // of x in a block, where there are as many
-constexpr int64_t kPanelsW = 16;             // of w in a block, at most
+constexpr int64_t kColumns = 128;            // rows of w in a block, at most
 constexpr int64_t kStreamBytes = 512 << 10;  // of w in a task of stream, about
 constexpr int64_t kStreamColumns = 480;      // at most
 constexpr double kSerialWork = 200e3;        // FLOPs below which waking a thread costs more than it brings
@@ -113,6 +113,7 @@ class GemmCpuPlan {
               int64_t stride, int64_t up) const;
 
   int threads_;
+  int64_t l1_bytes_;
   int64_t budget_;  // floats of packed w and sums that a thread may keep in its L2 cache
   const GemmKernels& kernels_;
   float alpha_ = 1, beta_ = 0;
@@ -152,6 +153,7 @@ std::string GemmCpuPlan::declines(const GemmArgs& args, const kw_device_info&) {
 
 GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
     : threads_(std::max(1, device.sm_count)),
+      l1_bytes_(features().l1d_bytes == 0 ? 32 << 10 : static_cast<int64_t>(features().l1d_bytes)),
       budget_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2 / sizeof(float)), 48 << 10, 512 << 10)),
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.x.dtype)),
       activation_(args.activation),
@@ -166,7 +168,8 @@ int64_t GemmCpuPlan::capacity(const GemmShape& s) const {
   const int64_t blocks_x = std::min(std::max(kPackedX, kLeastPanels * kernels_.mr * cells), rows_x * cells);
   const int64_t stream_rows = s.batch * std::min<int64_t>(s.m, kernels_.stream_m);
   const int64_t stream_x = stream_rows * round_up(cells, 16);
-  const int64_t columns = halves_ * round_up(s.n, kernels_.nr);
+  const int64_t columns =
+      std::min(halves_ * round_up(s.n, kernels_.nr), std::max<int64_t>(kColumns, halves_ * kernels_.nr));
   const int64_t blocks = std::min(budget_, columns * (std::min(cells, kCells) + rows_x));
   const int64_t stream =
       std::min<int64_t>(total, kernels_.stream_m) * halves_ * std::min(kStreamColumns, round_up(s.n, 48));
@@ -201,7 +204,7 @@ void GemmCpuPlan::lay_out_blocks(const GemmShape& s, Layout& l) const {
   const int64_t least = std::min(all, kLeastPanels);
   l.mr = static_cast<int>(ceil_div(s.m, all));
   double best = 0;
-  for (int64_t w = 1; w <= std::min(all_w, kPanelsW); ++w) {
+  for (int64_t w = 1; w <= std::clamp(kColumns / (halves_ * nr), int64_t{1}, all_w); ++w) {
     const int64_t columns = halves_ * w * nr;
     const int64_t in_cache = (budget_ - columns * depth) / (columns * l.mr);
     if (in_cache < least && best != 0) break;
@@ -285,7 +288,8 @@ void GemmCpuPlan::stream_columns(int64_t task, float* sums) const {
                      .rows = columns,
                      .k = shape_.k,
                      .sums = sums + half * l.chunk,
-                     .stride = stride});
+                     .stride = stride,
+                     .l1_bytes = l1_bytes_});
   }
   finish(batch, 0, shape_.m, column, columns, sums, stride, l.chunk);
 }

@@ -32,6 +32,7 @@ struct GemmStream {
   int64_t rows, k;
   float* sums;  // [m][stride]
   int64_t stride;
+  int64_t l1_bytes;
 };
 
 // The epilogue of a block: sums [rows][stride], with a gated activation the up sums `up` columns to the right.

@@ -4,8 +4,8 @@
 
 namespace kw::cpu {
 
-const GemmKernels kGemmAvx512[3] = {kernels<F32Cells, Fma, 14, 4, 6, 24>("avx512"),
-                                    kernels<F16Cells, Fma, 14, 4, 6, 24>("avx512"),
-                                    kernels<Bf16Cells, Fma, 14, 4, 6, 24>("avx512")};
+const GemmKernels kGemmAvx512[3] = {kernels<F32Cells, Fma, 14, 4, 6, 48>("avx512"),
+                                    kernels<F16Cells, Fma, 14, 4, 6, 40>("avx512"),
+                                    kernels<Bf16Cells, Fma, 14, 4, 6, 40>("avx512")};
 
 }  // namespace kw::cpu

@@ -12,7 +12,7 @@ namespace kw::cpu {
 namespace {
 
 constexpr int kW = Simd::kWidth;
-constexpr int kMaxStreamM = 32;
+constexpr int kMaxStreamM = 48;
 
 template <class Cells>
 void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel) {
@@ -60,10 +60,15 @@ void flatten(float* to, const void* from, int64_t k_stride, int64_t k) {
   }
 }
 
+// x_next: the panel that comes after, brought closer while this one is in use, as are the sums.
 template <class Math, int MR>
-void tile(const float* x, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
+void tile(const float* x, const float* x_next, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
   F s[MR][2] = {};
-  for (int64_t c = 0; c < cells; ++c, x += MR, w += 2 * kW) {
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < 2 * kW; j += 16) __builtin_prefetch(sums + i * stride + j, 1);
+  }
+  for (int64_t c = 0; c < cells; ++c, x += MR, x_next += MR, w += 2 * kW) {
+    __builtin_prefetch(x_next);
     const F w0 = Simd::load(w), w1 = Simd::load(w + kW);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
@@ -112,7 +117,9 @@ void block_of(const GemmBlock& b) {
     const float* w = b.w + j * b.cells * 2 * kW;
     for (int i = 0; i < b.panels_x; ++i) {
       ahead.step();
-      tile<Math, MR>(b.x + i * b.panel_x, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
+      const float* x = b.x + i * b.panel_x;
+      const float* x_next = i + 1 < b.panels_x ? x + b.panel_x : b.x;
+      tile<Math, MR>(x, x_next, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
     }
   }
 }
@@ -126,58 +133,80 @@ void block(const GemmBlock& b) {
   block_of<Math, MR>(b);
 }
 
-// x rows [MX][cells] against w rows [NW][k] from cell `begin` for `vectors` whole vectors and then `rest` elements; adds each
-// product's vector of partial sums to partial [MX][NW].
-template <class Cells, class Math, int MX, int NW>
-void inner(const float* x, int64_t cells_x, const typename Cells::T* w, int64_t stride_w, int64_t vectors, int rest,
-           F* partial) {
+// NW rows of w from some k on: `vectors` whole vectors and then `rest` elements. ahead: rows of the chunk that will be needed
+// next, brought into L2 along the way; null with a single pass over w, where the processor's own prefetching does.
+template <class Cells>
+struct Chunk {
+  const typename Cells::T* w;
+  int64_t stride, vectors;
+  int rest;
+  const typename Cells::T* ahead[3];
+};
+
+// x rows [MX][cells] against a chunk; adds each product's vector of partial sums to partial [MX][NW].
+template <class Cells, class Math, int MX, int NW, bool Prefetch>
+void inner(const float* x, int64_t cells_x, const Chunk<Cells>& chunk, F* partial) {
   F s[MX][NW] = {};
   constexpr int kStep = kW * Cells::kPerCell;
-  for (int64_t v = 0; v < vectors; ++v) {
+  for (int64_t v = 0; v < chunk.vectors; ++v) {
+    if constexpr (Prefetch) {
+      for (int i = 0; i < 3; ++i) __builtin_prefetch(chunk.ahead[i] + v * kStep, 0, 2);
+    }
     F xv[MX];
 #pragma GCC unroll 8
     for (int i = 0; i < MX; ++i) xv[i] = Simd::load(x + i * cells_x + v * kW);
 #pragma GCC unroll 8
     for (int r = 0; r < NW; ++r) {
-      const F wv = Cells::load(w + r * stride_w + v * kStep);
+      const F wv = Cells::load(chunk.w + r * chunk.stride + v * kStep);
 #pragma GCC unroll 8
       for (int i = 0; i < MX; ++i) s[i][r] = Math::mul_add(xv[i], wv, s[i][r]);
     }
   }
   for (int r = 0; r < NW; ++r) {
-    const F wv = rest ? Cells::load(w + r * stride_w + vectors * kStep, rest) : Simd::set(0);
+    const auto* w = chunk.w + r * chunk.stride + chunk.vectors * kStep;
+    const F wv = chunk.rest ? Cells::load(w, chunk.rest) : Simd::set(0);
     for (int i = 0; i < MX; ++i) {
-      if (rest) s[i][r] = Math::mul_add(Simd::load(x + i * cells_x + vectors * kW), wv, s[i][r]);
+      if (chunk.rest) s[i][r] = Math::mul_add(Simd::load(x + i * cells_x + chunk.vectors * kW), wv, s[i][r]);
       partial[i * NW + r] += s[i][r];
     }
   }
 }
 
-template <class Cells, class Math, int MX, int NW>
-void inner_rows(int mx, const float* x, int64_t cells_x, const typename Cells::T* w, int64_t stride_w, int64_t vectors,
-                int rest, F* partial) {
+// The instance for mx rows of x, 1 to MX.
+template <class Cells, class Math, int MX, int NW, bool Prefetch>
+void inner_rows(int mx, const float* x, int64_t cells_x, const Chunk<Cells>& chunk, F* partial) {
   if constexpr (MX > 1) {
-    if (mx < MX) return inner_rows<Cells, Math, MX - 1, NW>(mx, x, cells_x, w, stride_w, vectors, rest, partial);
+    if (mx < MX) return inner_rows<Cells, Math, MX - 1, NW, Prefetch>(mx, x, cells_x, chunk, partial);
   }
-  inner<Cells, Math, MX, NW>(x, cells_x, w, stride_w, vectors, rest, partial);
+  inner<Cells, Math, MX, NW, Prefetch>(x, cells_x, chunk, partial);
 }
 
 // NW rows of w, all of k, against all of x. A chunk of k is at most 256 additions in a row; where x takes several passes it is
-// also short enough for the rows of w to stay in L1 between them.
+// also short enough for the rows of w to stay in L1 between them, of which they fill half.
 template <class Cells, class Math, int MX, int NW>
 void stream_rows(const GemmStream& g, int64_t row) {
   constexpr int kStep = kW * Cells::kPerCell;
-  constexpr int64_t kShort = 24 * 1024 / (NW * kW * 4);
   const auto* w = static_cast<const typename Cells::T*>(g.w) + row * g.stride_w;
-  const int64_t vectors = g.k / kStep, chunk = g.m <= MX ? 256 : lesser<int64_t>(kShort, 256);
-  const int rest = static_cast<int>(g.k % kStep);
+  const bool once = g.m <= MX;
+  const int64_t vectors = g.k / kStep, length = once ? 256 : lesser<int64_t>(g.l1_bytes / 2 / (NW * kW * 4), 256);
+  const int passes = (g.m + MX - 1) / MX;
   F partial[kMaxStreamM * NW];
   for (int i = 0; i < g.m * NW; ++i) partial[i] = Simd::set(0);
-  for (int64_t v = 0; v == 0 || v < vectors; v += chunk) {
-    const int last = v + chunk >= vectors ? rest : 0;
-    for (int i = 0; i < g.m; i += MX) {
-      inner_rows<Cells, Math, MX, NW>(lesser(MX, g.m - i), g.x + i * g.cells_x + v * kW, g.cells_x, w + v * kStep,
-                                      g.stride_w, lesser(chunk, vectors - v), last, partial + i * NW);
+  for (int64_t v = 0; v == 0 || v < vectors; v += length) {
+    const bool last = v + length >= vectors;
+    Chunk<Cells> chunk{
+        w + v * kStep, g.stride_w, lesser(length, vectors - v), last ? static_cast<int>(g.k % kStep) : 0, {}};
+    const auto* next = last ? w + NW * g.stride_w : chunk.w + length * kStep;  // may be past the end: only prefetched
+    for (int pass = 0; pass < passes; ++pass) {
+      const int mx = lesser(MX, g.m - pass * MX);
+      const float* x = g.x + pass * MX * g.cells_x + v * kW;
+      F* sums = partial + pass * MX * NW;
+      if (once) {
+        inner_rows<Cells, Math, MX, NW, false>(mx, x, g.cells_x, chunk, sums);
+      } else {
+        for (int i = 0; i < 3; ++i) chunk.ahead[i] = next + (pass + i * passes) % NW * g.stride_w;
+        inner_rows<Cells, Math, MX, NW, true>(mx, x, g.cells_x, chunk, sums);
+      }
     }
   }
   for (int i = 0; i < g.m; ++i) {

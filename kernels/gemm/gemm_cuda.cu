@@ -2,17 +2,24 @@
 //
 // Work: a block makes one tile of y over all of k, so a sum's order depends on k alone, never on batch or grid. The batch is
 // grid.z, with a loop beyond 16 waves. Blocks walk y in groups of 8 tile rows: neighbours in time share tiles in L2.
-//   gemm_mma     bf16, f16; every row of x and w 16-byte aligned. 128x256, 128x128 or 64x64 by 32: cp.async ring of 3 or 4
-//                stages, XOR swizzle, ldmatrix (.trans for transposed operands), m16n8k16, fragments double-buffered.
-//   gemm_mma_any bf16, f16; any strides and alignment. 64x64 by 32: 2-byte loads held in registers across the tile before.
-//   gemm_fma     f32; any strides. 128x128 or 64x64 by 16: IEEE fma on 8x8 or 4x8 registers per thread, cp.async of 16 or 4
-//                bytes, double-buffered. No TF32.
+//   gemm_mma      bf16, f16; rows of x and w at multiples of 16 bytes. cp.async ring, XOR swizzle, ldmatrix (.trans for a
+//                 transposed operand), m16n8k16, fragments double-buffered: 64x64 (32x32) of sums per warp.
+//   gemm_mma_any  bf16, f16; any strides and alignment: 2-byte loads, held in registers while the tile before is multiplied.
+//   gemm_fma      f32; any strides: IEEE fma, 64x32 (32x32) of sums per warp, cp.async of 16 or 4 bytes. No TF32.
+//
+//                 tile        threads  stages  shared memory  blocks per SM
+//   gemm_mma      128x256x32      256       3          72 KB              1
+//                 128x128x32      128       3          48 KB              2
+//                 64x64x32        128       4          32 KB              4
+//   gemm_mma_any  64x64x32        128       2          16 KB              4
+//   gemm_fma      128x128x16      256       2          40 KB              2
+//                 64x64x16        128       2          20 KB              4
+//
 // Sums go through shared memory 16 rows at a time, so that c, residual and y move in 16-byte pieces; where those are not
 // aligned, element by element with the same arithmetic. A gated weight's gate and up rows interleave in blocks of 8 within
 // a tile (TileRows), so one block holds both halves of every output.
 //
-// Limits: m, n, k below 2^31 - 1024; tiles of y below 2^31. Everything else is refused by the contract, not here.
-// Needs at most 72 KB of shared memory per block.
+// choose() picks the tile that costs the busiest SM least. Limits: m, rows of w and k below 2^31 - 1024; tiles of y below 2^31.
 //
 // Prediction, not measured: bytes b_x m k + b_w r k + b_y m n (+ c, residual), FLOPs 2 m r k, r = rows of w. At 4096^3
 // bf16, 1365 FLOP/byte: compute-bound; mma.sync reaches 70-80 % of an A100's 312 TFLOP/s and 45-55 % of an H200's 989.
@@ -184,7 +191,7 @@ class GemmCudaPlan {
       if (value >= kMost) return expected(name, std::to_string(value), "below " + std::to_string(kMost));
     const Choice choice = choose(args, device);
     if (!choice.variant.kernel)
-      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 48 KB");
+      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 32 KB");
     const int64_t tiles = int64_t{choice.params.tiles_m} * choice.params.tiles_n;
     if (tiles >= int64_t{1} << 31) return expected("the number of tiles of y", std::to_string(tiles), "below 2^31");
     return "";

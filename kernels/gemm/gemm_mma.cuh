@@ -139,8 +139,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
         warp.multiply(step);
       }
     }
-    ptx::cp_async_wait<0>();
-    __syncthreads();
+    // The last barrier above came after the last copy and the last read of the ring.
     warp.finish(p, smem, batch, place);
     __syncthreads();
   }

@@ -1,5 +1,4 @@
-// GemmArgs with optional and broadcast dimensions and the trans flags resolved: what every backend computes from. Host
-// only.
+// GemmArgs with optional and broadcast dimensions and the trans flags resolved: what every backend computes from.
 #pragma once
 #include "gemm.h"
 

@@ -62,6 +62,12 @@ export const unchecked = (reason: string): CorrectnessRecord => ({
 
 const unwritten = { distribution: 'constant', parameters: { value: Number.NaN } } as const;
 
+/** Inputs in memory that an output writes to. */
+export function overwrittenInputs(plan: Plan): [name: string, tensor: Tensor][] {
+  const written = new Set(Object.values(plan.outputs).map((tensor) => tensor.storage));
+  return Object.entries(plan.args).filter(([name, tensor]) => !(name in plan.outputs) && written.has(tensor.storage));
+}
+
 /** Checks one plan before and after it is measured. */
 export class Correctness implements AsyncDisposable {
   readonly #plan: Plan;
@@ -77,18 +83,11 @@ export class Correctness implements AsyncDisposable {
     this.#plan = plan;
     this.#op = op;
     this.#options = options;
-    const outputs = new Set(Object.keys(plan.outputs));
-    const storages = new Set(Object.values(plan.outputs).map((tensor) => tensor.storage));
-    for (const [name, tensor] of Object.entries(plan.args)) {
-      if (outputs.has(name) || !storages.has(tensor.storage)) continue;
+    for (const [name, tensor] of overwrittenInputs(plan)) {
       const copy = plan.device.empty(tensor.shape, tensor.dtype);
       copy.copyFrom(tensor, { stream: plan.stream });
       this.#overwritten.push({ name, tensor, copy });
     }
-  }
-
-  get inPlace(): boolean {
-    return this.#overwritten.length > 0;
   }
 
   /** Runs the plan on fresh outputs and compares. */
@@ -127,7 +126,7 @@ export class Correctness implements AsyncDisposable {
     });
     const hashAfter = await this.#runAndHash(this.#plan);
     if (hashAfter !== record.hashBefore) return differ('the outputs', hashAfter);
-    if (copy && !this.inPlace) {
+    if (copy && this.#overwritten.length === 0) {
       const hash = await this.#runAndHash(copy);
       if (hash !== record.hashBefore) return differ('the outputs on copies of the operands', hash);
     }

@@ -27,11 +27,15 @@ export interface LoopOptions {
 export const stolenAbove = 0.01;
 const roundSeconds = 0.05;
 const mostSamples = 4096;
+/** Seconds; calls from here on are not repeated just to get to know them. */
+const longCall = 0.25;
 
 /** Calls per sample so that a sample lasts sampleSeconds, and seconds of one call; warms up on the way. */
 export async function calibrate(run: Runner, sampleSeconds: number): Promise<{ calls: number; perCall: number }> {
-  // The first calls load code and touch memory; the second round says how long a call takes.
-  await run(1, 1);
+  // The first call loads code and touches memory; the next ones say how long a call takes, unless it took so long that
+  // loading cannot matter.
+  const first = (await run(1, 1)).seconds[0]!;
+  if (first > longCall) return { calls: 1, perCall: first };
   let perCall = median((await run(3, 1)).seconds);
   if (perCall >= sampleSeconds) return { calls: 1, perCall };
   // Single calls carry the cost of reading the clock, so the estimate is refined with a group of them.

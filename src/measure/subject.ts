@@ -6,7 +6,7 @@ import { native } from '../native.js';
 import type { Operator } from '../op.js';
 import * as ops from '../ops/index.js';
 import { Plan } from '../plan.js';
-import { Correctness, unchecked } from './correctness.js';
+import { Correctness, overwrittenInputs, unchecked } from './correctness.js';
 import { readSteal, stealShare } from './environment.js';
 import type { Round, Runner } from './loop.js';
 import { known, missing, type Quantity } from './quantity.js';
@@ -69,8 +69,9 @@ async function timeCalls(call: () => unknown, calls: number): Promise<number> {
   return (performance.now() - from) / 1000 / calls;
 }
 
-/** A function that never waits would keep timers and signals (Ctrl-C) from being seen. */
-const breathe = (i: number): Promise<void> | undefined => (i % 64 === 63 ? new Promise(setImmediate) : undefined);
+/** Lets timers and signals (Ctrl-C) be seen now and then, which a function that never waits would prevent. */
+const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const breathEvery = 16;
 
 function hostRunner(call: () => unknown): Runner {
   return async (samples, calls): Promise<Round> => {
@@ -78,7 +79,7 @@ function hostRunner(call: () => unknown): Runner {
     const before = readSteal();
     for (let i = 0; i < samples; i++) {
       seconds[i] = await timeCalls(call, calls);
-      await breathe(i);
+      if (i % breathEvery === 0) await breathe();
     }
     return { seconds, stealShare: stealShare(before, readSteal()) };
   };
@@ -97,7 +98,7 @@ export async function sampleOrder(
     const seconds = new Float64Array(order.length);
     for (const [i, one] of order.entries()) {
       seconds[i] = await timeCalls(subjects[one]!.call, calls[one]!);
-      await breathe(i);
+      if (i % breathEvery === 0) await breathe();
     }
     return seconds;
   }
@@ -202,7 +203,7 @@ class PlanSubject implements Subject {
   }
 
   get inPlace(): boolean {
-    return this.#correctness?.inPlace ?? false;
+    return overwrittenInputs(this.plan).length > 0;
   }
 
   get dtype() {
@@ -241,7 +242,6 @@ class PlanSubject implements Subject {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.plan.stream.mark();
     this.rotation.dispose();
     await this.#correctness?.[Symbol.asyncDispose]();
   }

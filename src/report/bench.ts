@@ -96,6 +96,20 @@ function reasons(records: readonly MeasureRecord[]): string[] {
   return [...found].map(([reason, who]) => `n/a ${[...who].join(', ')}: ${reason}`);
 }
 
+/** Where the records were taken, one line for each device. */
+function places(records: readonly MeasureRecord[]): string[] {
+  const lines = records.map(({ env: { cpu, device, node }, tool }) => {
+    const commit = tool.gitSha ? ` ${tool.gitSha.slice(0, 10)}${tool.dirty ? ' with local changes' : ''}` : '';
+    const by = `kernwatt ${tool.version}${commit}, Node ${node.version}`;
+    if (device === null || device.threads !== null) {
+      const used = device ? `, ${device.threads} threads, ${device.isa}` : '';
+      return `${cpu.model}, ${cpu.cores} cores${cpu.virtualised ? ' (virtual)' : ''}${used}; ${by}`;
+    }
+    return `${device.name}: ${device.product}, driver ${device.driver ?? 'unknown'}; ${by}`;
+  });
+  return [...new Set(lines)];
+}
+
 /** The ceilings that shares refer to, once each. */
 function ceilings(records: readonly MeasureRecord[]): string[] {
   const peaks = records.flatMap(({ utilisation, kernel: of }) =>
@@ -127,7 +141,7 @@ export function benchReport(records: readonly MeasureRecord[]): string {
   const wrong = records
     .filter(({ verdict }) => verdict === 'invalid')
     .map(({ case: { name }, correctness }) => `INVALID ${name}: ${correctness.reason}`);
-  const parts = [table(columns, rows)];
+  const parts = [`${places(records).join('\n')}\n`, table(columns, rows)];
   if (six.length > 0)
     parts.push(
       `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, six)}`,

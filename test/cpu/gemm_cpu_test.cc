@@ -1,10 +1,8 @@
 // The CPU backend of gemm, every instruction set this machine has, against the definition: random cases over tile edges,
 // dtypes, epilogues, transpositions, strides, batches and in-place outputs, under the tolerance rule of kernels/core/reference.h;
-// whole numbers bit for bit; special values; equal results for any number of threads. From the repository root, with the objects
-// of kernels/gemm/gemm_cpu.cc's list in $OBJECTS:
+// whole numbers bit for bit; special values; equal results for any number of threads. Built by test/cpu/CMakeLists.txt.
 //
-//   g++ -std=c++20 -O2 -pthread test/cpu/gemm_cpu_test.cc kernels/gemm/gemm_ref.cc kernels/core/threads.cc
-//       kernels/core/cpu/features.cc $OBJECTS -o gemm_cpu_test && ./gemm_cpu_test [cases [seed]]
+//   gemm_cpu_test [cases [seed]]
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -66,6 +64,7 @@ struct Holder {
   }
   template <class Visit>
   void each(Visit visit) const {  // element offsets, row-major; a broadcast batch is visited once for each
+    if (!view.present()) return;
     const int r = view.rank;
     const int64_t batch = r > 2 ? view.dim(-3) : 1, rows = r > 1 ? view.dim(-2) : 1;
     for (int64_t b = 0; b < batch; ++b) {
@@ -174,7 +173,7 @@ std::unique_ptr<Case> random_case(bool exact) {
   const auto extent = [](std::initializer_list<int64_t> edges, int64_t most) {
     return chance(0.6) ? one_of(edges) : pick(1, most);
   };
-  const int64_t m = extent({1, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 16, 17, 24, 25, 28, 29, 56, 57, 0}, 90);
+  const int64_t m = extent({1, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15, 16, 17, 24, 25, 32, 33, 40, 41, 48, 49, 56, 57, 0}, 90);
   const int64_t n = extent({1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 65, 97, 0}, 130);
   const int64_t k = extent({1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 64, 255, 256, 257, 511, 513, 1025, 0}, 300);
   a.activation = exact ? one_of({Activation::none, Activation::relu}) : static_cast<Activation>(pick(0, 7));
@@ -363,7 +362,7 @@ int main(int argc, char** argv) {
     }
     check_activations(isa, pool);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      for (const int64_t m : {1, 3, 40}) check_special(isa, pool, dtype, m);
+      for (const int64_t m : {1, 3, 50}) check_special(isa, pool, dtype, m);
     }
     check_rebind(isa, pool);
     std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");

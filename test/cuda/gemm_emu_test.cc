@@ -294,6 +294,24 @@ void graphs(const Device& d) {
   d.must(d.table->graph_destroy(graph), "graph_destroy");
 }
 
+// Two streams of a device at once, each with its own operands and many calls in flight; then the plans go first.
+void two_streams(const Device& d) {
+  Device other = d;
+  other.open();
+  {
+    Small first(d), second(other);
+    store_f32(second.x.host.data, DType::f32, 3, 30);
+    second.x.upload();
+    for (int i = 0; i < 20; ++i) {
+      d.must(first.op.plan_enqueue(first.plan, d.stream), "plan_enqueue");
+      d.must(second.op.plan_enqueue(second.plan, other.stream), "plan_enqueue");
+    }
+    expect(second.result(other, 0) == 33, "the second stream's operands are its own");
+    expect(first.result(d, 0) == 6, "and so are the first stream's");
+  }
+  other.close();
+}
+
 void refusals(const Device& d) {
   const kw_op& op = gemm_of(*d.table);
   Small s(d);
@@ -358,6 +376,7 @@ int main(int argc, char** argv) {
           expect(wrong.empty(), t.text() + ": " + wrong);
         }
         graphs(d);
+        two_streams(d);
         refusals(d);
         if (d.info.emulated) emulated_only(d);
         if (d.info.emulated) expect(d.free_bytes() == free_before, "every allocation was freed");

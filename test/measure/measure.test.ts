@@ -1,7 +1,16 @@
 // measure() and compare() on real products: what is exact is checked exactly, what is timed only for sense. Every record is held
 // against the published schema.
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { compare, type Device, gemm, type MeasureRecord, measure, openDevice, type Plan } from '../../src/index.js';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import {
+  compare,
+  type Device,
+  gemm,
+  type MeasureRecord,
+  measure,
+  openDevice,
+  type Plan,
+  type Tensor,
+} from '../../src/index.js';
 import { complaints } from './record.js';
 
 let device: Device;
@@ -11,11 +20,21 @@ beforeAll(async () => {
 afterAll(() => device.close());
 
 const [m, n, k] = [33, 40, 64];
-const product = (dtype: 'f32' | 'bf16' = 'f32') =>
-  gemm.bind({
-    x: device.random([m, k], dtype, { seed: 1 }),
-    w: device.random([n, k], dtype, { seed: 2 }),
-  });
+const made: Tensor[] = [];
+/** Disposed after the test, so that the collector cannot free anything while memory is compared. */
+const keep = (tensor: Tensor) => {
+  made.push(tensor);
+  return tensor;
+};
+afterEach(() => {
+  for (const tensor of made.splice(0)) tensor.dispose();
+});
+
+function product(dtype: 'f32' | 'bf16' = 'f32') {
+  const x = keep(device.random([m, k], dtype, { seed: 1 }));
+  const w = keep(device.random([n, k], dtype, { seed: 2 }));
+  return gemm.bind({ x, w, y: keep(device.empty([m, n], dtype)) });
+}
 const quick = { quick: true, cache: 'hot', maxSeconds: 0.2, check: { seconds: 0.2 } } as const;
 
 /** Makes a plan come to a wrong result from its nth run on. */
@@ -133,14 +152,9 @@ describe('a plan', () => {
   });
 
   test('that overwrites an input is checked on the input as it was', async () => {
-    const c = device.random([m, n], 'f32', { seed: 3 });
-    const plan = gemm.bind({
-      x: device.random([m, k], 'f32', { seed: 1 }),
-      w: device.random([n, k], 'f32', { seed: 2 }),
-      c,
-      y: c,
-      beta: 0.5,
-    });
+    const { x, w } = product().args;
+    const c = keep(device.random([m, n], 'f32', { seed: 3 }));
+    const plan = gemm.bind({ x: x!, w: w!, c, y: c, beta: 0.5 });
     const record = await measure(plan, { ...quick, clocks: ['device'] });
     expect(record.verdict).toBe('ok');
     expect(record.flags).toContain('in-place');
@@ -148,7 +162,7 @@ describe('a plan', () => {
   });
 
   test('of nothing at all', async () => {
-    const plan = gemm.bind({ x: device.zeros([0, 4]), w: device.zeros([3, 4]) });
+    const plan = gemm.bind({ x: keep(device.zeros([0, 4])), w: keep(device.zeros([3, 4])) });
     const record = await measure(plan, { ...quick, cache: 'cold' });
     expect(record).toMatchObject({ verdict: 'ok', work: { flops: 0 }, roofline: null });
     expect(complaints(JSON.parse(JSON.stringify(record)))).toEqual([]);
@@ -177,6 +191,14 @@ describe('a function', () => {
     const held = device.memory().currentBytes;
     const record = await measure(() => device.empty([1024]).dispose(), { ...quick, device });
     expect(record.memory!.averageBytes.value).toBeGreaterThanOrEqual(held);
+  });
+
+  test('that never waits can be aborted all the same', async () => {
+    const busy = () => {
+      for (const end = performance.now() + 1; performance.now() < end; );
+    };
+    const signal = AbortSignal.timeout(100);
+    await expect(measure(busy, { target: 1e-9, signal })).rejects.toMatchObject({ name: 'TimeoutError' });
   });
 
   test('that throws rejects with what it threw', async () => {

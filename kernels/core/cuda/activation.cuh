@@ -7,7 +7,7 @@ namespace kw {
 
 KW_DEVICE float relu(float x) { return x < 0 ? 0.0f : x; }
 
-// x σ(x); absolute value below 1.5e-37 where expf overflows.
+// x σ(x). Where expf(-x) overflows the result is -0, less than 3e-37 away.
 KW_DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
 // x Φ(x) = 0.5 x erfc(-x / √2): erfc keeps relative accuracy in the left tail, where 1 + erf would cancel.

@@ -150,6 +150,7 @@ void start_race_clocks() {
 void run_resident(const std::vector<Dim3>& first_blocks) {
   rt->warps.clear(), rt->blocks.clear(), rt->clusters.clear(), rt->deferred.clear(), rt->flags.clear();
   rt->places.assign(1, Loc{}), rt->place_ids.clear();
+  std::fill(std::begin(rt->recent_places), std::end(rt->recent_places), std::pair<uint64_t, uint16_t>{});
   rt->threads = 0, rt->warp_cursor = 0, rt->steps = 0, rt->yielding = false;
   rt->error.clear();
   for (uint64_t& point : rt->change_points) point = 1 + rt->random() % 2000;

@@ -58,7 +58,7 @@ uint64_t& mbar_word(Block* b, uint32_t offset, Loc loc) {
 Mbarrier& mbar_for_use(Block* b, uint32_t offset, const Fiber* user, Loc loc) {
   mbar_word(b, offset, loc);
   if (rt->opt.race && user) {
-    const Epoch init = b->shadow[offset].write;
+    const Epoch init = b->shadow.at(offset).write;
     if (agent_of(init) != agent_thread(user) && !user->clock.seen.covers(agent_of(init), time_of(init)))
       fail("race", "mbarrier " + describe(b, offset) + " is used before its init is visible to this thread", loc);
   }

@@ -51,7 +51,7 @@ void open_block_memory(Block* b, size_t dynamic_bytes) {
   if (rt->opt.poison) std::memset(b->window + kDynamicBase, 0xff, kWindow - kDynamicBase);
   KW_ASAN_CLOSE(b->window, kDynamicBase);
   KW_ASAN_CLOSE(b->window + round_up(b->dynamic_end, 8), kWindow - round_up(b->dynamic_end, 8));
-  if (rt->opt.race) b->shadow.assign(b->static_begin, Shadow{});
+  if (rt->opt.race) b->shadow.open(b->static_begin);
 }
 
 void* dyn_smem() { return rt->running->block->window + kDynamicBase; }
@@ -72,7 +72,7 @@ void* static_smem(const void* tag, size_t size, size_t align, const char* name) 
     const uint32_t offset = round_up(b->static_end + kRedZone, static_cast<uint32_t>(align));
     b->static_end = offset + bytes;
     if (b->static_end > kWindow) fail("smem", "too many static objects for the emulator's window", {});
-    if (rt->opt.race) b->shadow.resize(b->static_end);
+    if (rt->opt.race) b->shadow.grow(b->static_end);
     KW_ASAN_OPEN(b->window + offset, size);
     found = b->statics.emplace(tag, StaticObject{offset, bytes, name}).first;
   }

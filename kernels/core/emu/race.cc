@@ -10,16 +10,19 @@ namespace {
 
 constexpr uint16_t kAtomicBit = 0x8000;
 
-// A small number for a source place, kept per Runtime.
+// A small number for a source place, kept per batch of clusters.
 uint16_t place_of(Loc loc) {
   const uint64_t key = loc.file ? reinterpret_cast<uintptr_t>(loc.file) * 1000003 + static_cast<uint64_t>(loc.line)
                                 : reinterpret_cast<uintptr_t>(loc.pc);
+  auto& [recent_key, recent] = rt->recent_places[key % std::size(rt->recent_places)];
+  if (recent_key == key) return recent;
   const auto [it, added] = rt->place_ids.try_emplace(key, static_cast<uint16_t>(rt->places.size()));
   if (added) {
     if (rt->places.size() >= kAtomicBit) fail("emulator", "too many source places for the race detector", loc);
     rt->places.push_back(loc);
   }
-  return it->second;
+  recent_key = key, recent = it->second;
+  return recent;
 }
 
 std::string place(uint16_t id) { return where(rt->places[id & ~kAtomicBit]); }
@@ -41,50 +44,49 @@ std::string agent_name(uint32_t agent) {
   return "a TMA load";
 }
 
-// One byte. `mine` is the access as an epoch.
-class ByteCheck {
+// One access, checked byte by byte or word by word.
+class AccessCheck {
  public:
-  ByteCheck(Block* b, const Access& access, const Clock& clock, Loc loc)
+  AccessCheck(Block* b, const Access& access, const Clock& clock, Loc loc)
       : block_(b), access_(access), clock_(clock), loc_(loc), mine_(epoch(access.agent, access.time)) {}
 
-  void operator()(uint32_t offset) {
-    Shadow& s = block_->shadow[offset];
+  void operator()(Shadow& s, uint32_t offset) {
     if (s.write)
       after_write(s, offset);
     else if (!access_.write && rt->opt.uninit)
-      fail("uninitialised", "read of " + describe(block_, offset) + ", which nothing has written", loc_);
+      fail("uninitialised", "read of " + describe(block_, offset) + ", which nothing has written");
     access_.write ? record_write(s, offset) : record_read(s);
   }
 
  private:
   bool ordered(Epoch e) const { return agent_of(e) == access_.agent || clock_.seen.covers(agent_of(e), time_of(e)); }
+  [[noreturn]] void fail(const char* kind, const std::string& message) const {
+    const auto threads = static_cast<uint32_t>(rt->threads);
+    const bool by_thread = access_.agent < 3 * threads;
+    fail_for(by_thread ? rt->fibers[access_.agent % threads].get() : rt->running, kind, message, loc_);
+  }
   const char* verb() const { return access_.write ? "write of " : "read of "; }
   uint16_t my_place() { return place_ ? place_ : place_ = place_of(loc_); }
 
   void after_write(const Shadow& s, uint32_t offset) const {
     const bool both_atomic = access_.atomic && (s.write_place & kAtomicBit);
     if (!ordered(s.write) && !both_atomic)
-      fail("race",
-           verb() + describe(block_, offset) + " by " + agent_name(access_.agent) +
-               " is not ordered after the write by " + agent_name(agent_of(s.write)) + " (" + place(s.write_place) +
-               ")",
-           loc_);
+      fail("race", verb() + describe(block_, offset) + " by " + agent_name(access_.agent) +
+                       " is not ordered after the write by " + agent_name(agent_of(s.write)) + " (" +
+                       place(s.write_place) + ")");
     const bool generic_write = agent_of(s.write) < 2 * rt->threads;
     if (access_.async && generic_write && !clock_.fenced.covers(agent_of(s.write), time_of(s.write)))
-      fail("proxy",
-           "fence.proxy.async missing: " + describe(block_, offset) + " was written by " +
-               agent_name(agent_of(s.write)) + " (" + place(s.write_place) + ") and is used by " +
-               agent_name(access_.agent),
-           loc_);
+      fail("proxy", "fence.proxy.async missing: " + describe(block_, offset) + " was written by " +
+                        agent_name(agent_of(s.write)) + " (" + place(s.write_place) + ") and is used by " +
+                        agent_name(access_.agent));
   }
 
   void record_write(Shadow& s, uint32_t offset) {
     for (const Epoch r : s.read)
       if (r && !ordered(r))
-        fail("race",
-             "write of " + describe(block_, offset) + " by " + agent_name(access_.agent) +
-                 " is not ordered after the read by " + agent_name(agent_of(r)) + " (" + place(s.read_place) + ")",
-             loc_);
+        fail("race", "write of " + describe(block_, offset) + " by " + agent_name(access_.agent) +
+                         " is not ordered after the read by " + agent_name(agent_of(r)) + " (" + place(s.read_place) +
+                         ")");
     s.write = mine_;
     s.write_place = static_cast<uint16_t>(my_place() | (access_.atomic ? kAtomicBit : 0));
     s.read[0] = s.read[1] = 0;
@@ -133,8 +135,7 @@ void acquire(Fiber* f, const Clock& from) {
 void check_access(Block* b, uint32_t offset, uint32_t bytes, const Access& access, const Clock& clock, Loc loc) {
   if (!rt->opt.race) return;
   if (access.time > kMaxTime) fail("emulator", "too many asynchronous groups for the race detector", loc);
-  ByteCheck check(b, access, clock, loc);
-  for (uint32_t i = offset; i < offset + bytes; ++i) check(i);
+  b->shadow.visit(offset, bytes, access.write, AccessCheck(b, access, clock, loc));
 }
 
 void check_thread(Fiber* f, Block* b, uint32_t offset, uint32_t bytes, bool write, Loc loc) {

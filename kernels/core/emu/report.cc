@@ -4,27 +4,41 @@
 #include <bit>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
 
 #include "runtime.h"
 
 namespace kw::emu {
 namespace {
 
-// Source line of an instruction, by addr2line; module and offset where that is not installed.
+// The folder of this project's sources, which diagnoses leave out.
+#ifndef KW_SOURCE_ROOT
+#define KW_SOURCE_ROOT ""
+#endif
+constexpr std::string_view kRoot = KW_SOURCE_ROOT;
+
+// Source line of an instruction, by addr2line; module and offset where that is not installed. Of the functions inlined
+// into each other there, the innermost of this project: not a header of the toolkit.
 std::string where_pc(const void* pc) {
   Dl_info info{};
   if (!dladdr(pc, &info) || !info.dli_fname) return "an unknown place";
   const auto offset = reinterpret_cast<uintptr_t>(pc) - reinterpret_cast<uintptr_t>(info.dli_fbase) - 1;
-  char command[700], line[512] = "";
-  std::snprintf(command, sizeof command, "addr2line -e '%s' 0x%zx 2>/dev/null", info.dli_fname, offset);
-  if (FILE* pipe = popen(command, "r")) {
-    if (!std::fgets(line, sizeof line, pipe)) line[0] = 0;
+  char text[700];
+  std::snprintf(text, sizeof text, "addr2line -i -e '%s' 0x%zx 2>/dev/null", info.dli_fname, offset);
+  std::string found;
+  if (FILE* pipe = popen(text, "r")) {
+    while (std::fgets(text, sizeof text, pipe)) {
+      text[std::strcspn(text, " \n")] = 0;  // "file:line (discriminator 2)"
+      if (text[0] == '?' ||
+          (!found.empty() && (found.starts_with(kRoot) || !std::string_view(text).starts_with(kRoot))))
+        continue;
+      found = text;
+    }
     pclose(pipe);
   }
-  line[std::strcspn(line, " \n")] = 0;
-  if (line[0] && line[0] != '?') return line;
-  std::snprintf(line, sizeof line, "%s+0x%zx", info.dli_fname, offset);
-  return line;
+  if (!found.empty()) return found;
+  std::snprintf(text, sizeof text, "%s+0x%zx", info.dli_fname, offset);
+  return text;
 }
 
 std::string waits_for(const Fiber& f) {
@@ -65,8 +79,10 @@ std::string waits_for(const Fiber& f) {
 }  // namespace
 
 std::string where(Loc loc) {
-  if (loc.file) return std::string(loc.file) + ":" + std::to_string(loc.line);
-  return loc.pc ? where_pc(loc.pc) : "an unknown place";
+  const std::string place = loc.file ? std::string(loc.file) + ":" + std::to_string(loc.line)
+                            : loc.pc ? where_pc(loc.pc)
+                                     : "an unknown place";
+  return place.starts_with(kRoot) ? place.substr(kRoot.size()) : place;
 }
 
 std::string describe(const Block* b, uint32_t offset) {

@@ -148,7 +148,7 @@ struct Block {
   std::unordered_map<const void*, StaticObject> statics;
   NamedBarrier barriers[16];
   std::unordered_map<uint32_t, Mbarrier> mbarriers;  // by offset
-  std::vector<Shadow> shadow;
+  ShadowMemory shadow;
 };
 
 struct Cluster {
@@ -196,6 +196,7 @@ struct Runtime {
   uint32_t agents = 0;
   std::vector<Loc> places;
   std::unordered_map<uint64_t, uint16_t> place_ids;
+  std::pair<uint64_t, uint16_t> recent_places[256] = {};
   std::unordered_map<const void*, Clock> flags;  // global memory words used by red_release and ld_acquire
   std::string error;                             // first failure; empty while all is well
   uintptr_t fault_address = 0;                   // of a bad access, from the signal handler

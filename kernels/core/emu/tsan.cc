@@ -8,19 +8,18 @@ namespace kw::emu {
 namespace {
 
 [[gnu::noinline]] void check_local_and_global(const void* p, size_t bytes, bool write, const void* pc) {
+  if (gmem_contains(p, bytes)) return;
   const Loc loc{nullptr, 0, pc};
   for (size_t i = 0; i < rt->threads; ++i)
     if (rt->fibers[i]->context.owns(p)) fail("local", "access to a local variable of another thread", loc);
   // Buffers end at a guard page; an access that lands there, or in the padding before it, is out of bounds.
   const auto a = reinterpret_cast<uintptr_t>(p);
-  if (gmem_near(a) && !gmem_contains(p, bytes))
+  if (gmem_near(a))
     fail("gmem out of bounds",
          std::string(write ? "store" : "load") + " of " + std::to_string(bytes) + " bytes, " + describe_gmem(a), loc);
 }
 
-void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc) {
-  if (!cur || !rt->running) return;
-  const void* p = const_cast<const void*>(where);
+void check(const void* p, size_t bytes, bool write, bool atomic, const void* pc) {
   Fiber* f = rt->running;
   for (const auto& b : rt->blocks) {
     const uintptr_t offset = reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(b->window);
@@ -30,11 +29,26 @@ void plain(const volatile void* where, size_t bytes, bool write, bool atomic, co
     check_range(b.get(), at, bytes, write ? "store" : "load", loc);
     if (b.get() != f->block && b->live == 0)
       fail("cluster", "access to the shared memory of a block that has exited", loc);
-    check_access(b.get(), at, static_cast<uint32_t>(bytes),
-                 {.write = write, .atomic = atomic, .agent = agent_thread(f), .time = f->time}, f->clock, loc);
+    const Access access{.write = write, .async = false, .atomic = atomic, .agent = agent_thread(f), .time = f->time};
+    check_access(b.get(), at, static_cast<uint32_t>(bytes), access, f->clock, loc);
     return;
   }
-  if (!f->context.owns(p)) check_local_and_global(p, bytes, write, pc);
+  check_local_and_global(p, bytes, write, pc);
+}
+
+// The compiler takes these functions for ones that never throw, so a failure ends the thread here.
+void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc) {
+  const Runtime* r = rt;
+  if (!r || !r->running) return;
+  const void* p = const_cast<const void*>(where);
+  if (r->running->context.owns(p)) return;
+  try {
+    check(p, bytes, write, atomic, pc);
+    return;
+  } catch (const Failure& failure) {
+    rt->error = failure.what();
+  }
+  switch_to(nullptr);
 }
 
 }  // namespace

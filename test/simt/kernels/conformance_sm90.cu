@@ -1,0 +1,288 @@
+// Conformance of the sm_90 wrappers of ptx.cuh: stmatrix, elect, mbarrier, bulk copies, clusters, against conformance.h.
+#include "../../../kernels/core/cuda/ptx.cuh"
+#include "../conformance.h"
+
+namespace kw::test {
+namespace {
+
+constexpr int kLanes = 32;
+
+// ---- stmatrix ----------------------------------------------------------------------------------
+template <bool Trans>
+__global__ void stmatrix_kernel(const uint32_t* registers, const uint32_t* row_of_lane, uint32_t* out) {
+  const uint32_t lane = threadIdx.x;
+  uint32_t r[4];
+  for (uint32_t i = 0; i < 4; ++i) r[i] = registers[lane * 4 + i];
+  const uint32_t addr = ptx::smem_u32(dyn_smem()) + row_of_lane[lane] * 16;
+  if constexpr (Trans)
+    ptx::stmatrix_x4_trans(addr, r);
+  else
+    ptx::stmatrix_x4(addr, r);
+  __syncthreads();
+  for (uint32_t i = lane; i < 32 * 4; i += 32) out[i] = reinterpret_cast<const uint32_t*>(dyn_smem())[i];
+}
+template <bool Trans>
+void check_stmatrix() {
+  Random random(30);
+  const auto elements = random.integers<uint16_t>(kLanes * 8, 65536);
+  std::vector<uint32_t> rows(32), registers(kLanes * 4), words(32 * 4);
+  for (uint32_t i = 0; i < 32; ++i) rows[i] = i * 11 % 32;  // every row once
+  std::memcpy(registers.data(), elements.data(), elements.size() * 2);
+  std::vector<uint16_t> want(32 * 8);
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int i = 0; i < 4; ++i)
+      for (int half = 0; half < 2; ++half) {
+        const int across = lane % 4 * 2 + half, down = lane / 4;
+        const int row = Trans ? across : down, column = Trans ? down : across;
+        want[rows[i * 8 + row] * 8 + column] = elements[(lane * 4 + i) * 2 + half];
+      }
+  std::memcpy(words.data(), want.data(), want.size() * 2);
+  DeviceBuffer<uint32_t> dr(registers), drows(rows), out(words.size());
+  launch({.grid = {1}, .block = {32}, .smem = 512}, stmatrix_kernel<Trans>, dr.data(), drows.data(), out.data());
+  conforms(std::string("stmatrix_x4") + (Trans ? "_trans" : ""), out.download(), words);
+}
+KW_TEST(stmatrix_x4) { check_stmatrix<false>(); }
+KW_TEST(stmatrix_x4_trans) { check_stmatrix<true>(); }
+
+// ---- elect -------------------------------------------------------------------------------------
+__global__ void elect_kernel(unsigned* count, unsigned* differs) {
+  const bool first = ptx::elect_one(), second = ptx::elect_one();
+  if (first) atomicAdd(count, 1u);
+  if (first != second) atomicAdd(differs, 1u);
+}
+KW_TEST(elect_one) {
+  DeviceBuffer<unsigned> count(std::vector<unsigned>{0}), differs(std::vector<unsigned>{0});
+  launch({.grid = {1}, .block = {128}}, elect_kernel, count.data(), differs.data());
+  conforms("elect_one", count.download(), {4u});
+  conforms("elect_one again", differs.download(), {0u});
+}
+
+// ---- mbarrier ----------------------------------------------------------------------------------
+// Five phases in which every thread arrives, writes before and reads after; then the barrier is made anew for 2 arrivals,
+// of which one waits for bytes.
+__global__ void mbarrier_kernel(const int* src, int* out) {
+  KW_SHARED(uint64_t, barrier);
+  KW_SHARED(int[64], values);
+  auto* bulk = reinterpret_cast<int*>(dyn_smem());
+  const uint32_t bar = ptx::smem_u32(&barrier), t = threadIdx.x;
+  if (t == 0) ptx::mbar_init(bar, 64);
+  __syncthreads();
+  ptx::mbar_wait(bar, 1);  // a new barrier passes
+  for (int phase = 0; phase < 5; ++phase) {
+    values[t] = phase * 100 + static_cast<int>(t);
+    ptx::mbar_arrive(bar);
+    ptx::mbar_wait(bar, phase & 1);
+    out[phase * 64 + static_cast<int>(t)] = values[63 - t];
+    __syncthreads();
+  }
+  if (t == 0) {
+    ptx::mbar_inval(bar);
+    ptx::mbar_init(bar, 2);
+    ptx::fence_mbar_init();
+  }
+  __syncthreads();
+  if (t == 0) {  // bytes expected apart from the arrival, and with it
+    ptx::mbar_expect_tx(bar, 64);
+    ptx::mbar_arrive(bar);
+    ptx::bulk_load(ptx::smem_u32(bulk), src, 64, bar);
+  }
+  if (t == 32) {
+    ptx::mbar_arrive_expect_tx(bar, 192);
+    ptx::bulk_load(ptx::smem_u32(bulk + 16), src + 16, 192, bar);
+  }
+  ptx::mbar_wait(bar, 0);
+  out[5 * 64 + t] = bulk[t];
+}
+KW_TEST(mbarrier_phases_and_bytes) {
+  const auto src = Random(31).integers<int>(64, 1000);
+  std::vector<int> want;
+  for (int phase = 0; phase < 5; ++phase)
+    for (int t = 0; t < 64; ++t) want.push_back(phase * 100 + 63 - t);
+  want.insert(want.end(), src.begin(), src.end());
+  DeviceBuffer<int> dsrc(src), out(want.size());
+  launch({.grid = {1}, .block = {64}, .smem = 256}, mbarrier_kernel, dsrc.data(), out.data());
+  conforms("mbarrier", out.download(), want);
+}
+
+struct alignas(16) AlignedRow {
+  int value[128];
+};
+// Warp 0 copies with cp.async and lets the copies arrive; warp 1 waits on the barrier alone.
+__global__ void copies_arrive_kernel(const int* src, int* out) {
+  KW_SHARED(uint64_t, barrier);
+  KW_SHARED(AlignedRow, row);
+  int* values = row.value;
+  const uint32_t bar = ptx::smem_u32(&barrier), t = threadIdx.x % 32;
+  if (threadIdx.x == 0) ptx::mbar_init(bar, 32);
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    ptx::cp_async_16(ptx::smem_u32(&values[t * 4]), src + t * 4, 16);
+    ptx::cp_async_mbar_arrive_noinc(bar);
+  } else {
+    ptx::mbar_wait(bar, 0);
+    for (uint32_t i = 0; i < 4; ++i) out[i * 32 + t] = values[i * 32 + t];
+  }
+}
+KW_TEST(cp_async_arrives_on_mbarrier) {
+  const auto src = Random(32).integers<int>(128, 1000);
+  DeviceBuffer<int> dsrc(src), out(128);
+  launch({.grid = {1}, .block = {64}}, copies_arrive_kernel, dsrc.data(), out.data());
+  conforms("cp_async_mbar_arrive_noinc", out.download(), src);
+}
+
+// ---- TMA ---------------------------------------------------------------------------------------
+constexpr uint32_t kTileBytes = 16384;
+
+__global__ void tma_load_kernel(const __grid_constant__ TensorMap map, unsigned char* out, uint32_t bytes, int x,
+                                int y) {
+  KW_SHARED(uint64_t, barrier);
+  const uint32_t bar = ptx::smem_u32(&barrier);
+  if (threadIdx.x == 0) {
+    ptx::mbar_init(bar, 1);
+    ptx::fence_mbar_init();
+    ptx::mbar_arrive_expect_tx(bar, bytes);
+    ptx::tma_load_2d(ptx::smem_u32(dyn_smem()), &map, bar, x, y);
+  }
+  __syncthreads();
+  ptx::mbar_wait(bar, 0);
+  for (uint32_t i = threadIdx.x; i < bytes; i += blockDim.x) out[i] = dyn_smem()[i];
+}
+__global__ void tma_store_kernel(const __grid_constant__ TensorMap map, const unsigned char* in, uint32_t bytes, int x,
+                                 int y, int wait_for_writes) {
+  for (uint32_t i = threadIdx.x; i < bytes; i += blockDim.x) dyn_smem()[i] = in[i];
+  ptx::fence_proxy_async();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::tma_store_2d(&map, ptx::smem_u32(dyn_smem()), x, y);
+    ptx::bulk_commit();
+    if (wait_for_writes)
+      ptx::bulk_wait<0>();
+    else
+      ptx::bulk_wait_read<0>();
+  }
+}
+
+struct Box {
+  DType dtype;
+  Swizzle swizzle;
+  uint32_t inner, outer, pitch, box_inner, box_outer;  // elements, rows, bytes, elements, rows
+  int x, y;
+};
+constexpr Box kBoxes[] = {
+    {DType::bf16, Swizzle::b128, 128, 64, 256, 64, 64, 64, 0},    // whole
+    {DType::bf16, Swizzle::b128, 100, 50, 208, 64, 64, 64, 16},   // past both ends
+    {DType::bf16, Swizzle::b128, 100, 50, 208, 64, 32, -24, -8},  // before both
+    {DType::bf16, Swizzle::b64, 96, 40, 192, 32, 48, 80, 8},
+    {DType::f16, Swizzle::b32, 48, 40, 112, 16, 40, 40, 3},
+    {DType::bf16, Swizzle::none, 72, 20, 160, 48, 16, 30, 10},
+    {DType::f32, Swizzle::b128, 40, 30, 160, 32, 24, 20, 12},
+    {DType::f32, Swizzle::none, 40, 30, 176, 20, 30, -3, 2},
+    {DType::i8, Swizzle::b64, 200, 30, 208, 64, 30, 150, 5},
+    {DType::u8, Swizzle::none, 256, 16, 256, 256, 16, 0, 1000},  // wholly outside
+    {DType::bf16, Swizzle::b128, 3, 5, 16, 64, 8, 0, 0},         // matrix smaller than the box
+};
+
+// Calls f(position in the box's bytes, position in the matrix's bytes, inside).
+template <class F>
+void each_byte(const Box& b, F&& f) {
+  const int size = bits(b.dtype) / 8;
+  for (int r = 0; r < static_cast<int>(b.box_outer); ++r)
+    for (int c = 0; c < static_cast<int>(b.box_inner) * size; ++c) {
+      const int row = b.y + r, column = b.x * size + c;
+      const bool inside =
+          row >= 0 && row < static_cast<int>(b.outer) && column >= 0 && column < static_cast<int>(b.inner) * size;
+      const auto linear = static_cast<uint32_t>(r * static_cast<int>(b.box_inner) * size + c);
+      f(swizzle_address(linear, b.swizzle), row * static_cast<int>(b.pitch) + column, inside);
+    }
+}
+uint32_t box_bytes(const Box& b) { return b.box_inner * b.box_outer * static_cast<uint32_t>(bits(b.dtype)) / 8; }
+TensorMap map_of(const Box& b, void* p) {
+  return make_tensor_map_2d(b.dtype, p, b.inner, b.outer, b.pitch, b.box_inner, b.box_outer, b.swizzle);
+}
+
+KW_TEST(tma_load_2d) {
+  for (const Box& b : kBoxes) {
+    const auto matrix = Random(33).integers<unsigned char>(b.outer * b.pitch, 256);
+    DeviceBuffer<unsigned char> dm(matrix), out(box_bytes(b));
+    std::vector<unsigned char> want(box_bytes(b));
+    each_byte(b, [&](uint32_t at, int global, bool inside) { want[at] = inside ? matrix[global] : 0; });
+    launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, tma_load_kernel, map_of(b, dm.data()), out.data(),
+           box_bytes(b), b.x, b.y);
+    conforms("tma_load_2d " + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle), out.download(), want);
+  }
+}
+KW_TEST(tma_store_2d) {
+  for (const Box& b : kBoxes)
+    for (const int wait_for_writes : {0, 1}) {
+      const auto tile = Random(34).integers<unsigned char>(box_bytes(b), 256);
+      std::vector<unsigned char> want(b.outer * b.pitch, 0xff);  // untouched outside the box
+      each_byte(b, [&](uint32_t at, int global, bool inside) {
+        if (inside) want[global] = tile[at];
+      });
+      DeviceBuffer<unsigned char> dm(want.size()), in(tile);
+      launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, tma_store_kernel, map_of(b, dm.data()), in.data(),
+             box_bytes(b), b.x, b.y, wait_for_writes);
+      conforms("tma_store_2d " + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle), dm.download(), want);
+    }
+}
+
+// ---- clusters ----------------------------------------------------------------------------------
+// Every block loads its quarter of a tile into all four by multicast.
+constexpr uint32_t kQuarter = 1024;
+__global__ void multicast_kernel(const __grid_constant__ TensorMap map, unsigned char* out) {
+  KW_SHARED(uint64_t, barrier);
+  const uint32_t bar = ptx::smem_u32(&barrier), rank = ptx::cluster_rank();
+  if (threadIdx.x == 0) {
+    ptx::mbar_init(bar, 1);
+    ptx::fence_mbar_init();
+  }
+  ptx::cluster_sync();
+  if (threadIdx.x == 0) {
+    ptx::mbar_arrive_expect_tx(bar, 4 * kQuarter);
+    ptx::tma_load_2d_multicast(ptx::smem_u32(dyn_smem()) + rank * kQuarter, &map, bar, 0, static_cast<int>(rank) * 8,
+                               15);
+  }
+  ptx::mbar_wait(bar, 0);
+  for (uint32_t i = threadIdx.x; i < 4 * kQuarter; i += blockDim.x) out[rank * 4 * kQuarter + i] = dyn_smem()[i];
+  ptx::cluster_sync();
+}
+KW_TEST(multicast_to_a_cluster) {
+  const auto matrix = Random(35).integers<unsigned char>(4 * kQuarter, 256);
+  DeviceBuffer<unsigned char> dm(matrix), out(16 * kQuarter);
+  const TensorMap map = make_tensor_map_2d(DType::bf16, dm.data(), 64, 32, 128, 64, 8, Swizzle::none);
+  launch({.grid = {4}, .block = {64}, .smem = 4 * kQuarter, .cluster = {4}}, multicast_kernel, map, out.data());
+  std::vector<unsigned char> want;
+  for (int block = 0; block < 4; ++block) want.insert(want.end(), matrix.begin(), matrix.end());
+  conforms("tma_load_2d_multicast", out.download(), want);
+}
+
+// Each block reads its right neighbour's shared memory and arrives at the left neighbour's barrier, which waits for it.
+__global__ void neighbours_kernel(int* out) {
+  KW_SHARED(uint64_t, barrier);
+  KW_SHARED(int[64], mine);
+  const uint32_t bar = ptx::smem_u32(&barrier), rank = ptx::cluster_rank(), t = threadIdx.x;
+  mine[t] = static_cast<int>(rank * 1000 + t);
+  if (t == 0) {
+    ptx::mbar_init(bar, 64);
+    ptx::fence_mbar_init();
+  }
+  ptx::cluster_arrive();
+  ptx::cluster_wait();
+  const int* theirs = ptx::map_shared_rank(&mine[0], (rank + 1) % 4);
+  out[(rank * 64 + t) * 2] = theirs[63 - t];
+  ptx::mbar_arrive_cluster(bar, (rank + 3) % 4);
+  ptx::mbar_wait(bar, 0);
+  out[(rank * 64 + t) * 2 + 1] = static_cast<int>(rank);
+  ptx::cluster_sync();
+}
+KW_TEST(cluster_ranks_and_distributed_shared_memory) {
+  DeviceBuffer<int> out(4 * 64 * 2);
+  launch({.grid = {4}, .block = {64}, .cluster = {4}}, neighbours_kernel, out.data());
+  std::vector<int> want;
+  for (int rank = 0; rank < 4; ++rank)
+    for (int t = 0; t < 64; ++t) want.insert(want.end(), {(rank + 1) % 4 * 1000 + 63 - t, rank});
+  conforms("map_shared_rank and mbar_arrive_cluster", out.download(), want);
+}
+
+}  // namespace
+}  // namespace kw::test
