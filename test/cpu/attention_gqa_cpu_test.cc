@@ -6,11 +6,10 @@
 //   g++ -std=c++20 -O2 -pthread test/cpu/attention_gqa_cpu_test.cc kernels/attention_gqa/attention_gqa_ref.cc
 //       kernels/core/threads.cc kernels/core/cpu/features.cc $OBJECTS -o attention_gqa_cpu_test
 //   ./attention_gqa_cpu_test [cases [seed]]
-#include "../../kernels/attention_gqa/attention_gqa.h"
-
 #include <array>
 #include <memory>
 
+#include "../../kernels/attention_gqa/attention_gqa.h"
 #include "support.h"
 
 namespace {
@@ -47,14 +46,17 @@ struct Sizes {
   int64_t work() const { return batch * len_q * len_kv * heads_kv * group * (dim + dim_v); }
 };
 
-int64_t extent(std::initializer_list<int64_t> edges, int64_t most) { return chance(0.7) ? one_of(edges) : pick(1, most); }
+int64_t extent(std::initializer_list<int64_t> edges, int64_t most) {
+  return chance(0.7) ? one_of(edges) : pick(1, most);
+}
 
 Sizes random_sizes(int64_t limit) {
   for (;;) {
     Sizes s;
     s.batch = one_of<int64_t>({1, 1, 1, 2, 3, 0});
     s.len_q = extent({1, 1, 1, 2, 3, 4, 7, 8, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257, 0}, 150);
-    s.len_kv = extent({1, 2, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1030, 0}, 300);
+    s.len_kv = extent(
+        {1, 2, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1030, 0}, 300);
     s.heads_kv = one_of<int64_t>({1, 1, 2, 3, 5});
     s.group = one_of<int64_t>({1, 1, 2, 3, 4, 7, 8, 16, 17});
     s.dim = extent({1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 64, 65, 80, 96, 128, 192, 255, 256}, 256);
@@ -88,7 +90,9 @@ void fill_rows(Holder& h, int64_t batch, int64_t begin, int64_t end, const std::
 void integers(Holder& h, const std::vector<int64_t>& values) {
   h.shape(DType::i32, {static_cast<int64_t>(values.size())}, chance(0.5));
   size_t next = 0;
-  h.each([&](int64_t at, const int64_t*) { static_cast<int32_t*>(h.view.data)[at] = static_cast<int32_t>(values[next++]); });
+  h.each([&](int64_t at, const int64_t*) {
+    static_cast<int32_t*>(h.view.data)[at] = static_cast<int32_t>(values[next++]);
+  });
 }
 
 // Ascending numbers from 0 or more to at most `high`.
@@ -132,15 +136,16 @@ void random_features(Case& t, const Sizes& s) {
   if (chance(0.2)) a.softcap = one_of({0.5f, 5.0f, 50.0f});
   const auto one = [](int64_t n) { return chance(0.3) ? int64_t{1} : n; };
   if (chance(0.3)) {
-    t.bias.shape(one_of({DType::f32, DType::f16, DType::bf16}), {one(s.batch), one(heads), s.len_q, s.len_kv}, chance(0.5), {},
-                 {chance(0.2), chance(0.2)});
+    t.bias.shape(one_of({DType::f32, DType::f16, DType::bf16}), {one(s.batch), one(heads), s.len_q, s.len_kv},
+                 chance(0.5), {}, {chance(0.2), chance(0.2)});
     const bool infinite = chance(0.2);
     t.bias.fill([infinite] { return infinite && chance(0.3) ? -std::numeric_limits<float>::infinity() : normal(); });
   }
   if (chance(0.3)) {
     a.mask_block_q = one_of<int64_t>({1, 1, 2, 16, 64}), a.mask_block_kv = one_of<int64_t>({1, 1, 3, 16, 64, 128});
     const auto blocks = [](int64_t n, int64_t block) { return (n + block - 1) / block; };
-    t.mask.shape(DType::u8, {one(s.batch), one(heads), blocks(s.len_q, a.mask_block_q), blocks(s.len_kv, a.mask_block_kv)},
+    t.mask.shape(DType::u8,
+                 {one(s.batch), one(heads), blocks(s.len_q, a.mask_block_q), blocks(s.len_kv, a.mask_block_kv)},
                  chance(0.5), {}, {chance(0.2), chance(0.2)});
     const double density = one_of({0.0, 0.1, 0.6, 1.0});
     t.mask.fill([density] { return chance(density) ? static_cast<float>(pick(1, 255)) : 0.0f; });
@@ -192,12 +197,14 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   compare(t.text + ": lse", t.lse, r[1], exact);
   const std::vector<uint8_t> y = t.y.bytes, lse = t.lse.bytes;
   run(cpu::attention_gqa(), t.args, isa, other);
-  expect(t.y.bytes == y && t.lse.bytes == lse, t.text + ": differs with " + std::to_string(other.threads()) + " threads");
+  expect(t.y.bytes == y && t.lse.bytes == lse,
+         t.text + ": differs with " + std::to_string(other.threads()) + " threads");
 }
 
 // A sequence gives the same bits alone as in a batch, whatever is computed beside it.
 void check_company(cpu::Isa isa, ThreadPool& pool) {
-  for (const auto& [len_q, len_kv, group] : {std::array<int64_t, 3>{1, 1500, 4}, {1, 700, 1}, {9, 1100, 8}, {200, 200, 2}}) {
+  for (const auto& [len_q, len_kv, group] :
+       {std::array<int64_t, 3>{1, 1500, 4}, {1, 700, 1}, {9, 1100, 8}, {200, 200, 2}}) {
     Case all;
     shape_tensors(all, {5, len_q, len_kv, 3, group, 64, 48}, DType::bf16, DType::f32);
     all.args.scale = 0.125f, all.args.causal = true;
@@ -278,7 +285,8 @@ void check_lengths(ThreadPool& pool) {
     t.attach();
     const std::string result = run(cpu::attention_gqa(), t.args, cpu::Isa::generic, pool);
     expect(result == "error: attention_gqa: " + message, "refusal: got " + result);
-    expect(std::all_of(t.y.bytes.begin(), t.y.bytes.end(), [](uint8_t b) { return b == kGuard; }), message + ": y was written");
+    expect(std::all_of(t.y.bytes.begin(), t.y.bytes.end(), [](uint8_t b) { return b == kGuard; }),
+           message + ": y was written");
     bool threw = false;
     try {
       ReferenceOutputs r;
@@ -288,7 +296,9 @@ void check_lengths(ThreadPool& pool) {
     }
     expect(threw, message + ": the definition did not refuse it");
   };
-  const auto fresh = [](Case& t, int64_t batch) { shape_tensors(t, {batch, 6, 8, 1, 2, 4, 4}, DType::f32, DType::f32); };
+  const auto fresh = [](Case& t, int64_t batch) {
+    shape_tensors(t, {batch, 6, 8, 1, 2, 4, 4}, DType::f32, DType::f32);
+  };
   {
     Case t;
     fresh(t, 2), integers(t.lens_kv, {8, 9});
