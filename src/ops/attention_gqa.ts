@@ -28,8 +28,9 @@ const dimRule = (name: string, size: number) =>
  * The queries are the last of the keys: query `i` stands at place `p = i + lenKv - lenQ`, and `causal` lets it see the keys up
  * to there. `windowLeft` and `windowRight` bound how far it sees, `mask` names the keys that it sees, one flag for a block of
  * `maskBlockQ` x `maskBlockKv`. A row that sees no key gives 0 and an `lse` of -Infinity. Sequences of different length are
- * padded (`lensQ`, `lensKv`) or packed one after the other in one batch (`cuQ`, `cuKv`); padding is never read. Sums are in
- * f32; probabilities are rounded to the dtype of `q` before they multiply `v`, the result once to that of `y`.
+ * padded (`lensQ`, `lensKv`) or packed one after the other in one batch (`cuQ`, `cuKv`): their own lengths then count in all
+ * this, and padding is never read. Sums are in f32; probabilities are rounded to the dtype of `q` before they multiply `v`, the
+ * result once to that of `y`.
  *
  * | argument         | shape                                          | meaning                                              |
  * |------------------|------------------------------------------------|------------------------------------------------------|
@@ -71,7 +72,7 @@ export const attentionGqa = defineOp({
       dtype: ['u8'],
       holds: { kind: 'flags' },
     }),
-    /** Slope of each query head: takes `alibi |p - j|` from the score of key `j`. */
+    /** Slope of each query head, which times the distance between the place of a query and a key is taken from their score. */
     alibi: optionalInput(['headsQ'], { dtype: f32s }),
     /** Logit of each query head that joins the sum of exponentials, as a key with a value of zeros would. */
     sink: optionalInput(['headsQ'], { dtype: f32s }),
@@ -93,7 +94,7 @@ export const attentionGqa = defineOp({
   },
   params: {
     /** Multiplies `q kᵀ`. */
-    scale: f32((d) => 1 / Math.sqrt(d.dim!), '1 / sqrt(`dim`)'),
+    scale: f32((d) => 1 / Math.sqrt(d.dim!), '`1 / sqrt(dim)`'),
     /** Scores become `softcap tanh(score / softcap)`; 0 is off. */
     softcap: f32(0),
     /** Query `i` sees the keys up to `i + lenKv - lenQ`, so that the last query sees all of them. */
