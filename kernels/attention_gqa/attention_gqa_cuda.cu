@@ -161,7 +161,7 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
     const int64_t blocks = std::min<int64_t>(v.blocks, fit);
     if (blocks < 1) continue;
     if (v.split_warps && (args.batch_invariant || queries * p.group > v.rows)) continue;
-    for (const int pack : {1, p.group}) {
+    for (const int pack : {1, std::max(p.group, 1)}) {  // without heads there is no group
       const int64_t heads = p.heads_q / pack, tiles = divided(queries * pack, v.rows) * heads * sequences;
       const int64_t busiest = tiles / (sms * blocks) * blocks + divided(tiles % (sms * blocks), sms);
       double cost = static_cast<double>(busiest) * v.rows / v.efficiency;
