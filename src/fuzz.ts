@@ -52,7 +52,10 @@ function draw(op: Operator, seed: number, next: () => number): Case {
     if (!(name in derive) && (!optional.has(name) || chance(0.5))) dims[name] = size(name);
   const given = tensors.filter((t) => t.spec.role === 'in?' && chance(0.4)).map((t) => t.name);
   const values: Record<string, ParamValue> = {};
-  for (const { name, spec } of params) if (spec.required || chance(0.5)) values[name] = value(spec, next, pick);
+  for (const { name, spec } of params) {
+    const from = drawn[name];
+    if (spec.required || chance(0.5)) values[name] = Array.isArray(from) ? pick(from) : value(spec, next, pick);
+  }
   const dtypes: Record<string, DType> = {};
   const broadcast: Record<string, BroadcastForm> = {};
   const layout: Record<string, Layout> = {};

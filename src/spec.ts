@@ -170,7 +170,10 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   };
   /** What `flops` counts, in words. */
   flops: string;
-  /** What random cases draw sizes from, where most sizes would break a rule or take too long: a list, or divisors of another. */
+  /**
+   * What random cases draw sizes and whole numbers among the parameters from, where most would break a rule, take too long or
+   * say little: a list, or the divisors of another size.
+   */
   draw?: Readonly<Record<string, readonly number[] | { readonly divides: string }>>;
   /** Cases that every backend must get right, and shapes of served models for benchmarks. */
   cases: () => readonly Case[];

@@ -75,10 +75,13 @@ function dimCases(): Case[] {
 /** Every input type to every output type, with a bias of another. */
 function dtypeCases(): Case[] {
   return floats.flatMap((q) =>
-    floats.flatMap((y, i) => [
+    floats.flatMap((y, i): Case[] => [
       { name: `${q} to ${y}`, dims: base, dtypes: { q, y } },
-      { name: `${q} to ${y}, own key`, dims: base, params: own, dtypes: { q, y }, exact: exactly },
       { name: `${q} to ${y}, ${floats[i]} bias`, dims: base, dtypes: { q, y, bias: floats[i]! }, with: ['bias'] },
+      // A wider result would show the last bit of an exponential that may be 1 but for a rounding.
+      ...(q !== 'f32' && y === 'f32'
+        ? []
+        : [{ name: `${q} to ${y}, own key`, dims: base, params: own, dtypes: { q, y }, exact: exactly }]),
     ]),
   );
 }
@@ -199,7 +202,7 @@ function layoutCases(): Case[] {
   const dims = { ...base, batch: 2, lenQ: 18, lenKv: 35, headsQ: 4, headsKv: 2, dim: 40, dimV: 24 };
   const extra = ['bias', 'mask', 'alibi', 'sink', 'lensQ', 'lensKv'];
   const all = ['q', 'k', 'v', 'y', 'lse', ...extra];
-  return floats.flatMap((dtype) =>
+  return two.flatMap((dtype) =>
     (['padded', 'swapped', 'crossed'] as const).flatMap((layout: Layout): Case[] => [
       ...['q', 'k', 'v', 'y', 'lse', 'bias', 'mask'].map((name) => ({
         name: `${dtype}, ${name} ${layout}`,

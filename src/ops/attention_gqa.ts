@@ -13,6 +13,9 @@ const compiled = [32, 64, 96, 128, 192, 256];
 const most = Math.max(...compiled);
 const noBound = [-1, 2 ** 31 - 1] as const;
 const block = [1, 2 ** 31 - 1] as const;
+/** What random cases use. */
+const bounds = [-1, 0, 1, 7, 31, 32, 63, 64, 65, 100, 300];
+const blocks = [1, 1, 1, 2, 3, 7, 16, 32, 64, 65, 128, 1000];
 
 const dimRule = (name: string, size: number) =>
   (size < 1 || size > most) &&
@@ -152,10 +155,14 @@ export const attentionGqa = defineOp({
   flops:
     '2 (`dim` + `dimV`) for each query head and each pair of a query and a key that `causal` and the window let it see; what `mask` and the lengths hide counts too, since they lie in device memory, and packed sequences count as equally long',
   draw: {
-    batch: [0, 1, 1, 1, 2, 3],
+    batch: [0, 1, 1, 1, 1, 1, 2, 2, 3, 3],
     sequences: [0, 1, 2, 3, 5],
-    headsQ: [1, 2, 3, 4, 6, 8],
+    headsQ: [1, 2, 3, 4, 6, 8, 17],
     headsKv: { divides: 'headsQ' },
+    windowLeft: bounds,
+    windowRight: bounds,
+    maskBlockQ: blocks,
+    maskBlockKv: blocks,
   },
   cases,
   models,
