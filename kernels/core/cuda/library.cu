@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -133,11 +132,12 @@ int32_t host_free(void* ptr) {
   return guarded([&] { cuda_check("cudaFreeHost", cudaFreeHost(ptr)); });
 }
 
-// Page-locked memory, at the same address on both sides. An event remembers the stream it was last recorded on.
-using StatusHandle = std::shared_ptr<StreamStatus>;
+// Page-locked memory, at the same address on both sides. An event remembers the stream it was last recorded on. The word
+// of a stream that is gone goes to the next one and is never freed, as graphs may still point there.
 struct Statuses {
   std::mutex mutex;
-  std::unordered_map<void*, StatusHandle> of_stream, of_event;
+  std::unordered_map<void*, StreamStatus*> of_stream, of_event;
+  std::vector<StreamStatus*> spare;
 };
 Statuses& statuses() {
   static Statuses& instance =
@@ -145,35 +145,42 @@ Statuses& statuses() {
   return instance;
 }
 
-StatusHandle make_status() {
-  void* memory = nullptr;
-  cuda_check("cudaHostAlloc(status)",
-             cudaHostAlloc(&memory, sizeof(StreamStatus), cudaHostAllocMapped | cudaHostAllocPortable));
-  return {new (memory) StreamStatus, [](StreamStatus* status) { cudaFreeHost(status); }};
-}
-
 int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     use_device(device);
-    StatusHandle status = make_status();
+    Statuses& all = statuses();
+    std::lock_guard lock(all.mutex);
+    if (all.spare.empty()) {
+      void* memory = nullptr;
+      cuda_check("cudaHostAlloc(status)",
+                 cudaHostAlloc(&memory, sizeof(StreamStatus), cudaHostAllocMapped | cudaHostAllocPortable));
+      all.spare.push_back(new (memory) StreamStatus);
+    }
     cudaStream_t made = nullptr;
     cuda_check("cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking));
-    std::lock_guard lock(statuses().mutex);
-    statuses().of_stream[made] = std::move(status);
+    all.of_stream[made] = all.spare.back();
+    all.spare.pop_back();
     *stream = made;
   });
 }
 
+// Waits for the stream, whose kernels may still write its status.
 int32_t stream_destroy(void* stream) {
   return guarded([&] {
-    const cudaError_t finished =
-        cudaStreamSynchronize(static_cast<cudaStream_t>(stream));  // kernels may use the status
+    const cudaError_t finished = cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+    const cudaError_t destroyed = cudaStreamDestroy(static_cast<cudaStream_t>(stream));
     {
-      std::lock_guard lock(statuses().mutex);
-      statuses().of_stream.erase(stream);
+      Statuses& all = statuses();
+      std::lock_guard lock(all.mutex);
+      const auto found = all.of_stream.find(stream);
+      if (found != all.of_stream.end()) {
+        *found->second = {};
+        all.spare.push_back(found->second);
+        all.of_stream.erase(found);
+      }
     }
-    cuda_check("cudaStreamDestroy", cudaStreamDestroy(static_cast<cudaStream_t>(stream)));
     cuda_check("cudaStreamSynchronize", finished);
+    cuda_check("cudaStreamDestroy", destroyed);
   });
 }
 
@@ -220,7 +227,7 @@ int32_t event_record(void* event, void* stream) {
 int32_t event_wait(void* event) {
   return guarded([&] {
     cuda_check("cudaEventSynchronize", cudaEventSynchronize(static_cast<cudaEvent_t>(event)));
-    StatusHandle status;
+    StreamStatus* status = nullptr;
     {
       std::lock_guard lock(statuses().mutex);
       const auto found = statuses().of_event.find(event);
@@ -277,7 +284,7 @@ StreamStatus* status_of(void* stream) {
   Statuses& all = statuses();
   std::lock_guard lock(all.mutex);
   const auto found = all.of_stream.find(stream);
-  return found == all.of_stream.end() ? nullptr : found->second.get();
+  return found == all.of_stream.end() ? nullptr : found->second;
 }
 
 void use_device(int device) {

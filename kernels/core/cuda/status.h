@@ -1,6 +1,7 @@
 // How a kernel reports a value it found in device memory and cannot use, such as a length beyond the tensor: it clamps the
 // value, and leaves a record in its stream's status word, which lies where both sides can read it. The first record
-// stays until the next event_wait on the stream raises it as INDEX and clears it.
+// stays until the next event_wait on the stream raises it as INDEX and clears it. What a graph launches reports to the
+// stream that it was captured on.
 #pragma once
 #include <atomic>
 #include <cstdint>

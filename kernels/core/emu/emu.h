@@ -166,5 +166,6 @@ void gmem_register(const void* p, size_t bytes);
 void gmem_unregister(const void* p);
 void red_release(unsigned* p, unsigned value);
 unsigned ld_acquire(const unsigned* p, Loc loc);
+void thread_fence();  // not inline: the race build's compiler has no fence
 
 }  // namespace kw::emu

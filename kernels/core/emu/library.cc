@@ -13,6 +13,7 @@
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "../abi.h"
 #include "../cuda/registry.h"
@@ -57,8 +58,8 @@ struct Event {
   std::mutex mutex;
   std::condition_variable done;
   uint64_t recorded = 0, reached = 0;
-  std::shared_ptr<Failure> failure;      // of the stream, when the last record was reached
-  std::shared_ptr<StreamStatus> status;  // of the stream of the last record
+  std::shared_ptr<Failure> failure;  // of the stream, when the last record was reached
+  StreamStatus* status = nullptr;    // of the stream of the last record
 };
 using EventHandle = std::shared_ptr<Event>;
 
@@ -71,7 +72,7 @@ class EmuStream {
   };
   using Graph = std::vector<Item>;
 
-  explicit EmuStream(int device) : device_(device), thread_([this] { loop(); }) {}
+  EmuStream(int device, StreamStatus* status) : device_(device), status_(status), thread_([this] { loop(); }) {}
   ~EmuStream() {
     {
       std::lock_guard lock(mutex_);
@@ -82,7 +83,7 @@ class EmuStream {
   }
 
   int device() const { return device_; }
-  const std::shared_ptr<StreamStatus>& status() const { return status_; }
+  StreamStatus* status() const { return status_; }
 
   void push(Item item) {
     {
@@ -145,13 +146,8 @@ class EmuStream {
     }
   }
 
-  static std::shared_ptr<StreamStatus> make_status() {
-    return {new (emu::gmem_alloc(sizeof(StreamStatus))) StreamStatus,
-            [](StreamStatus* status) { emu::gmem_free(status); }};
-  }
-
   const int device_;
-  const std::shared_ptr<StreamStatus> status_ = make_status();
+  StreamStatus* const status_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Item> queue_;
@@ -169,6 +165,7 @@ struct Library {
   std::map<uintptr_t, uint64_t> allocations[kDevices];  // first byte -> bytes
   uint64_t used[kDevices] = {};
   std::set<EmuStream*> streams;
+  std::vector<StreamStatus*> spare_statuses;  // of streams that are gone; never freed, as graphs may still point there
 };
 Library& library() {
   static Library& instance = *new Library;
@@ -277,9 +274,13 @@ int32_t host_free(void* ptr) {
 int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     model(device);
-    auto made = std::make_unique<EmuStream>(device);
-    std::lock_guard lock(library().mutex);
-    library().streams.insert(made.get());
+    Library& lib = library();
+    std::lock_guard lock(lib.mutex);
+    if (lib.spare_statuses.empty())
+      lib.spare_statuses.push_back(new (emu::gmem_alloc(sizeof(StreamStatus))) StreamStatus);
+    auto made = std::make_unique<EmuStream>(device, lib.spare_statuses.back());
+    lib.spare_statuses.pop_back();
+    lib.streams.insert(made.get());
     *stream = made.release();
   });
 }
@@ -290,6 +291,8 @@ int32_t stream_destroy(void* stream) {
     closing->drain();
     std::lock_guard lock(library().mutex);
     library().streams.erase(closing.get());
+    *closing->status() = {};
+    library().spare_statuses.push_back(closing->status());
   });
 }
 
@@ -382,7 +385,7 @@ int32_t graph_destroy(void* graph) {
 
 }  // namespace
 
-StreamStatus* status_of(void* stream) { return stream ? stream_of(stream).status().get() : nullptr; }
+StreamStatus* status_of(void* stream) { return stream ? stream_of(stream).status() : nullptr; }
 
 // prepare() checks a kernel's needs against the calling thread's profile.
 void use_device(int device) { emu::options().profile = model(device).profile; }
