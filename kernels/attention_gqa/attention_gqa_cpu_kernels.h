@@ -28,6 +28,22 @@ inline F distance(F place, F key) {
   return d < Simd::set(0) ? -d : d;
 }
 
+// 0 for each of n keys from `key` on that a row of the mask shows, -1 for those it hides; lanes past n are either.
+inline F mask_of(const AttentionScoring& how, const uint8_t* mask, int64_t key, int n) {
+  alignas(64) float hidden[kW] = {};
+  if (how.mask_block == 1) {
+    for (int i = 0; i < n; ++i) hidden[i] = mask[key + i] == 0 ? -1.0f : 0.0f;
+  } else {
+    int64_t block = key / how.mask_block, left = (block + 1) * how.mask_block - key;
+    if (left >= n) return Simd::set(mask[block] == 0 ? -1.0f : 0.0f);
+    for (int i = 0; i < n; ++i) {
+      hidden[i] = mask[block] == 0 ? -1.0f : 0.0f;
+      if (--left == 0) ++block, left = how.mask_block;
+    }
+  }
+  return Simd::load(hidden);
+}
+
 // ---- packing ---------------------------------------------------------------------------------------------------------
 
 template <class Cells>
@@ -160,9 +176,18 @@ inline void adjust(const AttentionTile& t) {
       }
     }
   }
-  for (int r = 0; how.mask && r < t.rows->count; ++r) {
-    for (int j = t.begin; j < t.end; ++j) {
-      if (t.rows->mask[r][(t.first + j) / how.mask_block] == 0) t.scores[j * kRows + r] = kNone;
+  for (int r = 0; how.mask && r < kRows; r += kW) {
+    for (int j = t.begin; j < t.end; j += kW) {
+      const int n = lesser(t.end - j, kW);
+      F hidden[kW];
+      for (int i = 0; i < kW; ++i) {
+        hidden[i] = r + i < t.rows->count ? mask_of(how, t.rows->mask[r + i], t.first + j, n) : Simd::set(0);
+      }
+      Simd::transpose(hidden);
+      for (int i = 0; i < n; ++i) {
+        float* s = t.scores + (j + i) * kRows + r;
+        Simd::store(s, hidden[i] < Simd::set(0) ? Simd::set(kNone) : Simd::load(s));
+      }
     }
   }
 }
@@ -346,13 +371,7 @@ inline float few_scale(const AttentionFew& f, int r) {
       s = index < Simd::set(static_cast<float>(rows.end[r] - f.first - j)) ? s : none;
     }
     if (n < kW) s = index < Simd::set(static_cast<float>(n)) ? s : none;
-    if (how.mask) {
-      Simd::store(scores + j, s);
-      for (int i = 0; i < n; ++i) {
-        if (rows.mask[r][(f.first + j + i) / how.mask_block] == 0) scores[j + i] = kNone;
-      }
-      s = Simd::load(scores + j);
-    }
+    if (how.mask) s = mask_of(how, rows.mask[r], f.first + j, n) < Simd::set(0) ? none : s;
     Simd::store(scores + j, s);
     top = larger(s, top);
   }
