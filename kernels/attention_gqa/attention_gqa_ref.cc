@@ -233,35 +233,31 @@ void attention_gqa(const AttentionGqaArgs& args, const RowList& rows, ReferenceO
   out.resize(2);
   ReferenceOutput &y = out[0], &lse = out[1];
   y.resize(rows.count(s.batch * s.len_q * s.heads_q), s.dim_v);
-  lse.resize(rows.count(s.batch * s.heads_q), s.len_q);
-  const auto put_y = [&](int64_t row) {
-    const int64_t at = row * s.dim_v;
-    d.values(y.value.data() + at, y.plain.data() + at, y.slack.data() + at);
-  };
-  const auto put_lse = [&](int64_t row, int64_t i) {
-    const int64_t at = row * s.len_q + i;
+  const auto put = [&](int64_t row, int64_t at) {
+    const int64_t begin = row * s.dim_v;
+    d.values(y.value.data() + begin, y.plain.data() + begin, y.slack.data() + begin);
     lse.value[at] = d.lse(), lse.plain[at] = double{d.lse_plain()}, lse.slack[at] = d.lse_slack();
   };
   if (rows.every) {
+    lse.resize(s.batch * s.heads_q, s.len_q);
     for (int64_t b = 0; b < s.batch; ++b) {
       for (int64_t h = 0; h < s.heads_q; ++h) {
         for (int64_t i = 0; i < s.len_q; ++i) {
           d.see(b, h, i);
-          put_y((b * s.len_q + i) * s.heads_q + h);
-          put_lse(b * s.heads_q + h, i);
+          put((b * s.len_q + i) * s.heads_q + h, (b * s.heads_q + h) * s.len_q + i);
         }
       }
     }
     return;
   }
+  // A row of y goes with one element of lse.
+  lse.resize(rows.size, 1), lse.element.resize(rows.size);
   for (int64_t n = 0; n < rows.size; ++n) {
-    const int64_t row = rows.index[n], h = row % s.heads_q, place = row / s.heads_q;
-    d.see(place / s.len_q, h, place % s.len_q);
-    put_y(n);
-    for (int64_t i = 0; i < s.len_q; ++i) {
-      d.see(row / s.heads_q, row % s.heads_q, i);
-      put_lse(n, i);
-    }
+    const int64_t h = rows.index[n] % s.heads_q, i = rows.index[n] / s.heads_q % s.len_q;
+    const int64_t b = rows.index[n] / s.heads_q / s.len_q;
+    d.see(b, h, i);
+    put(n, n);
+    lse.element[n] = (b * s.heads_q + h) * s.len_q + i;
   }
 }
 

@@ -55,6 +55,35 @@ Row row(const AttentionMergeArgs& a, int64_t b, int64_t h, int64_t i) {
   return r;
 }
 
+// The values of a row, from position `begin` on.
+void put_values(const AttentionMergeArgs& a, const Row& r, int64_t b, int64_t i, int64_t h, int64_t begin,
+                ReferenceOutput& y) {
+  for (int64_t c = 0; c < y.columns && !r.parts.empty(); ++c) {
+    const int64_t at = begin + c;
+    double largest = 0;
+    float plain = 0;
+    for (const Row::Part& p : r.parts) {
+      const float v = element(a.y_parts, {p.part, b, i, h, c});
+      y.value[at] += p.weight * double{v};
+      plain += p.plain * v;
+      largest = std::max(largest, std::abs(double{v}));
+    }
+    for (const Row::Part& p : r.parts) {
+      const double off = std::abs(double{element(a.y_parts, {p.part, b, i, h, c})} - y.value[at]);
+      y.slack[at] += p.weight * p.error * off;
+    }
+    y.plain[at] = double{rounded(a.y.dtype, plain / r.sum_plain)};
+    y.slack[at] += 4 * kEpsilon * std::sqrt(double(r.parts.size())) * largest;
+  }
+}
+
+void put_lse(const Row& r, int64_t at, ReferenceOutput& lse) {
+  lse.value[at] = r.lse, lse.plain[at] = double{r.lse_plain};
+  if (!std::isfinite(r.lse)) return;
+  lse.slack[at] = 4 * kEpsilon * (std::sqrt(double(r.parts.size())) + std::abs(r.lse));
+  for (const Row::Part& p : r.parts) lse.slack[at] += p.weight * p.error;
+}
+
 }  // namespace
 
 void attention_merge(const AttentionMergeArgs& a, const RowList& rows, ReferenceOutputs& out) {
@@ -62,37 +91,18 @@ void attention_merge(const AttentionMergeArgs& a, const RowList& rows, Reference
   out.resize(2);
   ReferenceOutput &y = out[0], &lse = out[1];
   y.resize(rows.count(batch * len * heads), columns);
+  // A row of y goes with one element of lse.
+  if (rows.every)
+    lse.resize(batch * heads, len);
+  else
+    lse.resize(rows.size, 1), lse.element.resize(rows.size);
   for (int64_t n = 0; n < y.rows; ++n) {
     const int64_t h = rows.row(n) % heads, i = rows.row(n) / heads % len, b = rows.row(n) / heads / len;
     const Row r = row(a, b, h, i);
-    for (int64_t c = 0; c < columns && !r.parts.empty(); ++c) {
-      const int64_t at = n * columns + c;
-      double largest = 0;
-      float plain = 0;
-      for (const Row::Part& p : r.parts) {
-        const float v = element(a.y_parts, {p.part, b, i, h, c});
-        y.value[at] += p.weight * double{v};
-        plain += p.plain * v;
-        largest = std::max(largest, std::abs(double{v}));
-      }
-      for (const Row::Part& p : r.parts) {
-        const double off = std::abs(double{element(a.y_parts, {p.part, b, i, h, c})} - y.value[at]);
-        y.slack[at] += p.weight * p.error * off;
-      }
-      y.plain[at] = double{rounded(a.y.dtype, plain / r.sum_plain)};
-      y.slack[at] += 4 * kEpsilon * std::sqrt(double(r.parts.size())) * largest;
-    }
-  }
-  lse.resize(rows.count(batch * heads), len);
-  for (int64_t n = 0; n < lse.rows; ++n) {
-    for (int64_t i = 0; i < len; ++i) {
-      const Row r = row(a, rows.row(n) / heads, rows.row(n) % heads, i);
-      const int64_t at = n * len + i;
-      lse.value[at] = r.lse, lse.plain[at] = double{r.lse_plain};
-      if (!std::isfinite(r.lse)) continue;
-      lse.slack[at] = 4 * kEpsilon * (std::sqrt(double(r.parts.size())) + std::abs(r.lse));
-      for (const Row::Part& p : r.parts) lse.slack[at] += p.weight * p.error;
-    }
+    put_values(a, r, b, i, h, n * columns, y);
+    const int64_t at = (b * heads + h) * len + i;
+    if (!rows.every) lse.element[n] = at;
+    put_lse(r, rows.every ? at : n, lse);
   }
 }
 
