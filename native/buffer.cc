@@ -24,13 +24,11 @@ Buffer::Buffer(std::shared_ptr<Memory> memory, std::shared_ptr<Device> device)
   device_->add(this);
 }
 
-Buffer::~Buffer() {
-  free();
-  device_->remove(this);
-}
+Buffer::~Buffer() { free(); }
 
 int64_t Buffer::free() {
   if (freed()) return 0;
+  device_->remove(this);
   const std::shared_ptr<Memory> memory = std::move(memory_);
   others_.push_back(std::move(last_));
   for (const Use& use : others_) {

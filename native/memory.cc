@@ -57,22 +57,22 @@ struct Allowance {
 void reserve(uint64_t bytes) {
   static auto* allowance = new Allowance;
   const std::lock_guard lock(allowance->mutex);
-  const auto now = std::chrono::steady_clock::now();
-  if (now - allowance->looked > kFresh) allowance->fresh = 0;
-  int64_t& purse = bytes <= kSmall ? allowance->small : allowance->fresh;
-  if (bytes <= static_cast<uint64_t>(purse)) {
-    purse -= static_cast<int64_t>(bytes);
+  const auto wanted = static_cast<int64_t>(std::min<uint64_t>(bytes, INT64_MAX));
+  if (bytes <= kSmall) {
+    if ((allowance->small -= wanted) >= 0) return;
+  } else if (std::chrono::steady_clock::now() - allowance->looked <= kFresh && wanted <= allowance->fresh) {
+    allowance->fresh -= wanted;
     return;
   }
   const int64_t left = to_be_had();
-  if (bytes > static_cast<uint64_t>(left)) {
+  if (wanted > left) {
     throw Error(Code::OUT_OF_MEMORY, "alloc: bytes is " + std::to_string(bytes) + ", expected at most " +
                                          std::to_string(left) + ", the host memory to be had");
   }
-  const int64_t rest = left - static_cast<int64_t>(bytes);
+  const int64_t rest = left - wanted;
   allowance->small = std::min(kUnchecked, rest / 4);
   allowance->fresh = rest / 4;
-  allowance->looked = now;
+  allowance->looked = std::chrono::steady_clock::now();
 }
 
 }  // namespace

@@ -47,10 +47,7 @@ Plan::Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> strea
   stream_->device->add(this);
 }
 
-Plan::~Plan() {
-  dispose();
-  stream_->device->remove(this);
-}
+Plan::~Plan() { dispose(); }
 
 void Plan::rebind(Arguments arguments) {
   check_backend(*stream_->device, entry_.supports(&stream_->device->info(), arguments.data()));
@@ -67,6 +64,7 @@ void Plan::rebind(Arguments arguments) {
 
 void Plan::dispose() {
   if (!kernel_) return;
+  stream_->device->remove(this);
   retire(std::exchange(kernel_, nullptr));
   buffers_.clear();
   counted_.reset();
@@ -129,6 +127,11 @@ Napi::Value rebind_plan(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value enqueue_once(const Napi::CallbackInfo& info) {
+  get_handle<Plan>(info[0], "enqueue")->enqueue();
+  return info.Env().Undefined();
+}
+
 // The hot path: the plan comes as the function's own data, so a call reads no argument.
 napi_value enqueue(napi_env env, napi_callback_info info) {
   return guard_javascript(env, [&]() -> napi_value {
@@ -173,6 +176,7 @@ void export_plan(Napi::Object exports) {
   exported<create_plan>(exports, "createPlan");
   exported<declines>(exports, "declines");
   exported<rebind_plan>(exports, "rebindPlan");
+  exported<enqueue_once>(exports, "enqueue");
   exported<enqueue_function>(exports, "enqueueFunction");
   exported<explain>(exports, "explain");
   exported<workspace_bytes>(exports, "workspaceBytes");

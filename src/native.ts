@@ -188,6 +188,8 @@ export interface Native {
    * library) wait already, DISPOSED when the plan or a tensor of it is gone, DEVICE_LOST.
    */
   enqueueFunction(plan: PlanHandle): () => void;
+  /** The same once, for a plan that is queued no second time: cheaper than making a function for it. */
+  enqueue(plan: PlanHandle): void;
   /** JSON object: variant, tile, reason ... */
   explain(plan: PlanHandle): string;
   workspaceBytes(plan: PlanHandle): number;

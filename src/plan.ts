@@ -262,7 +262,7 @@ export function callOnce(
 ): Record<string, Tensor> {
   const { handle, stream, solved } = prepare(compiled, args, options);
   try {
-    native().enqueueFunction(handle)();
+    native().enqueue(handle);
   } catch (error) {
     for (const { name } of solved.missing) solved.tensors[name]!.dispose();
     throw error;

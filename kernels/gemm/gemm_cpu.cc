@@ -118,7 +118,8 @@ class GemmCpuPlan {
   const GemmKernels& kernels_;
   float alpha_ = 1, beta_ = 0;
   Activation activation_;
-  int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
+  int halves_;    // 2 with a gated activation: the gate's rows of w and the up rows
+  bool widened_;  // bf16 as f32, although there is an instruction for it
   int64_t capacity_;
   GemmShape shape_;
   Layout layout_;
@@ -158,6 +159,8 @@ GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.x.dtype)),
       activation_(args.activation),
       halves_(is_gated(args.activation) ? 2 : 1),
+      widened_(args.x.dtype == DType::bf16 && static_cast<Isa>(device.isa) == Isa::avx512_bf16 &&
+               kernels_.per_cell == 1),
       capacity_(capacity(resolve(args))) {}
 
 // Enough for this shape and for every one with smaller extents.
@@ -414,6 +417,7 @@ std::string GemmCpuPlan::explain() const {
   } else {
     json << "m is " << shape_.m << ", above " << kernels_.stream_m << ": w is packed as it is used";
   }
+  if (widened_) json << "; bf16 is widened to f32, which is faster here than vdpbf16ps";
   json << "\"}";
   return json.str();
 }

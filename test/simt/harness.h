@@ -1,4 +1,5 @@
-// Tests of the emulator and of ptx.cuh in one program. KW_TEST(name) { ... } passes unless it throws. Values that a
+// Tests of the emulator and of ptx.cuh in one program. KW_TEST(name) { ... } passes unless it throws; KW_TEST_SM90 is one
+// that only an sm_90a device can run. Values that a
 // kernel computed go through golden(), so that a run on a GPU can be recorded and compared with later.
 #pragma once
 #include <cmath>
@@ -15,19 +16,22 @@ namespace kw::test {
 struct Test {
   const char* name;
   void (*run)();
+  int cc;  // compute capability it needs, 10 * major + minor; 90 means exactly that
 };
 inline std::vector<Test>& all_tests() {
   static std::vector<Test> tests;
   return tests;
 }
 
-#define KW_TEST(NAME)                                       \
+#define KW_ADD_TEST(NAME, CC)                               \
   static void NAME();                                       \
   [[maybe_unused]] static const bool kw_added_##NAME = [] { \
-    ::kw::test::all_tests().push_back({#NAME, NAME});       \
+    ::kw::test::all_tests().push_back({#NAME, NAME, CC});   \
     return true;                                            \
   }();                                                      \
   static void NAME()
+#define KW_TEST(NAME) KW_ADD_TEST(NAME, 80)
+#define KW_TEST_SM90(NAME) KW_ADD_TEST(NAME, 90)
 
 inline void require(bool ok, const std::string& what) {
   if (!ok) throw std::runtime_error(what);

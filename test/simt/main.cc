@@ -67,10 +67,16 @@ struct Counts {
 };
 #endif
 
-Counts run_tests(const std::string& filter) {
+// cc: of the device; the emulator has profiles for all.
+Counts run_tests(const std::string& filter, int cc) {
   Counts counts;
   for (const Test& test : all_tests()) {
     if (std::string(test.name).find(filter) == std::string::npos) continue;
+    if (test.cc == 90 ? cc != 90 : cc < test.cc) {
+      std::printf("  skipped %s: needs sm_%d%s, the device is sm_%d\n", test.name, test.cc, test.cc == 90 ? "a" : "",
+                  cc);
+      continue;
+    }
     const auto start = std::chrono::steady_clock::now();
     std::string failure;
     try {
@@ -120,7 +126,7 @@ int run(int argc, char** argv) {
   else if (soak > 0)
     counts = run_soak(KW_SIMT_RACE, soak);
   else
-    counts = run_tests(filter);
+    counts = run_tests(filter, 90);
 #else
   if (faults || soak) return usage("--faults and --soak are the emulator's");
   int devices = 0;
@@ -128,7 +134,10 @@ int run(int argc, char** argv) {
     std::printf("skipped: no CUDA device (%s)\n", cudaGetErrorString(status));
     return 77;
   }
-  counts = run_tests(filter);
+  cudaDeviceProp device;
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) throw std::runtime_error("device 0 does not answer");
+  std::printf("  %s, sm_%d%d\n", device.name, device.major, device.minor);
+  counts = run_tests(filter, 10 * device.major + device.minor);
 #endif
   golden().save();
   if (golden().comparing()) std::printf("  %zu results compared with the golden file\n", golden().compared());

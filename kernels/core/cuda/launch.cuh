@@ -21,6 +21,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <mutex>
+
 #include "check.h"
 #endif
 
@@ -62,13 +64,14 @@ struct Same {
 //   KW_SHARED(float[32][33], tile);                 static, at function scope of a kernel
 //   unsigned char* base = kw::dyn_smem();           the launch's dynamic part, aligned to 1024 bytes
 #if defined(KW_EMU)
-#define KW_SHARED(TYPE, NAME)                                                                 \
-  auto& NAME = *static_cast<typename ::kw::detail::Same<TYPE>::type*>(::kw::emu::static_smem( \
-      [] {                                                                                    \
-        static char tag;                                                                      \
-        return static_cast<const void*>(&tag);                                                \
-      }(),                                                                                    \
-      sizeof(typename ::kw::detail::Same<TYPE>::type), alignof(typename ::kw::detail::Same<TYPE>::type), #NAME))
+#define KW_SHARED(TYPE, NAME)                                                                                   \
+  auto& NAME = *static_cast<typename ::kw::detail::Same<TYPE>::type*>(::kw::emu::static_smem(                   \
+      [] {                                                                                                      \
+        static char tag;                                                                                        \
+        return static_cast<const void*>(&tag);                                                                  \
+      }(),                                                                                                      \
+      sizeof(typename ::kw::detail::Same<TYPE>::type), alignof(typename ::kw::detail::Same<TYPE>::type), #NAME, \
+      ::kw::emu::Loc{__FILE__, __LINE__, nullptr}))
 inline unsigned char* dyn_smem() { return static_cast<unsigned char*>(emu::dyn_smem()); }
 #else
 #define KW_SHARED(TYPE, NAME) __shared__ typename ::kw::detail::Same<TYPE>::type NAME
@@ -79,7 +82,8 @@ KW_DEVICE unsigned char* dyn_smem() {
 #endif
 
 // ---- launching ---------------------------------------------------------------------------------
-// prepare: once per kernel and device, before the first launch; lets the kernel use `smem` bytes of dynamic shared memory.
+// prepare: before the first launch on a device; loads the kernel and lets it use `smem` bytes of dynamic shared memory,
+// or more if it was given more before.
 // launch: queues the grid and returns; in the emulator, a grid without a stream runs first.
 // Both throw kw::Error: CUDA, or what check.h makes of the status.
 #if defined(KW_EMU)
@@ -104,9 +108,14 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
 #else
 template <class... P>
 void prepare(void (*kernel)(P...), size_t smem) {
+  static std::mutex mutex;  // between reading the limit and raising it
+  const std::lock_guard lock(mutex);
+  const auto* entry = reinterpret_cast<const void*>(kernel);
+  cudaFuncAttributes now;
+  cuda_check("cudaFuncGetAttributes", cudaFuncGetAttributes(&now, entry));
+  if (smem <= static_cast<size_t>(now.maxDynamicSharedSizeBytes)) return;
   cuda_check("cudaFuncSetAttribute(MaxDynamicSharedMemorySize)",
-             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(smem)));
+             cudaFuncSetAttribute(entry, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem)));
 }
 
 template <class... P, class... A>

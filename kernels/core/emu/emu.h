@@ -85,7 +85,7 @@ void require_sm90a(const char* wrapper, Loc loc);
 
 // ---- shared memory -----------------------------------------------------------------------------
 void* dyn_smem();
-void* static_smem(const void* tag, size_t size, size_t align, const char* name);
+void* static_smem(const void* tag, size_t size, size_t align, const char* name, Loc loc);
 uint32_t smem_u32(const void* p, Loc loc);
 
 // ---- warps and barriers ------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 // A launch: checks what the driver would check, then runs the grid cluster by cluster.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -238,7 +239,8 @@ void prepare(const void* kernel, size_t smem) {
                                     " bytes, expected at most " + std::to_string(limit) + " on " +
                                     options().profile.name);
   const std::lock_guard lock(prepared_mutex);
-  prepared()[kernel] = smem;
+  size_t& allowed = prepared()[kernel];
+  allowed = std::max(allowed, smem);
 }
 
 void check_launch(const Launch& l) {

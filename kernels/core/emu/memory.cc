@@ -56,7 +56,7 @@ void open_block_memory(Block* b, size_t dynamic_bytes) {
 
 void* dyn_smem() { return rt->running->block->window + kDynamicBase; }
 
-void* static_smem(const void* tag, size_t size, size_t align, const char* name) {
+void* static_smem(const void* tag, size_t size, size_t align, const char* name, Loc loc) {
   Block* b = rt->running->block;
   auto found = b->statics.find(tag);
   if (found == b->statics.end()) {
@@ -68,10 +68,10 @@ void* static_smem(const void* tag, size_t size, size_t align, const char* name) 
            std::string("with ") + name + " the block has " + std::to_string(b->static_bytes) + " static and " +
                std::to_string(dynamic) + " dynamic bytes, expected at most " + std::to_string(kStaticMax) +
                " static and " + std::to_string(limit) + " together on " + rt->opt.profile.name,
-           {});
+           loc);
     const uint32_t offset = round_up(b->static_end + kRedZone, static_cast<uint32_t>(align));
     b->static_end = offset + bytes;
-    if (b->static_end > kWindow) fail("smem", "too many static objects for the emulator's window", {});
+    if (b->static_end > kWindow) fail("smem", "too many static objects for the emulator's window", loc);
     if (rt->opt.race) b->shadow.grow(b->static_end);
     KW_ASAN_OPEN(b->window + offset, size);
     found = b->statics.emplace(tag, StaticObject{offset, bytes, name}).first;

@@ -41,8 +41,8 @@ void check_stmatrix() {
   launch({.grid = {1}, .block = {32}, .smem = 512}, stmatrix_kernel<Trans>, dr.data(), drows.data(), out.data());
   conforms(std::string("stmatrix_x4") + (Trans ? "_trans" : ""), out.download(), words);
 }
-KW_TEST(stmatrix_x4) { check_stmatrix<false>(); }
-KW_TEST(stmatrix_x4_trans) { check_stmatrix<true>(); }
+KW_TEST_SM90(stmatrix_x4) { check_stmatrix<false>(); }
+KW_TEST_SM90(stmatrix_x4_trans) { check_stmatrix<true>(); }
 
 // ---- elect -------------------------------------------------------------------------------------
 __global__ void elect_kernel(unsigned* count, unsigned* differs) {
@@ -50,7 +50,7 @@ __global__ void elect_kernel(unsigned* count, unsigned* differs) {
   if (first) atomicAdd(count, 1u);
   if (first != second) atomicAdd(differs, 1u);
 }
-KW_TEST(elect_one) {
+KW_TEST_SM90(elect_one) {
   DeviceBuffer<unsigned> count(std::vector<unsigned>{0}), differs(std::vector<unsigned>{0});
   launch({.grid = {1}, .block = {128}}, elect_kernel, count.data(), differs.data());
   conforms("elect_one", count.download(), {4u});
@@ -67,7 +67,7 @@ __global__ void mbarrier_kernel(const int* src, int* out) {
   const uint32_t bar = ptx::smem_u32(&barrier), t = threadIdx.x;
   if (t == 0) ptx::mbar_init(bar, 64);
   __syncthreads();
-  ptx::mbar_wait(bar, 1);  // a new barrier passes
+  for (bool passed = false; !passed;) passed = ptx::mbar_try_wait(bar, 1);  // a new barrier passes
   for (int phase = 0; phase < 5; ++phase) {
     values[t] = phase * 100 + static_cast<int>(t);
     ptx::mbar_arrive(bar);
@@ -93,7 +93,7 @@ __global__ void mbarrier_kernel(const int* src, int* out) {
   ptx::mbar_wait(bar, 0);
   out[5 * 64 + t] = bulk[t];
 }
-KW_TEST(mbarrier_phases_and_bytes) {
+KW_TEST_SM90(mbarrier_phases_and_bytes) {
   const auto src = Random(31).integers<int>(64, 1000);
   std::vector<int> want;
   for (int phase = 0; phase < 5; ++phase)
@@ -123,7 +123,7 @@ __global__ void copies_arrive_kernel(const int* src, int* out) {
     for (uint32_t i = 0; i < 4; ++i) out[i * 32 + t] = values[i * 32 + t];
   }
 }
-KW_TEST(cp_async_arrives_on_mbarrier) {
+KW_TEST_SM90(cp_async_arrives_on_mbarrier) {
   const auto src = Random(32).integers<int>(128, 1000);
   DeviceBuffer<int> dsrc(src), out(128);
   launch({.grid = {1}, .block = {64}}, copies_arrive_kernel, dsrc.data(), out.data());
@@ -200,7 +200,7 @@ TensorMap map_of(const Box& b, void* p) {
   return make_tensor_map_2d(b.dtype, p, b.inner, b.outer, b.pitch, b.box_inner, b.box_outer, b.swizzle);
 }
 
-KW_TEST(tma_load_2d) {
+KW_TEST_SM90(tma_load_2d) {
   for (const Box& b : kBoxes) {
     const auto matrix = Random(33).integers<unsigned char>(b.outer * b.pitch, 256);
     DeviceBuffer<unsigned char> dm(matrix), out(box_bytes(b));
@@ -211,7 +211,7 @@ KW_TEST(tma_load_2d) {
     conforms("tma_load_2d " + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle), out.download(), want);
   }
 }
-KW_TEST(tma_store_2d) {
+KW_TEST_SM90(tma_store_2d) {
   for (const Box& b : kBoxes)
     for (const int wait_for_writes : {0, 1}) {
       const auto tile = Random(34).integers<unsigned char>(box_bytes(b), 256);
@@ -246,7 +246,7 @@ __global__ void multicast_kernel(const __grid_constant__ TensorMap map, unsigned
   for (uint32_t i = threadIdx.x; i < 4 * kQuarter; i += blockDim.x) out[rank * 4 * kQuarter + i] = dyn_smem()[i];
   ptx::cluster_sync();
 }
-KW_TEST(multicast_to_a_cluster) {
+KW_TEST_SM90(multicast_to_a_cluster) {
   const auto matrix = Random(35).integers<unsigned char>(4 * kQuarter, 256);
   DeviceBuffer<unsigned char> dm(matrix), out(16 * kQuarter);
   const TensorMap map = make_tensor_map_2d(DType::bf16, dm.data(), 64, 32, 128, 64, 8, Swizzle::none);
@@ -275,7 +275,7 @@ __global__ void neighbours_kernel(int* out) {
   out[(rank * 64 + t) * 2 + 1] = static_cast<int>(rank);
   ptx::cluster_sync();
 }
-KW_TEST(cluster_ranks_and_distributed_shared_memory) {
+KW_TEST_SM90(cluster_ranks_and_distributed_shared_memory) {
   DeviceBuffer<int> out(4 * 64 * 2);
   launch({.grid = {4}, .block = {64}, .cluster = {4}}, neighbours_kernel, out.data());
   std::vector<int> want;

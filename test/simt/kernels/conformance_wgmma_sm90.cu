@@ -146,7 +146,7 @@ void check_majors(Swizzle a, Swizzle b) {
   check_wgmma<T, N, 1, 1>(a, b, true);
 }
 
-KW_TEST(wgmma_swizzle_modes) {
+KW_TEST_SM90(wgmma_swizzle_modes) {
   for (const Swizzle a : {Swizzle::none, Swizzle::b32, Swizzle::b64, Swizzle::b128}) {
     check_majors<__nv_bfloat16, 64>(a, a);
     check_majors<__nv_bfloat16, 64>(a, Swizzle::b128);
@@ -158,8 +158,8 @@ void check_every_n() {
   (check_wgmma<__nv_bfloat16, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
   (check_wgmma<__half, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
 }
-KW_TEST(wgmma_every_n) { check_every_n<8, 16, 32, 64, 96, 128, 192, 256>(); }
-KW_TEST(wgmma_rounding) {
+KW_TEST_SM90(wgmma_every_n) { check_every_n<8, 16, 32, 64, 96, 128, 192, 256>(); }
+KW_TEST_SM90(wgmma_rounding) {
   check_wgmma<__nv_bfloat16, 128, 0, 0>(Swizzle::b128, Swizzle::b128, false);
   check_wgmma<__half, 128, 0, 1>(Swizzle::b128, Swizzle::b128, false);
 }
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(128) groups_kernel(const uint32_t* image, floa
   ptx::wgmma_wait<0>(second);
   out[threadIdx.x * 2 + 1] = second[0] + second[1] + second[2] + second[3];
 }
-KW_TEST(wgmma_groups) {
+KW_TEST_SM90(wgmma_groups) {
   std::vector<uint16_t> image(kOperandBytes, 0x3f80);  // ones
   std::vector<uint32_t> words(2 * kOperandBytes / 4);
   std::memcpy(words.data(), image.data(), image.size() * 2);
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(256, 1) registers_kernel(unsigned* out) {
     ptx::reg_inc<232>();
   out[threadIdx.x] = threadIdx.x;
 }
-KW_TEST(setmaxnreg) {
+KW_TEST_SM90(setmaxnreg) {
   DeviceBuffer<unsigned> out(256);
   launch({.grid = {1}, .block = {256}}, registers_kernel, out.data());
   std::vector<unsigned> want(256);
