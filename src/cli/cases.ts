@@ -51,7 +51,7 @@ function shapeModel(op: Operator, shape: Readonly<Record<string, number>>, templ
   const dims = { ...template?.dims, ...given };
   for (const name of derived) if (name in shape) solveFor(op, name, shape[name]!, dims, new Set(Object.keys(given)));
   const name = Object.entries(shape).map(([dim, size]) => `${dim}=${size}`);
-  return { name: name.join(' '), dims, ...(template?.dtypes && { dtypes: { x: 'bf16', ...template.dtypes } }) };
+  return { name: name.join(' '), dims, ...(template?.dtypes && { dtypes: template.dtypes }) };
 }
 
 /** Sets the size that `name` follows from, such as the rows of a weight from the columns of the output. */
@@ -94,14 +94,18 @@ export class BoundCase implements Disposable {
   readonly plan: Plan;
   readonly #tensors: Tensor[] = [];
 
-  /** Inputs are normal, seeded by `seed` and the position of the operand. */
+  /** Inputs are what the case says, else normal, seeded by `seed` and the position of the operand. */
   constructor({ op, model }: BenchCase, device: Device, seed: number) {
-    const { operands, params } = planCase(op, model);
+    const { operands, params } = planCase(op, model, seed);
     try {
       const args: Record<string, Tensor> = {};
-      for (const [i, { name, spec, shape, dtype }] of operands.entries()) {
-        const random = { seed: seed * operands.length + i };
-        const tensor = spec.role === 'out' ? device.empty(shape, dtype) : device.random(shape, dtype, random);
+      for (const [i, { name, spec, shape, dtype, contents }] of operands.entries()) {
+        const tensor =
+          spec.role === 'out'
+            ? device.empty(shape, dtype)
+            : contents
+              ? device.tensor(contents, shape, dtype)
+              : device.random(shape, dtype, { seed: seed * operands.length + i });
         this.#tensors.push(tensor);
         args[name] = tensor;
       }

@@ -11,11 +11,11 @@ const types = ({ case: { dtype } }: MeasureRecord): string => {
   return x === y ? x : `${x} to ${y}`;
 };
 
-/** Sizes by name without those that follow from others; a batch of 1 says nothing. */
+/** Sizes by name without those that follow from others or belong to absent inputs (0); a batch of 1 says nothing. */
 function sizes({ case: { op, shape } }: MeasureRecord): string {
   const derived = Object.values(ops).find(({ spec }) => spec.name === op)?.spec.derive ?? {};
   return Object.entries(shape)
-    .filter(([name, size]) => !(name in derived) && (name !== 'batch' || size !== 1))
+    .filter(([name, size]) => !(name in derived) && size !== 0 && (name !== 'batch' || size !== 1))
     .map(([name, size]) => `${name}=${size}`)
     .join(' ');
 }
