@@ -1,11 +1,9 @@
 // The CPU backend of attention_gqa, every instruction set this machine has, against the definition: random cases over tile edges,
 // dtypes, layouts and every feature, under the tolerance rule of kernels/core/reference.h, with NaN wherever nothing may be
 // read; rows that see one key bit for bit; lengths that are wrong; equal results for any number of threads and in any company.
-// From the repository root, with the objects of kernels/attention_gqa/attention_gqa_cpu.cc's list in $OBJECTS:
+// Built by test/cpu/CMakeLists.txt.
 //
-//   g++ -std=c++20 -O2 -pthread test/cpu/attention_gqa_cpu_test.cc kernels/attention_gqa/attention_gqa_ref.cc
-//       kernels/core/threads.cc kernels/core/cpu/features.cc $OBJECTS -o attention_gqa_cpu_test
-//   ./attention_gqa_cpu_test [cases [seed]]
+//   attention_gqa_cpu_test [cases [seed]]
 #include <array>
 #include <memory>
 
@@ -186,19 +184,30 @@ std::unique_ptr<Case> exact_case() {
   return t;
 }
 
-// On one instruction set, then again with another number of threads: the same bytes.
-void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& other) {
+void compare_both(const std::string& text, const Case& t, bool exact) {
   ReferenceOutputs r;
   ref::attention_gqa(t.args, RowList{}, r);
+  compare(text + ": y", t.y, r[0], exact);
+  compare(text + ": lse", t.lse, r[1], exact);
+}
+
+// On one instruction set, then again with another number of threads: the same bytes.
+void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& other) {
   t.describe(isa, pool.threads());
   const std::string explained = run(cpu::attention_gqa(), t.args, isa, pool);
   if (explained.rfind("{\"variant\":\"attention_gqa_cpu_", 0) != 0) return expect(false, t.text + ": " + explained);
-  compare(t.text + ": y", t.y, r[0], exact);
-  compare(t.text + ": lse", t.lse, r[1], exact);
+  compare_both(t.text, t, exact);
   const std::vector<uint8_t> y = t.y.bytes, lse = t.lse.bytes;
   run(cpu::attention_gqa(), t.args, isa, other);
   expect(t.y.bytes == y && t.lse.bytes == lse,
          t.text + ": differs with " + std::to_string(other.threads()) + " threads");
+}
+
+void check_one(Case& t, cpu::Isa isa, ThreadPool& pool) {
+  t.attach();
+  t.describe(isa, pool.threads());
+  run(cpu::attention_gqa(), t.args, isa, pool);
+  compare_both(t.text, t, false);
 }
 
 // A sequence gives the same bits alone as in a batch, whatever is computed beside it.
@@ -249,13 +258,7 @@ void check_special(cpu::Isa isa, ThreadPool& pool, DType dtype) {
       static_cast<float*>(t.sink.view.data)[at] = i[0] == 0 ? 200.0f : i[0] == 1 ? -inf : i[0] == 2 ? inf : -200.0f;
     });
     t.args.scale = 0.2f;
-    t.attach();
-    t.describe(isa, pool.threads());
-    run(cpu::attention_gqa(), t.args, isa, pool);
-    ReferenceOutputs r;
-    ref::attention_gqa(t.args, RowList{}, r);
-    compare(t.text + ": y", t.y, r[0], false);
-    compare(t.text + ": lse", t.lse, r[1], false);
+    check_one(t, isa, pool);
   }
 }
 
@@ -270,13 +273,7 @@ void check_large(cpu::Isa isa, ThreadPool& pool, int64_t len_q) {
   });
   t.v.fill(normal);
   t.args.scale = 1;
-  t.attach();
-  t.describe(isa, pool.threads());
-  run(cpu::attention_gqa(), t.args, isa, pool);
-  ReferenceOutputs r;
-  ref::attention_gqa(t.args, RowList{}, r);
-  compare(t.text + ": y", t.y, r[0], false);
-  compare(t.text + ": lse", t.lse, r[1], false);
+  check_one(t, isa, pool);
 }
 
 // Lengths that do not fit are refused before anything is written.
@@ -296,29 +293,29 @@ void check_lengths(ThreadPool& pool) {
     }
     expect(threw, message + ": the definition did not refuse it");
   };
-  const auto fresh = [](Case& t, int64_t batch) {
+  const auto with = [&](int64_t batch, const auto& fill, const std::string& message) {
+    Case t;
     shape_tensors(t, {batch, 6, 8, 1, 2, 4, 4}, DType::f32, DType::f32);
+    fill(t);
+    refused(t, message);
   };
-  {
-    Case t;
-    fresh(t, 2), integers(t.lens_kv, {8, 9});
-    refused(t, "lens_kv[1] is 9, expected 0 to 8");
-  }
-  {
-    Case t;
-    fresh(t, 2), integers(t.lens_q, {-1, 6});
-    refused(t, "lens_q[0] is -1, expected 0 to 6");
-  }
-  {
-    Case t;
-    fresh(t, 1), integers(t.cu_q, {0, 4, 3}), integers(t.cu_kv, {0, 4, 8});
-    refused(t, "cu_q[2] is 3, expected 4 to 6");
-  }
-  {
-    Case t;
-    fresh(t, 1), integers(t.cu_q, {0, 4, 6}), integers(t.cu_kv, {0, 4, 10});
-    refused(t, "cu_kv[2] is 10, expected 4 to 8");
-  }
+  with(
+      2,
+      [](Case& t) {
+        integers(t.lens_kv, {8, 9});
+      },
+      "lens_kv[1] is 9, expected 0 to 8");
+  with(
+      2,
+      [](Case& t) {
+        integers(t.lens_q, {-1, 6});
+      },
+      "lens_q[0] is -1, expected 0 to 6");
+  const auto cu = [](std::vector<int64_t> q, std::vector<int64_t> kv) {
+    return [=](Case& t) { integers(t.cu_q, q), integers(t.cu_kv, kv); };
+  };
+  with(1, cu({0, 4, 3}, {0, 4, 8}), "cu_q[2] is 3, expected 4 to 6");
+  with(1, cu({0, 4, 6}, {0, 4, 10}), "cu_kv[2] is 10, expected 4 to 8");
 }
 
 void check_declines() {
@@ -351,18 +348,15 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
   const auto make = [](Case& t, int64_t batch, int64_t len_q, int64_t len_kv) {
     shape_tensors(t, {batch, len_q, len_kv, 2, 3, 40, 24}, DType::f16, DType::f32);
     t.args.scale = 0.2f, t.args.causal = true;
-    fill_lengths(t, {1 + batch, len_q, len_kv, 2, 3, 40, 24}, normal);  // 1 + batch: lens, not cu
-    t.cu_q = t.cu_kv = {};
     std::vector<int64_t> lens_q, lens_kv;
-    for (Holder* h : {&t.q, &t.k, &t.v}) h->fill(normal);
     for (int64_t b = 0; b < batch; ++b) lens_q.push_back(pick(0, len_q)), lens_kv.push_back(pick(0, len_kv));
+    for (Holder* h : {&t.q, &t.k, &t.v}) h->fill(normal);
     integers(t.lens_q, lens_q), integers(t.lens_kv, lens_kv);
     t.attach();
   };
   Case large;
-  make(large, 3, 70, 1100);
   kw_plan* plan = nullptr;
-  op.plan_create(&device, &large.args, &plan);
+  make(large, 3, 70, 1100), op.plan_create(&device, &large.args, &plan);
   std::vector<float> space(op.plan_workspace(plan) / sizeof(float) + 16);
   for (const auto& [batch, len_q, len_kv] :
        {std::array<int64_t, 3>{3, 70, 1100}, {3, 70, 1100}, {3, 1, 1100}, {2, 50, 600}, {1, 70, 1}, {3, 2, 1024}}) {
@@ -373,10 +367,7 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
     auto* aligned = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
     const bool ok = op.plan_rebind(plan, &t.args, aligned) == 0 && op.plan_enqueue(plan, &pool) == 0;
     expect(ok, "rebind " + t.text + ": " + (ok ? "" : last_error()));
-    ReferenceOutputs r;
-    ref::attention_gqa(t.args, RowList{}, r);
-    compare("rebind " + t.text + ": y", t.y, r[0], false);
-    compare("rebind " + t.text + ": lse", t.lse, r[1], false);
+    compare_both("rebind " + t.text, t, false);
   }
   op.plan_destroy(plan);
 }

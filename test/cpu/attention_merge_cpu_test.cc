@@ -1,11 +1,8 @@
 // The CPU backend of attention_merge, every instruction set this machine has, against the definition: random cases over dtypes,
 // layouts and parts without keys, whose y is NaN; one part bit for bit; equal results for any number of threads; and parts of
-// attention_gqa's definition merged into the whole. From the repository root, with the objects of
-// kernels/attention_merge/attention_merge_cpu.cc's list in $OBJECTS:
+// attention_gqa's definition merged into the whole. Built by test/cpu/CMakeLists.txt.
 //
-//   g++ -std=c++20 -O2 -pthread test/cpu/attention_merge_cpu_test.cc kernels/attention_merge/attention_merge_ref.cc
-//       kernels/attention_gqa/attention_gqa_ref.cc kernels/core/threads.cc kernels/core/cpu/features.cc $OBJECTS
-//       -o attention_merge_cpu_test && ./attention_merge_cpu_test [cases [seed]]
+//   attention_merge_cpu_test [cases [seed]]
 #include "../../kernels/attention_gqa/attention_gqa.h"
 #include "../../kernels/attention_merge/attention_merge.h"
 #include "support.h"

@@ -29,8 +29,8 @@ inline F exp(F x) {
   return poly(r, c, 6) * (F)((half + 127) << 23) * (F)((e - half + 127) << 23);
 }
 
-// exp for weights relative to a largest one, x at most 88: what would be below 2^-126 is 0. One part of ln 2 is enough, being
-// 2^-28 from it.
+// exp for weights relative to a largest one, x at most 88: what would be below 2^-126 is 0. Takes ln 2 in one part, 2^-28 from it:
+// 1 + |x| / 24 ulp, in plain C++, which has no fused product, 1 + |x| ulp.
 inline F exp_flushed(F x) {
   static constexpr float c[] = {1, 1, 0.49999993f, 0.1666652f, 0.041668388f, 0.008368711f, 0.0013814608f};
   const F shifted = Simd::fma(x, Simd::set(1.44269504f), Simd::set(12582912)), n = shifted - Simd::set(12582912);
@@ -42,7 +42,7 @@ inline F exp_flushed(F x) {
 // Lane by lane; a NaN in b stays, one in a is dropped.
 inline F larger(F a, F b) { return a > b ? a : b; }
 
-// Near 0 an odd polynomial, which keeps the relative error small; elsewhere 1 - 2 / (exp(2 |x|) + 1) with the sign of x.
+// Near 0 an odd polynomial, which keeps the relative error small; elsewhere 1 - 2 / (exp(2 |x|) + 1) with the sign of x. 1.4 ulp.
 inline F tanh(F x) {
   static constexpr float c[] = {-0.33333328f, 0.1333277f, -0.053850908f, 0.02099718f, -0.006096714f};
   const F one = Simd::set(1), two = Simd::set(2), zero = Simd::set(0), a = x < zero ? -x : x, square = x * x;
