@@ -113,7 +113,7 @@ Params base_params(const AttentionGqaArgs& a) {
                       static_cast<uint64_t>(std::max(p.mask_block_kv, 1));
   p.scale = a.scale;
   p.softcap = a.softcap;
-  p.plain = a.scale > 0 && a.softcap == 0 && !p.bias.data && !p.mask.data && !p.alibi;
+  p.plain = a.scale > 0 && a.softcap == 0 && !p.bias.data && !p.alibi;
   p.q_wide = aligned(p.q, 16);
   p.k_wide = aligned(p.k, 16);
   p.v_wide = aligned(p.v, 16);

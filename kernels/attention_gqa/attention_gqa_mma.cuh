@@ -223,22 +223,22 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
         });
       }
       scores.each([&](float& s) { s *= kLog2E; });
-      if (stop.mask == Visible::some) {
-        scores.rows([&](int f, int half) {
-          const RowPlace row(p, place, row_of(f, half) - place.row0);
-          if (!row.there) return;
-          const MaskedKeys mask(p, place, row.head, row.query, key);
-          const int columns = min(kN, place.len_kv - key);
-          uint32_t hidden = 0;  // gathered first, so that loads and scores do not compete for registers
+    }
+    if (stop.mask == Visible::some) {
+      scores.rows([&](int f, int half) {
+        const RowPlace row(p, place, row_of(f, half) - place.row0);
+        if (!row.there) return;
+        const MaskedKeys mask(p, place, row.head, row.query, key);
+        const int columns = min(kN, place.len_kv - key);
+        uint32_t hidden = 0;  // gathered first, so that loads and scores do not compete for registers
 #pragma unroll 1
-          for (int column = 0, bit = 1; column < columns; column += 8, bit <<= 2)
-            hidden |=
-                (mask.hidden(p, column) ? bit : 0) | (column + 1 < columns && mask.hidden(p, column + 1) ? 2 * bit : 0);
-          scores.each(f, half, [&](int column, float& s) {
-            if (hidden >> (column / 8 * 2 + column % 2) & 1) s = negative_infinity();
-          });
+        for (int column = 0, bit = 1; column < columns; column += 8, bit <<= 2)
+          hidden |=
+              (mask.hidden(p, column) ? bit : 0) | (column + 1 < columns && mask.hidden(p, column + 1) ? 2 * bit : 0);
+        scores.each(f, half, [&](int column, float& s) {
+          if (hidden >> (column / 8 * 2 + column % 2) & 1) s = negative_infinity();
         });
-      }
+      });
     }
     if (walk.edge(p, place, key0, kN)) {
       scores.rows([&](int f, int half) {
@@ -315,7 +315,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   ptx::cp_async_wait<0>();
 
   // ---- finished rows
-  const float to_natural = to_log2 * kLn2;
+  const float to_natural = p.plain ? p.scale : kLn2;
 #pragma unroll
   for (int f = 0; f < kF; ++f)
 #pragma unroll

@@ -33,7 +33,7 @@ struct Params {
   int mask_block_q, mask_block_kv, mask_heads;  // mask_heads: of a tile's heads, those that have a mask of their own
   uint64_t mask_reciprocal;                     // ceil(2^48 / mask_block_kv)
   float scale, softcap;
-  bool plain;                   // scores are q . k times a positive scale, and nothing else
+  bool plain;                   // scores are q . k times a positive scale and nothing else, but for masks
   bool mask_scan;               // a tile's mask entries are few enough to be looked through first
   bool q_wide, k_wide, v_wide;  // every row begins at a multiple of 16 bytes
   bool y_pairs;                 // two elements of y can be stored at once
