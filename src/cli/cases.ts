@@ -25,7 +25,7 @@ export interface Selection {
 /** The cases to measure. */
 export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dtype }: Selection): BenchCase[] {
   if (dtype !== undefined) pick('--dtype', dtype, dtypes, (name) => name);
-  const cases = ops.flatMap((op) => {
+  const cases = (shape ? fitting(ops, Object.keys(shape)) : ops).flatMap((op) => {
     const listed = op.spec.models.filter((model) => suite === 'models' || model.quick);
     const models = shape ? [shapeModel(op, shape, listed[0])] : listed;
     return models.map((model) => ({
@@ -41,12 +41,23 @@ export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dty
   });
 }
 
+const dimensionsOf = (op: Operator): Set<string> =>
+  new Set(op.compiled.tensors.flatMap(({ dims }) => dims.map((dim) => dim.name)));
+
+/** The operators that have all of these dimensions; of one alone the names are checked later. */
+function fitting(ops: readonly Operator[], names: readonly string[]): readonly Operator[] {
+  if (ops.length === 1) return ops;
+  const found = ops.filter((op) => names.every((name) => dimensionsOf(op).has(name)));
+  if (found.length === 0)
+    throw new UsageError(`bench: no operator has the dimensions ${names.join(', ')}; name one to see what it has`);
+  return found;
+}
+
 /** A plain case of the given sizes; what is not given comes from the operator's first model. */
 function shapeModel(op: Operator, shape: Readonly<Record<string, number>>, template: Model | undefined): Model {
   const { spec } = op;
   const derived = Object.keys(spec.derive ?? {});
-  const named = new Set(op.compiled.tensors.flatMap(({ dims }) => dims.map((dim) => dim.name)));
-  for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...named], (one) => one);
+  for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...dimensionsOf(op)], (one) => one);
   const given = Object.fromEntries(Object.entries(shape).filter(([name]) => !derived.includes(name)));
   const dims = { ...template?.dims, ...given };
   for (const name of derived) if (name in shape) solveFor(op, name, shape[name]!, dims, new Set(Object.keys(given)));
@@ -85,7 +96,10 @@ function withType(spec: OpSpec, model: Model, dtype: DType): Model {
   if (allowed && !allowed.includes(dtype))
     throw new UsageError(`${spec.name}: --dtype is ${dtype}, expected ${allowed.join(', ')}`);
   const present = choices.filter(([name, { role }]) => role !== 'in?' || model.with?.includes(name));
-  const changed = Object.fromEntries(present.filter(([, { role }]) => role !== 'out').map(([name]) => [name, dtype]));
+  const free = present.filter(
+    ([, { role, dtype: rule }]) => role !== 'out' && (rule as readonly DType[]).includes(dtype),
+  );
+  const changed = Object.fromEntries(free.map(([name]) => [name, dtype]));
   return { ...model, name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`), dtypes: changed };
 }
 
