@@ -8,6 +8,10 @@
 // merges them in order. With at most 16 rows the keys are not packed but read once, in place, several key heads in turn, so that
 // memory is read in the order in which it lies; this is decoding.
 //
+// Prediction for a core of 215 GFLOP/s (f32 multiply-adds) that reads 13 GB/s, 32 / 8 heads of 128: a causal prefill of 1024 is
+// 8.6 GFLOP, 40 ms and a tenth more for exponentials and packing; a decode step over 4096 keys of f32 reads 33.6 MB, 2.6 ms.
+// Measured, processor time on a machine that was busy otherwise: 63 ms and 2.7 ms.
+//
 // A row's result depends on its own sequence alone, never on the number of threads or on the other sequences.
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
