@@ -2,10 +2,11 @@
 // number of threads. Interleaved by compare() (blocks of A B B A), timed by the wall clock from JavaScript, since
 // onnxruntime-node offers no other. Weights rotate through copies, so that neither finds them in a cache.
 //
-//   node bench/peers/run.mjs [--threads N] [--seconds S] [--json]
+//   node bench/peers/run.mjs [--threads N] [--seconds S] [--spin] [--json]
 //
 // onnxruntime-node packs constant weights when it loads a model; kernwatt is given them as they are and packs in every call.
-// Its spinning threads are told to sleep when idle, or they would take the processor from whoever runs next.
+// Its threads are told not to spin when idle, or they would take the processor from whoever runs next; --spin leaves them at
+// its default.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
   options: {
     threads: { type: 'string' },
     seconds: { type: 'string', default: '15' },
+    spin: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -146,7 +148,7 @@ async function onnx(type, m, x) {
         intraOpNumThreads: threads,
         interOpNumThreads: 1,
         executionMode: 'sequential',
-        extra: { session: { intra_op: { allow_spinning: '0' } } },
+        extra: { session: { intra_op: { allow_spinning: options.spin ? '1' : '0' } } },
       }),
     );
   const feeds = { x: tensor(type === 'f32' ? x : toF16(x), [m, k]) };

@@ -12,14 +12,15 @@
 // Rounding points: products and sums in f32 (bf16 and f16 products are exact in f32), the epilogue in f32, one rounding to
 // y's dtype at the end. gelu_erf is x Φ(x); gelu_tanh is 0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³))); silu is x σ(x).
 // relu and the gates keep NaN. With k = 0 the sum is 0 and the epilogue still runs.
-// Tolerance (core/reference.h): K = k, c = 16; chains of 256 f32 additions over 4096 uniform products have a standard error of a
-// tenth of that, while one product too few is a thousand times more. The slack of an element follows the formula:
-//   s:            |alpha| 16 √k 2^-24 max|x||w| + 4·2^-24 (|alpha Σ| + |beta c| + |bias|), the latter for the epilogue's roundings;
+// Tolerance (core/reference.h): K = k, c = 16; chains of 256 f32 additions over 4096 uniform products have a standard
+// error of a tenth of that, while one product too few is a thousand times more. The slack follows the formula:
+//   s:            |alpha| 16 √k 2^-24 max|x||w|, and for the epilogue 4·2^-24 (|alpha Σ| + |beta c| + |bias|) more;
 //   act(s):       1.13 times that (the steepest slope there is) + 4·2^-24 |s|; unchanged for none and relu;
 //   gate(s) · s': the slack of each factor times the other;
 //   y:            + 2·2^-24 (|act| + |residual|).
 // bf16 denormals may count as 0 (vdpbf16ps): with bf16 inputs the sum has k 2^-126 (1 + max|x| + max|w|) more.
-// As in BLAS, alpha = 0 means that x and w are not read and beta = 0 that c is not: their NaN and infinity do not spread.
+// As in BLAS, alpha = 0 means that x and w are not read and beta = 0 that c is not: their NaN and infinity do not
+// spread.
 // In place: y may be exactly the same view as c (not with a gated activation) or as residual; any other overlap is refused.
 //
 // Source: BLAS level 3 (Dongarra et al. 1990); gated units: Shazeer 2020 (arXiv 2002.05202); GELU: arXiv 1606.08415.

@@ -1,5 +1,6 @@
-// What gemm_cpu.cc asks of an instruction set: plain data and plain functions, so that nothing compiled for one processor is
-// ever linked into code for another. Each gemm_cpu_<isa>.cc fills GemmKernels from the templates of gemm_cpu_kernels.h.
+// What gemm_cpu.cc asks of an instruction set: plain data and plain functions, so that nothing compiled for one
+// processor is ever linked into code for another. Each gemm_cpu_<isa>.cc fills GemmKernels from the templates of
+// gemm_cpu_kernels.h.
 //
 // Operands are packed into 32-bit cells: one f32, or for the bf16 instruction two neighbouring bf16 along k.
 #pragma once
@@ -54,7 +55,8 @@ struct GemmKernels {
   int mr, nr;    // the largest micro-tile: any number of rows up to mr, always nr columns
   int per_cell;  // elements along k in a cell
   int stream_m;  // rows of x up to which streaming w beats packing it
-  // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel]. One of the strides, in elements, is 1.
+  // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel]. One of the strides, in
+  // elements, is 1.
   void (*pack)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel);
   // One row of x as consecutive cells, zeros up to the next multiple of 16 cells.
   void (*flatten)(float* to, const void* from, int64_t k_stride, int64_t k);

@@ -1,8 +1,8 @@
-// The loops of gemm on the CPU, written once over core/cpu/simd_<isa>.h, which must be included before. Everything is in an
-// unnamed namespace: each instruction set has its own copy.
+// The loops of gemm on the CPU, written once over core/cpu/simd_<isa>.h, which must be included before. Everything is
+// in an unnamed namespace: each instruction set has its own copy.
 //
 // block:  outer products. A micro-tile of mr rows by two vectors of columns stays in registers over the cells of a block.
-// stream: inner products along k. A tile of kStreamX rows of x by kStreamW rows of w, each accumulator one vector of partial sums.
+// stream: inner products along k. A tile of a few rows of x by a few of w, each accumulator a vector of partial sums.
 #pragma once
 #include "../core/cpu/simd_cells.h"
 #include "../core/cpu/simd_math.h"
@@ -133,8 +133,9 @@ void block(const GemmBlock& b) {
   block_of<Math, MR>(b);
 }
 
-// NW rows of w from some k on: `vectors` whole vectors and then `rest` elements. ahead: rows of the chunk that will be needed
-// next, brought into L2 along the way; null with a single pass over w, where the processor's own prefetching does.
+// NW rows of w from some k on: `vectors` whole vectors and then `rest` elements. ahead: rows of the chunk that will be
+// needed next, brought into L2 along the way; null with a single pass over w, where the processor's own prefetching
+// does.
 template <class Cells>
 struct Chunk {
   const typename Cells::T* w;
@@ -181,8 +182,8 @@ void inner_rows(int mx, const float* x, int64_t cells_x, const Chunk<Cells>& chu
   inner<Cells, Math, MX, NW, Prefetch>(x, cells_x, chunk, partial);
 }
 
-// NW rows of w, all of k, against all of x. A chunk of k is at most 256 additions in a row; where x takes several passes it is
-// also short enough for the rows of w to stay in L1 between them, of which they fill half.
+// NW rows of w, all of k, against all of x. A chunk of k is at most 256 additions in a row; where x takes several
+// passes it is also short enough for the rows of w to stay in L1 between them, of which they fill half.
 template <class Cells, class Math, int MX, int NW>
 void stream_rows(const GemmStream& g, int64_t row) {
   constexpr int kStep = kW * Cells::kPerCell;

@@ -1,5 +1,5 @@
-// What CPU operators share: conversions between element types, the thread pool, what is read about the processor, and the
-// measured ceilings. Built by test/cpu/CMakeLists.txt.
+// What CPU operators share: conversions between element types, the thread pool, what is read about the processor, and
+// the measured ceilings. Built by test/cpu/CMakeLists.txt.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

@@ -1,6 +1,7 @@
-// The CPU backend of gemm, every instruction set this machine has, against the definition: random cases over tile edges,
-// dtypes, epilogues, transpositions, strides, batches and in-place outputs, under the tolerance rule of kernels/core/reference.h;
-// whole numbers bit for bit; special values; equal results for any number of threads. Built by test/cpu/CMakeLists.txt.
+// The CPU backend of gemm, every instruction set this machine has, against the definition: random cases over tile
+// edges, dtypes, epilogues, transpositions, strides, batches and in-place outputs, under the tolerance rule of
+// kernels/core/reference.h; whole numbers bit for bit; special values; equal results for any number of threads. Built
+// by test/cpu/CMakeLists.txt.
 //
 //   gemm_cpu_test [cases [seed]]
 #include <algorithm>
@@ -224,7 +225,8 @@ ReferenceOutput reference(const GemmArgs& args) {
   return std::move(out[0]);
 }
 
-// One case on one instruction set, then again on another number of threads: the same bytes. in-place inputs are put back.
+// One case on one instruction set, then again on another number of threads: the same bytes. in-place inputs are put
+// back.
 void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& other) {
   const ReferenceOutput r = reference(t.args);
   const std::vector<uint8_t> before = t.y.bytes;
@@ -270,7 +272,8 @@ void check_activations(cpu::Isa isa, ThreadPool& pool) {
   }
 }
 
-// NaN and infinity in an operand reach exactly the elements they belong to; with alpha or beta 0 the operand is not read.
+// NaN and infinity in an operand reach exactly the elements they belong to; with alpha or beta 0 the operand is not
+// read.
 void check_special(cpu::Isa isa, ThreadPool& pool, DType dtype, int64_t m) {
   for (const float alpha : {1.0f, 0.0f}) {
     Case t;

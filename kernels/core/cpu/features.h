@@ -21,9 +21,9 @@ Isa best();
 // Throws ARGUMENT for a name that is none of kIsaNames, UNSUPPORTED for one beyond best().
 Isa parse(const std::string& name);
 
-// Whether bf16 sums are faster by vdpbf16ps than by f32 multiply-adds on widened values, given avx512_bf16. AMD's processors run
-// it at full rate (twice the FLOP/s of f32); Intel's at half of f32's (measured: 115 against 225 GFLOP/s on one core).
-// KERNWATT_DOT_BF16=0 or 1 in the environment decides instead, for comparing the two.
+// Whether bf16 sums are faster by vdpbf16ps than by f32 multiply-adds on widened values, given avx512_bf16. AMD's
+// processors run it at full rate (twice the FLOP/s of f32); Intel's at half of f32's (measured: 115 against 225 GFLOP/s
+// on one core). KERNWATT_DOT_BF16=0 or 1 in the environment decides instead, for comparing the two.
 bool dot_bf16_pays();
 
 struct Features {

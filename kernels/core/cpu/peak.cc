@@ -78,20 +78,26 @@ double memory(ThreadPool& pool, const PeakKernels& kernels, bool copies, double 
                 block = 1 << 18;
   const Buffer from = buffer(blocks * block), to = buffer(copies ? blocks * block : 1);
   std::vector<Result> results(static_cast<size_t>(pool.threads()));
-  pool.parallel_for(blocks, [&](int64_t begin, int64_t end, int) {  // touched by the thread that will use it
+  pool.parallel_for(blocks, [&](int64_t begin, int64_t end, int) {
     std::memset(from.get() + begin * block, 0, static_cast<size_t>((end - begin) * block) * sizeof(float));
     if (copies) std::memset(to.get() + begin * block, 0, static_cast<size_t>((end - begin) * block) * sizeof(float));
   });
+  // A window is the next part of the buffer, so that nothing is met again before all the rest has passed through the
+  // caches.
+  const int64_t part = std::min<int64_t>(blocks, std::max(64, pool.threads()));
+  int64_t first = 0;
   return best_rate(seconds, [&] {
-    pool.parallel_for(blocks, [&](int64_t begin, int64_t end, int thread) {
-      const float* p = from.get() + begin * block;
+    if (first + part > blocks) first = 0;
+    pool.parallel_for(part, [&](int64_t begin, int64_t end, int thread) {
+      const int64_t at = (first + begin) * block, floats = (end - begin) * block;
       if (copies) {
-        kernels.copy(to.get() + begin * block, p, (end - begin) * block);
+        kernels.copy(to.get() + at, from.get() + at, floats);
       } else {
-        kernels.read(p, (end - begin) * block, results[static_cast<size_t>(thread)].values);
+        kernels.read(from.get() + at, floats, results[static_cast<size_t>(thread)].values);
       }
     });
-    return static_cast<double>(blocks * block) * sizeof(float) * (copies ? 2 : 1);
+    first += part;
+    return static_cast<double>(part * block) * sizeof(float) * (copies ? 2 : 1);
   });
 }
 

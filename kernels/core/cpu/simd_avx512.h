@@ -1,5 +1,5 @@
-// AVX-512 (F, BW, VL, DQ) vectors. Every simd_<isa>.h defines the same struct Simd, in an unnamed namespace, so that code
-// compiled for one instruction set is never merged with another's; a file includes exactly one of them.
+// AVX-512 (F, BW, VL, DQ) vectors. Every simd_<isa>.h defines the same struct Simd, in an unnamed namespace, so that
+// code compiled for one instruction set is never merged with another's; a file includes exactly one of them.
 #pragma once
 // GCC 12 takes the header's own undefined vectors for a mistake (its bug 105593).
 #pragma GCC diagnostic push

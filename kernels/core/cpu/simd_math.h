@@ -1,6 +1,6 @@
-// exp and the activations over Simd::F, to be included after one simd_<isa>.h. Largest error on every 211th f32: exp 1.12 units in
-// the last place where the result is normal, the gates 2 * 2^-24 |x|. NaN stays NaN. The polynomials were fitted for this file
-// (least maximum of the relative error).
+// exp and the activations over Simd::F, to be included after one simd_<isa>.h. Largest error on every 211th f32: exp
+// 1.12 units in the last place where the result is normal, the gates 2 * 2^-24 |x|. NaN stays NaN. The polynomials were
+// fitted for this file (least maximum of the relative error).
 #pragma once
 
 namespace kw::cpu {
@@ -62,7 +62,8 @@ inline F gelu_tanh(F x) {
   return x / (Simd::set(1) + exp(minus_2u));
 }
 
-// x Phi(x) = max(x, 0) - a Phi(-a), a = |x|, and Phi(-a) = exp(-a^2 / 2) t P(1 - t), t = 1 / (1 + 0.3 a), 3.5e-9 relative.
+// x Phi(x) = max(x, 0) - a Phi(-a), a = |x|, and Phi(-a) = exp(-a^2 / 2) t P(1 - t), t = 1 / (1 + 0.3 a), 3.5e-9
+// relative.
 inline F gelu_erf(F x) {
   static constexpr float c[] = {0.5f,         -0.829807162f, 0.618145168f,  -0.0810196996f, -0.139732808f,
                                 0.023364732f, 0.0101149157f, 0.0711738095f, -0.0731757656f, 0.0206235126f};

@@ -274,6 +274,7 @@ int32_t host_free(void* ptr) {
 int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     model(device);
+    emu::options();  // reads KERNWATT_EMU: a mistake in it is reported here, not in the stream's thread
     Library& lib = library();
     std::lock_guard lock(lib.mutex);
     if (lib.spare_statuses.empty())
