@@ -24,12 +24,29 @@ function plainCases(): Case[] {
     { params: { softcap: 10, causal: true }, with: ['alibi', 'sink'] },
   ];
   const dims = { ...base, batch: 2, lenQ: 70, lenKv: 67, headsQ: 4, headsKv: 2 };
-  return floats.flatMap((dtype) =>
-    variants.map((v) => {
+  // None, ordinary, nearly all of the sum, and so much that the exponentials of the keys underflow.
+  const sinks = [none, 0, 8, 1000];
+  return floats.flatMap((dtype) => [
+    ...variants.map((v) => {
       const words = [...Object.entries(v.params ?? {}).map(([name, value]) => `${name} ${value}`), ...(v.with ?? [])];
       return { ...v, name: `${dtype}, ${words.join(', ')}`, dims, dtypes: qOf(dtype) };
     }),
-  );
+    ...[dims, { ...dims, lenQ: 1, lenKv: 300 }].map((d) => ({
+      name: `${dtype}, sinks from none to all, ${d.lenQ} x ${d.lenKv}`,
+      dims: d,
+      dtypes: qOf(dtype),
+      with: ['sink'],
+      values: { sink: sinks },
+    })),
+    {
+      name: `${dtype}, sinks of rows that see no key`,
+      dims,
+      dtypes: qOf(dtype),
+      with: ['sink', 'mask'],
+      values: { sink: sinks, mask: 0 },
+      exact: exactly,
+    },
+  ]);
 }
 
 /** Equal scores and a power of two of visible keys: the mean of their values has no rounding. */

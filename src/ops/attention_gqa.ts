@@ -147,7 +147,7 @@ export const attentionGqa = defineOp({
       : d;
     const read = given.has('cuQ') ? 1 : keysRead(shape, p);
     return {
-      flops: 2 * (d.dim + d.dimV) * d.headsQ * sequences * visiblePairs(shape, p),
+      flops: Math.round(2 * (d.dim + d.dimV) * d.headsQ * sequences * visiblePairs(shape, p)),
       read: { k: read, v: read },
       tokens: d.batch * d.lenQ,
     };
