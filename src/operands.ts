@@ -66,7 +66,7 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
       shape,
       repeated: forms.map(({ form }) => form === 'shared'),
       layout: c.layout?.[t.name] ?? 'dense',
-      contents: contentsOf(t, c, shape, dims, seed),
+      contents: contentsOf(t, c, shape, dims, seed * names.size + op.compiled.tensors.indexOf(t)),
       unread: unread.includes(t.name) ? [[]] : [],
     };
   });
@@ -113,8 +113,11 @@ function contentsOf(
   const { holds } = t.spec;
   if (!holds) return undefined;
   const next = randomSource(seed);
-  // Any value but 0 is true.
-  if (holds.kind === 'flags') return Uint8Array.from({ length: size }, () => Math.floor(3 * next()));
+  if (holds.kind === 'flags') {
+    const hidden = next();
+    // Any value but 0 is true.
+    return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
+  }
   const high = dims[holds.of]!;
   const draw = () => {
     const share = next();
