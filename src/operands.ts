@@ -114,7 +114,7 @@ function contentsOf(
   if (!holds) return undefined;
   const next = randomSource(seed);
   if (holds.kind === 'flags') {
-    const hidden = next();
+    const hidden = 0.2 + 0.6 * next();
     // Any value but 0 is true.
     return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
   }
