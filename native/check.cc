@@ -55,7 +55,7 @@ struct Angle {
 
 Verdict compare(const char* field, const TensorView& view, const RowList& rows, const ReferenceOutput& reference) {
   const Element element = element_of(view.dtype, field);
-  const int64_t size = size_of(element), columns = reference.columns;
+  const int64_t size = size_of(element), columns = reference.columns, width = view.shape[view.rank - 1];
   const Walk<1> elements = walk(view);
   Verdict verdict;
   verdict.field = field;
@@ -63,7 +63,7 @@ Verdict compare(const char* field, const TensorView& view, const RowList& rows, 
   std::vector<double> actual(columns);
   Angle angle;
   for (int64_t r = 0; r < reference.rows; ++r) {
-    const int64_t row = rows.row(r), begin = row * columns;
+    const int64_t begin = reference.element.empty() ? rows.row(r) * columns : reference.element[r];
     elements(begin, begin + columns, [&](int64_t first, int64_t length, const int64_t* offset) {
       convert(static_cast<const char*>(view.data) + offset[0] * size, element, elements.step(0),
               actual.data() + (first - begin), Element::f64, 1, length);
@@ -76,13 +76,13 @@ Verdict compare(const char* field, const TensorView& view, const RowList& rows, 
       verdict.failed += !(ratio <= 1);
       if (at == 0 || ratio > verdict.worst) {
         verdict.worst = ratio;
-        verdict.row = row, verdict.column = c;
+        verdict.row = (begin + c) / width, verdict.column = (begin + c) % width;
         verdict.actual = y, verdict.expected = value, verdict.allowed = allowed;
       }
       const double off = std::fabs(y - value);
       if (off > verdict.max_abs) verdict.max_abs = off;
       if (value != 0 && off / std::fabs(value) > verdict.max_rel) verdict.max_rel = off / std::fabs(value);
-      angle.add(y, value);
+      if (std::isfinite(y) && std::isfinite(value)) angle.add(y, value);
     }
   }
   verdict.cosine = angle.cosine();
@@ -116,21 +116,20 @@ int64_t rows_of(const TensorView& view) {
   return rows;
 }
 
-// The rows asked for, each within every output; `every` is true for null.
+// The rows asked for, each within the first output; `every` is true for null.
 std::vector<int64_t> read_rows(Napi::Value value, const Operator& op, const Arguments& arguments, bool* every) {
   *every = value.IsNull();
   std::vector<int64_t> rows;
   if (*every) return rows;
   const HostArray array = read_array(value, "check", "rows");
   if (array.element != Element::f64) refuse(Code::ARGUMENT, "check", "rows", "of another type", "a Float64Array");
+  const Field first = op.outputs().front();
+  const int64_t total = rows_of(tensor_at(arguments.data(), first));
   for (int64_t i = 0; i < array.length; ++i) {
     const double row = static_cast<const double*>(array.data)[i];
-    for (const Field& field : op.outputs()) {
-      const int64_t total = rows_of(tensor_at(arguments.data(), field));
-      if (!(row >= 0 && row < static_cast<double>(total)) || row != std::floor(row)) {
-        refuse(Code::INDEX, "check", "rows[" + std::to_string(i) + "]", std::to_string(row),
-               "a row of " + std::string(field.name) + ", which has " + std::to_string(total));
-      }
+    if (!(row >= 0 && row < static_cast<double>(total)) || row != std::floor(row)) {
+      refuse(Code::INDEX, "check", "rows[" + std::to_string(i) + "]", std::to_string(row),
+             "a row of " + std::string(first.name) + ", which has " + std::to_string(total));
     }
     rows.push_back(static_cast<int64_t>(row));
   }

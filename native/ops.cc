@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "../kernels/attention_gqa/attention_gqa.h"
+#include "../kernels/attention_merge/attention_merge.h"
 #include "../kernels/gemm/gemm.h"
 #include "export.h"
 #include "exports.h"
@@ -24,6 +26,8 @@ Operator add(const char* name, const kw_op& cpu) {
 
 std::vector<Operator> table() {
   return {
+      add<AttentionGqaArgs, ref::attention_gqa>("attention_gqa", cpu::attention_gqa()),
+      add<AttentionMergeArgs, ref::attention_merge>("attention_merge", cpu::attention_merge()),
       add<GemmArgs, ref::gemm>("gemm", cpu::gemm()),
   };
 }

@@ -1,5 +1,5 @@
 // Random cases: shapes, strides, dtypes and parameters drawn from an operator's declaration, the same for the same seed.
-import type { BatchForm, Case, Layout, ParamValue } from './case.js';
+import type { BroadcastForm, Case, Layout, ParamValue } from './case.js';
 import type { Device } from './device.js';
 import type { DType } from './dtype.js';
 import { KernwattError } from './errors.js';
@@ -37,30 +37,44 @@ function draw(op: Operator, seed: number, next: () => number): Case {
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]!;
   const chance = (p: number) => next() < p;
   const { tensors, params } = op.compiled;
-  const derived = op.spec.derive ?? {};
-  const leads = new Set(tensors.filter((t) => t.broadcast).map((t) => t.dims[0]!));
+  const { derive = {}, draw: drawn = {} } = op.spec;
+  const optional = new Set(tensors.filter((t) => t.optional).map((t) => t.dims[0]!.name));
 
+  const size = (name: string): number => {
+    const from = drawn[name];
+    if (from && 'divides' in from) return pick(divisors(dims[from.divides]!));
+    if (from) return pick(from);
+    if (optional.has(name)) return pick([0, 1, 2, 3, 5]);
+    return chance(0.6) ? pick(edges) : chance(0.8) ? 1 + below(100) : 1 + below(400);
+  };
   const dims: Record<string, number> = {};
-  for (const name of new Set(tensors.flatMap((t) => t.dims))) {
-    if (name in derived) continue;
-    if (!leads.has(name)) dims[name] = chance(0.6) ? pick(edges) : chance(0.8) ? 1 + below(100) : 1 + below(400);
-    else if (chance(0.5)) dims[name] = pick([0, 1, 2, 3, 5]);
-  }
+  for (const name of new Set(tensors.flatMap((t) => t.dims.map((d) => d.name))))
+    if (!(name in derive) && (!optional.has(name) || chance(0.5))) dims[name] = size(name);
   const given = tensors.filter((t) => t.spec.role === 'in?' && chance(0.4)).map((t) => t.name);
   const values: Record<string, ParamValue> = {};
-  for (const { name, spec } of params) if (spec.required || chance(0.5)) values[name] = value(spec, next, pick);
+  for (const { name, spec } of params) {
+    const from = drawn[name];
+    if (spec.required || chance(0.5)) values[name] = Array.isArray(from) ? pick(from) : value(spec, next, pick);
+  }
   const dtypes: Record<string, DType> = {};
-  const batch: Record<string, BatchForm> = {};
+  const broadcast: Record<string, BroadcastForm> = {};
   const layout: Record<string, Layout> = {};
   for (const t of tensors) {
     if (t.spec.role === 'in?' && !given.includes(t.name)) continue;
     if (!('like' in t.spec.dtype)) dtypes[t.name] = pick(t.spec.dtype);
-    if (t.broadcast && t.spec.role !== 'out' && dims[t.dims[0]!] !== undefined && chance(0.5))
-      batch[t.name] = pick(['full', 'shared', 'one', 'absent'] as const);
-    if (chance(0.5)) layout[t.name] = pick(['padded', 'swapped'] as const);
+    if (t.spec.role !== 'out')
+      for (const { name, broadcasts, text } of t.dims)
+        if (broadcasts && dims[name] !== undefined && chance(0.5)) broadcast[`${t.name}.${name}`] = pick(formsOf(text));
+    if (chance(0.5)) layout[t.name] = pick(['padded', 'swapped', 'crossed'] as const);
   }
-  return { name: `random ${seed}`, dims, params: values, with: given, dtypes, batch, layout };
+  return { name: `random ${seed}`, dims, params: values, with: given, dtypes, broadcast, layout };
 }
+
+const divisors = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
+
+/** Forms that a dimension which broadcasts may take, by its declaration. */
+export const formsOf = (dim: string): readonly BroadcastForm[] =>
+  dim.endsWith('?') ? ['full', 'shared', 'one', 'absent'] : ['full', 'shared', 'one'];
 
 function value(spec: ParamSpec, next: () => number, pick: <T>(list: readonly T[]) => T): ParamValue {
   if (spec.kind === 'bool') return next() < 0.5;

@@ -1,5 +1,5 @@
 // The public interface on one screen.
-export type { BatchForm, Case, Layout, Model, ParamValue } from './case.js';
+export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
 export {
   type CheckOpOptions,
   type CheckOptions,

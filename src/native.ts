@@ -195,7 +195,7 @@ export interface Native {
   workspaceBytes(plan: PlanHandle): number;
   /** Idempotent; after queued calls of it have run. */
   destroyPlan(plan: PlanHandle): void;
-  /** Compares outputs in args (CPU device) with the reference on the given flat rows of each output; null: every row. */
+  /** Compares outputs in args (CPU device) with the reference: the given flat rows of the first, and what belongs to them in others; null: all. */
   check(
     op: string,
     stream: StreamHandle,

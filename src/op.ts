@@ -1,6 +1,6 @@
 // What an operator is, stated once: its tensors, parameters, rules and cost. Calls, plans, checks, cases and docs read it.
+import { type Compiled, compile } from './compile.js';
 import { type CallOptions, callOnce, Plan, prepare } from './plan.js';
-import { type Compiled, compile } from './solve.js';
 import type { Args, OpSpec, Outputs, ParamSpecs, TensorSpecs } from './spec.js';
 import type { Tensor } from './tensor.js';
 

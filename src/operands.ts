@@ -1,12 +1,14 @@
 // Tensors for a check: each lies inside a larger poisoned buffer, so that a read or a write outside it shows.
-import type { BatchForm, Case, Layout } from './case.js';
+import type { BroadcastForm, Case, Layout } from './case.js';
+import { type Compiled, type CompiledTensor, type Dim, dimsOf } from './compile.js';
 import type { Device } from './device.js';
-import { bitsOf, type DType, isInteger, type RawData } from './dtype.js';
+import { bitsOf, type DType, isInteger, type NumericData, type RawData } from './dtype.js';
 import type { Operator } from './op.js';
+import { randomSource } from './random.js';
 import { extent, rowMajor } from './shape.js';
-import { type Compiled, finishSizes, unknownName } from './solve.js';
+import { finishSizes, unknownName } from './solve.js';
 import type { TensorSpec } from './spec.js';
-import { type Origin, Tensor } from './tensor.js';
+import { type Origin, type SliceRange, Tensor } from './tensor.js';
 
 /** What a case says about one tensor, spelt out. */
 export interface Operand {
@@ -14,9 +16,13 @@ export interface Operand {
   spec: TensorSpec;
   dtype: DType;
   shape: number[];
-  /** The leading dimension repeats one slice (stride 0). */
-  shared: boolean;
+  /** Dimensions that repeat one slice (stride 0). */
+  repeated: readonly boolean[];
   layout: Layout;
+  /** What it has to hold; undefined where any numbers will do. */
+  contents: NumericData | undefined;
+  /** Parts that nothing may read: they are filled with NaN. */
+  unread: readonly (readonly SliceRange[])[];
 }
 
 /** A case with every choice made: sizes, parameters, operands in declaration order. */
@@ -24,59 +30,115 @@ export interface CasePlan {
   operands: Operand[];
   dims: Record<string, number>;
   params: Record<string, number | boolean | string>;
-  /** Inputs that the parameters make the operator skip: they are filled with NaN. */
-  unread: ReadonlySet<string>;
   flops: number;
 }
 
 /**
- * Works out what a case asks for.
+ * Works out what a case asks for; `seed` decides what it leaves open of the contents.
  * @throws {KernwattError} where the case breaks a rule of the operator or names what it does not have.
  */
-export function planCase(op: Operator, c: Case): CasePlan {
+export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
   const { spec } = op;
   const { names } = op.compiled;
-  for (const name of [...Object.keys(c.params ?? {}), ...Object.keys(c.dtypes ?? {}), ...(c.with ?? [])])
+  const named = [c.params, c.dtypes, c.layout, c.values].flatMap((part) => Object.keys(part ?? {}));
+  const parts = Object.keys(c.broadcast ?? {}).map((place) => place.split('.')[0]!);
+  for (const name of [...named, ...parts, ...(c.with ?? [])])
     if (!names.has(name)) throw unknownName(`${spec.name} case "${c.name}"`, name, names);
   const given = new Set(c.with ?? []);
   const present = op.compiled.tensors.filter((t) => t.spec.role !== 'in?' || given.has(t.name));
-  const dims: Record<string, number> = { ...c.dims };
-  // Without an input that carries it, a shared dimension is 1.
-  for (const {
-    broadcast,
-    dims: [lead],
-  } of op.compiled.tensors) {
-    const carried = present.some(
-      (t) => t.broadcast && t.spec.role !== 'out' && ['full', 'shared'].includes(formOf(c, t.name, lead!)),
-    );
-    if (broadcast && !carried) dims[lead!] = 1;
-  }
+  const dims = broadcastSizes(op.compiled, c, present);
   const params = paramValues(op.compiled, c, dims, given);
   finishSizes(spec, dims, params, given);
-  const anyLead = present.some(
-    (t) => t.broadcast && t.spec.role !== 'out' && formOf(c, t.name, t.dims[0]!) !== 'absent',
-  );
+  const inputs = present.filter((t) => t.spec.role !== 'out');
+  const anyLead = inputs.some((t) => t.optional && formOf(c, t, t.dims[0]!) !== 'absent');
+  const { flops, unread = [] } = spec.work(dims, params, given);
   const operands = present.map((t): Operand => {
-    const order = t.spec.transpose && params[t.spec.transpose] === true ? t.swapped : t.dims;
-    const form = !t.broadcast ? 'full' : t.spec.role === 'out' && !anyLead ? 'absent' : formOf(c, t.name, order[0]!);
-    const shape = order.map((d) => dims[d]!);
-    if (t.broadcast && form === 'one') shape[0] = 1;
-    if (t.broadcast && form === 'absent') shape.shift();
+    const forms = dimsOf(t, params).map((dim) => {
+      const form = t.spec.role !== 'out' ? formOf(c, t, dim) : t.optional && !anyLead ? 'absent' : 'full';
+      return { size: form === 'one' ? 1 : dims[dim.name]! + dim.extra, form };
+    });
+    if (forms[0]?.form === 'absent') forms.shift();
+    const shape = forms.map(({ size }) => size);
     return {
       name: t.name,
       spec: t.spec,
       dtype: dtypeFor(op, t.spec, t.name, c),
       shape,
-      shared: form === 'shared',
+      repeated: forms.map(({ form }) => form === 'shared'),
       layout: c.layout?.[t.name] ?? 'dense',
+      contents: contentsOf(t, c, shape, dims, seed * names.size + op.compiled.tensors.indexOf(t)),
+      unread: unread.includes(t.name) ? [[]] : [],
     };
   });
-  const { flops, unread = [] } = spec.work(dims, params);
-  return { operands, dims, params, unread: new Set(unread), flops };
+  return {
+    operands: operands.map((o) => ({ ...o, unread: [...o.unread, ...beyond(op.compiled, o.name, operands)] })),
+    dims,
+    params,
+    flops,
+  };
 }
 
-const formOf = (c: Case, name: string, lead: string): BatchForm =>
-  c.batch?.[name] ?? (lead in c.dims ? 'full' : 'absent');
+/** The sizes of a case; one that no input carries in full is 1. */
+function broadcastSizes(op: Compiled, c: Case, present: readonly CompiledTensor[]): Record<string, number> {
+  const dims: Record<string, number> = { ...c.dims };
+  const carried = new Set<string>();
+  for (const t of present)
+    for (const dim of t.dims)
+      if (t.spec.role !== 'out' && ['full', 'shared'].includes(formOf(c, t, dim))) carried.add(dim.name);
+  for (const t of op.tensors)
+    for (const { name, broadcasts } of t.dims) if (broadcasts && !carried.has(name)) dims[name] = 1;
+  return dims;
+}
+
+/** How a dimension of a tensor appears. */
+function formOf(c: Case, t: CompiledTensor, dim: Dim): BroadcastForm {
+  if (!dim.broadcasts) return 'full';
+  const lead = dim === t.dims[0] ? c.broadcast?.[t.name] : undefined;
+  const left = t.optional ? 'absent' : 'one';
+  return c.broadcast?.[`${t.name}.${dim.name}`] ?? lead ?? (dim.name in c.dims ? 'full' : left);
+}
+
+/** Numbers that a case names, or that an input of whole numbers may hold. */
+function contentsOf(
+  t: CompiledTensor,
+  c: Case,
+  shape: readonly number[],
+  dims: Readonly<Record<string, number>>,
+  seed: number,
+): NumericData | undefined {
+  const size = shape.reduce((a, b) => a * b, 1);
+  const value = c.values?.[t.name];
+  if (typeof value === 'number') return new Float32Array(size).fill(value);
+  if (value) return value;
+  const { holds } = t.spec;
+  if (!holds) return undefined;
+  const next = randomSource(seed);
+  if (holds.kind === 'flags') {
+    const hidden = 0.2 + 0.6 * next();
+    // Any value but 0 is true.
+    return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
+  }
+  const high = dims[holds.of]!;
+  const draw = () => {
+    const share = next();
+    return share < 0.1 ? 0 : share > 0.8 ? high : Math.floor(next() * (high + 1));
+  };
+  const numbers = Int32Array.from({ length: size }, draw);
+  return holds.kind === 'offsets' ? numbers.sort() : numbers;
+}
+
+/** Parts of a tensor that lengths or offsets among the operands leave out. */
+function beyond(op: Compiled, name: string, operands: readonly Operand[]): SliceRange[][] {
+  const dims = op.tensors.find((t) => t.name === name)!.dims.map((d) => d.name);
+  const cut = (ranges: Readonly<Record<string, SliceRange>>) => dims.map((dim) => ranges[dim] ?? null);
+  return operands.flatMap(({ spec: { holds, dims: own }, contents }) => {
+    if (holds === undefined || holds.kind === 'flags' || !holds.beyond.includes(name)) return [];
+    const numbers = Array.from(contents!);
+    const size = operands.find((o) => o.name === name)!.shape[dims.indexOf(holds.of)]!;
+    if (holds.kind === 'lengths') return numbers.map((length, i) => cut({ [own[0]!]: i, [holds.of]: [length, size] }));
+    return [cut({ [holds.of]: [0, numbers[0]!] }), cut({ [holds.of]: [numbers.at(-1)!, size] })];
+  });
+}
 
 function paramValues(
   op: Compiled,
@@ -124,8 +186,22 @@ export class Guarded {
     return new Guarded(base, new Tensor(base.storage.retain(), offset, dtype, shape, stride));
   }
 
-  fill(origin: Origin): void {
-    this.view.device.fill(this.view, origin);
+  /** What the operand has to hold, else what `origin` says; NaN in the parts that nothing may read. */
+  fill({ contents, unread }: Operand, origin: Origin): void {
+    const { device } = this.view;
+    if (contents) this.#write(contents);
+    else device.fill(this.view, origin);
+    for (const ranges of unread) {
+      using part = this.view.slice(ranges);
+      if (part.size > 0) device.fill(part, { distribution: 'constant', parameters: { value: Number.NaN } });
+    }
+  }
+
+  /** Dimensions that repeat are written once. */
+  #write(contents: NumericData): void {
+    const { stride, shape } = this.view;
+    using once = this.view.slice(shape.map((size, i) => (stride[i] === 0 ? [0, Math.min(size, 1)] : null)));
+    once.write(contents.slice(0, once.size));
   }
 
   /** Remembers the buffer as it is. */
@@ -158,25 +234,23 @@ export class Guarded {
   }
 }
 
-/** Rows apart by an odd number of elements, or the outermost dimension stored inside the next one; the last stays contiguous. */
-function strideOf({ shape, layout, shared }: Operand): number[] {
+/** Distances between neighbours, as the layout says. */
+function strideOf({ shape, layout, repeated }: Operand): number[] {
   const stride = rowMajor(shape);
-  const rank = shape.length;
-  if (layout === 'padded') {
+  const last = shape.length - 1;
+  const inside = (order: readonly number[], gap: number) => {
     let step = 1;
-    for (let i = rank - 1; i >= 0; --i) {
+    for (const i of order) {
       stride[i] = step;
-      step = step * Math.max(shape[i]!, 1) + (i === rank - 1 ? 7 : 3);
+      step = step * Math.max(shape[i]!, 1) + (gap && (i === last ? gap + 4 : gap));
     }
-  } else if (layout === 'swapped' && rank > 2) {
-    stride[0] = shape[rank - 1]!;
-    for (let i = rank - 2, step = shape[0]! * shape[rank - 1]!; i >= 1; --i) {
-      stride[i] = step;
-      step *= Math.max(shape[i]!, 1);
-    }
-  }
-  if (shared) stride[0] = 0;
-  return stride;
+  };
+  // From the innermost dimension outwards.
+  const order = shape.map((_, i) => last - i);
+  if (layout === 'padded') inside(order, 3);
+  else if (layout === 'swapped' && last > 1) inside([last, 0, ...order.slice(1, -1)], 0);
+  else if (layout === 'crossed' && last > 1) inside([last, last - 2, last - 1, ...order.slice(3)], 0);
+  return stride.map((step, i) => (repeated[i] ? 0 : step));
 }
 
 /** A NaN of an unlikely pattern in the floating-point types, so that reading it spreads and writing over it shows. */

@@ -1,10 +1,11 @@
 // An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
+import type { Compiled } from './compile.js';
 import type { Device } from './device.js';
 import { bitsOf, type DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
 import { formatShape } from './shape.js';
-import { type Compiled, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
+import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
 import type { OpSpec, Work } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';
@@ -95,7 +96,7 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
 
   /**
    * Points the plan at other tensors of the same dtype, shape and strides; calls queued before keep the old ones.
-   * @throws {KernwattError} `ARGUMENT`, `DTYPE`, `SHAPE`, `DISPOSED`; the plan is then as it was.
+   * @throws {KernwattError} `ARGUMENT`, `DTYPE`, `SHAPE`, `INDEX`, `DISPOSED`; the plan is then as it was.
    */
   rebind(args: Readonly<Record<string, Tensor | undefined>>): this {
     const where = `${this.op.name}.rebind`;
@@ -115,6 +116,7 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
       tensors[name] = tensor;
     }
     checkOverlap(this.#compiled, tensors);
+    checkContents(this.#compiled, tensors, this.dims);
     native().rebindPlan(this.handle, nativeArgs(this.#compiled, tensors, this.params));
     for (const tensor of Object.values(tensors)) tensor.storage.retain();
     for (const tensor of Object.values(this.#tensors)) tensor.storage.release();
@@ -191,9 +193,11 @@ function markWritten(compiled: Compiled, tensors: Record<string, Tensor>, stream
 }
 
 function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
-  const { flops, unread = [], tokens = null, weights } = spec.work(solved.dims, solved.params);
+  const given = new Set(Object.keys(solved.tensors));
+  const { flops, unread = [], read = {}, tokens = null, weights } = spec.work(solved.dims, solved.params, given);
   let bytes = 0;
-  for (const { name } of tensors) if (!unread.includes(name)) bytes += solved.tensors[name]?.distinctBytes ?? 0;
+  for (const { name } of tensors)
+    if (!unread.includes(name)) bytes += (read[name] ?? 1) * (solved.tensors[name]?.distinctBytes ?? 0);
   const elements = (name: string) => {
     const tensor = solved.tensors[name];
     return tensor ? (tensor.distinctBytes * 8) / bitsOf(tensor.dtype) : 0;

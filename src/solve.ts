@@ -1,31 +1,12 @@
 // From the arguments of a call to sizes, parameter values and outputs: every check that does not need the kernel, in one place.
+import { type Compiled, type CompiledTensor, type Dim, dimsOf, readDim } from './compile.js';
 import type { Device } from './device.js';
 import type { DType } from './dtype.js';
 import { type Code, KernwattError } from './errors.js';
-import { snakeCase } from './native.js';
 import { nearest } from './nearest.js';
 import { formatShape, isInjective, overlaps, type Shape } from './shape.js';
-import type { OpSpec, ParamSpec, TensorSpec } from './spec.js';
+import type { Holds, OpSpec, ParamSpec } from './spec.js';
 import { Tensor } from './tensor.js';
-
-/** A declaration prepared for solving: names as both languages spell them, dimension names without marks. */
-export interface Compiled {
-  spec: OpSpec;
-  tensors: readonly CompiledTensor[];
-  params: readonly { name: string; native: string; spec: ParamSpec }[];
-  names: ReadonlySet<string>;
-}
-
-interface CompiledTensor {
-  name: string;
-  native: string;
-  spec: TensorSpec;
-  /** Without `?`, as stored and with the last two swapped. */
-  dims: readonly string[];
-  swapped: readonly string[];
-  /** The first dimension may be absent or 1. */
-  broadcast: boolean;
-}
 
 export interface Solved {
   device: Device;
@@ -37,41 +18,40 @@ export interface Solved {
   missing: { name: string; shape: number[]; dtype: DType }[];
 }
 
-export function compile(spec: OpSpec): Compiled {
-  const tensors = Object.entries(spec.tensors).map(([name, t]) => {
-    const dims = t.dims.map((d) => d.replace('?', ''));
-    const swapped = [...dims.slice(0, -2), ...dims.slice(-2).reverse()];
-    return { name, native: snakeCase(name), spec: t, dims, swapped, broadcast: t.dims[0]?.endsWith('?') ?? false };
-  });
-  const params = Object.entries(spec.params).map(([name, p]) => ({ name, native: snakeCase(name), spec: p }));
-  return { spec, tensors, params, names: new Set([...Object.keys(spec.tensors), ...Object.keys(spec.params)]) };
-}
-
-/** Sizes by name while they are being found; `batch` may grow from 1, everything else is what it first was. */
+/** Sizes by name while they are being found: what only broadcasting dimensions of size 1 have said may still grow. */
 class Sizes {
   readonly size: Record<string, number> = {};
   readonly from: Record<string, string> = {};
+  readonly #fixed = new Set<string>();
 
-  bind(where: string, t: CompiledTensor, tensor: Tensor, dims: readonly string[]): void {
+  bind(where: string, t: CompiledTensor, tensor: Tensor, dims: readonly Dim[]): void {
     const absent = dims.length - tensor.shape.length;
+    const output = t.spec.role === 'out';
     for (let i = 0; i < tensor.shape.length; ++i) {
-      const dim = dims[i + absent]!;
-      const size = tensor.shape[i]!;
-      const known = this.size[dim];
-      const lead = t.broadcast && i + absent === 0;
-      if (known === undefined || (lead && t.spec.role !== 'out' && known === 1)) {
-        this.size[dim] = size;
-        this.from[dim] = t.name;
-      } else if (known !== size && !(lead && size === 1 && t.spec.role !== 'out')) {
-        const other = this.from[dim];
-        throw new KernwattError(
-          'SHAPE',
-          `${where}: ${t.name} has ${dim} ${size}, ${other ? `but ${other} has` : 'expected'} ${known}`,
-        );
+      const { name, text, broadcasts, extra } = dims[i + absent]!;
+      const size = tensor.shape[i]! - extra;
+      if (size < 0) throw wrongShape(where, t, tensor, dims);
+      const one = broadcasts && !output && size === 1;
+      const known = this.size[name];
+      if (known === undefined || (known === 1 && !output && !this.#fixed.has(name))) {
+        this.size[name] = size;
+        this.from[name] = t.name;
+        if (!one) this.#fixed.add(name);
+      } else if (known !== size && !one) {
+        const other = this.from[name];
+        const found = `${t.name} has ${name} ${size}, ${other ? `but ${other} has` : 'expected'} ${known}`;
+        const either = text.endsWith(' or 1') && known !== 1 ? `; expected ${known} or 1` : '';
+        throw new KernwattError('SHAPE', `${where}: ${found}${either}`);
       }
     }
   }
 }
+
+const wrongShape = (where: string, t: CompiledTensor, tensor: Tensor, dims: readonly Dim[]): KernwattError =>
+  new KernwattError(
+    'SHAPE',
+    `${where}: ${t.name} is ${formatShape(tensor.shape)}, expected ${formatShape(dims.map(({ text }) => text))}`,
+  );
 
 /**
  * Checks the arguments of a call against its declaration.
@@ -95,17 +75,24 @@ export function solve(op: Compiled, args: Readonly<Record<string, unknown>>, dty
   bindRest(op, tensors, params, sizes);
   for (const t of op.tensors) if (tensors[t.name]) checkStride(where, t.name, tensors[t.name]!);
   checkOverlap(op, tensors);
+  checkContents(op, tensors, sizes.size);
   return { device, tensors, params, dims: sizes.size, missing: missingOutputs(op, tensors, sizes.size, dtype) };
 }
 
-/** Derived sizes and rules, from sizes alone: also how random cases learn that they are impossible. */
+/**
+ * Derived sizes and rules, from sizes alone: also how random cases learn that they are impossible. A size that only absent
+ * inputs have is 0.
+ */
 export function finishSizes(
   spec: OpSpec,
   size: Record<string, number>,
   params: Solved['params'],
   given: ReadonlySet<string>,
 ): void {
-  for (const t of Object.values(spec.tensors)) if (t.dims[0]?.endsWith('?')) size[t.dims[0].slice(0, -1)] ??= 1;
+  for (const [name, { role, dims }] of Object.entries(spec.tensors))
+    for (const dim of dims.map(readDim))
+      if (dim.text.endsWith('?')) size[dim.name] ??= 1;
+      else if (role === 'in?' && !given.has(name)) size[dim.name] ??= 0;
   for (const [name, derive] of Object.entries(spec.derive ?? {})) size[name] = derive(size, params);
   for (const rule of spec.rules?.(size, params, given) ?? [])
     if (rule) throw new KernwattError(rule[0], `${spec.name}: ${rule[1]}`);
@@ -209,9 +196,6 @@ function wanted(spec: ParamSpec): string {
   return `a whole number from ${spec.range![0]} to ${spec.range![1]}`;
 }
 
-const dimsOf = (t: CompiledTensor, params: Solved['params']): readonly string[] =>
-  t.spec.transpose && params[t.spec.transpose] === true ? t.swapped : t.dims;
-
 /** First pass: inputs whose sizes are their own. */
 function bindInputs(op: Compiled, tensors: Record<string, Tensor>, params: Solved['params']): Sizes {
   const sizes = new Sizes();
@@ -221,14 +205,8 @@ function bindInputs(op: Compiled, tensors: Record<string, Tensor>, params: Solve
     if (!tensor) continue;
     const dims = dimsOf(t, params);
     const absent = dims.length - tensor.shape.length;
-    if (absent !== 0 && !(absent === 1 && t.broadcast)) {
-      const names = dims.map((d, i) => (i === 0 && t.broadcast ? `${d}?` : d));
-      throw new KernwattError(
-        'SHAPE',
-        `${op.spec.name}: ${t.name} is ${formatShape(tensor.shape)}, expected ${formatShape(names)}`,
-      );
-    }
-    if (t.spec.role !== 'out' && !dims.some((d) => d in derived)) sizes.bind(op.spec.name, t, tensor, dims);
+    if (absent !== 0 && !(absent === 1 && t.optional)) throw wrongShape(op.spec.name, t, tensor, dims);
+    if (t.spec.role !== 'out' && !dims.some((d) => d.name in derived)) sizes.bind(op.spec.name, t, tensor, dims);
   }
   return sizes;
 }
@@ -241,14 +219,14 @@ function bindRest(op: Compiled, tensors: Record<string, Tensor>, params: Solved[
       const tensor = tensors[t.name];
       if (!tensor || (t.spec.role === 'out') !== outputs) continue;
       const dims = dimsOf(t, params);
-      const fromInputs = dims.some((d) => d in derived);
+      const fromInputs = dims.some((d) => d.name in derived);
       if (!outputs && !fromInputs) continue;
       sizes.bind(op.spec.name, t, tensor, dims);
-      const [lead] = dims;
-      if (outputs && tensor.shape.length < dims.length && sizes.size[lead!] !== 1)
+      const lead = dims[0]!.name;
+      if (outputs && tensor.shape.length < dims.length && sizes.size[lead] !== 1)
         throw new KernwattError(
           'SHAPE',
-          `${op.spec.name}: ${t.name} is ${formatShape(tensor.shape)}, expected ${lead} ${sizes.size[lead!]} before it`,
+          `${op.spec.name}: ${t.name} is ${formatShape(tensor.shape)}, expected ${lead} ${sizes.size[lead]} before it`,
         );
     }
 }
@@ -267,7 +245,7 @@ function checkDTypes(op: Compiled, tensors: Record<string, Tensor>, dtype: DType
     } else if (!spec.dtype.includes(tensor.dtype)) {
       throw new KernwattError('DTYPE', `${op.spec.name}: ${name} is ${tensor.dtype}, expected ${either(spec.dtype)}`);
     }
-    if (spec.role === 'out' && dtype !== undefined && tensor.dtype !== dtype)
+    if (spec.role === 'out' && spec.from && dtype !== undefined && tensor.dtype !== dtype)
       throw new KernwattError('DTYPE', `${op.spec.name}: ${name} is ${tensor.dtype}, but options.dtype is ${dtype}`);
   }
 }
@@ -311,6 +289,27 @@ export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): voi
   }
 }
 
+/** Lengths and offsets whose values the host has at hand; what only a device knows is for the kernels to check. */
+export function checkContents(
+  op: Compiled,
+  tensors: Readonly<Record<string, Tensor>>,
+  size: Readonly<Record<string, number>>,
+): void {
+  for (const { name, spec } of op.tensors) {
+    const values = spec.holds && spec.holds.kind !== 'flags' ? tensors[name]?.known() : undefined;
+    if (!values) continue;
+    const { kind, of } = spec.holds as Exclude<Holds, { kind: 'flags' }>;
+    const high = size[of]!;
+    let low = 0;
+    for (let i = 0; i < values.length; ++i) {
+      const value = values[i]!;
+      if (value < low || value > high)
+        throw new KernwattError('INDEX', `${op.spec.name}: ${name}[${i}] is ${value}, expected ${low} to ${high}`);
+      if (kind === 'offsets') low = value;
+    }
+  }
+}
+
 const sameView = (a: Tensor, b: Tensor): boolean =>
   a.dtype === b.dtype && a.region.start === b.region.start && same(a.shape, b.shape) && same(a.stride, b.stride);
 export const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
@@ -322,16 +321,16 @@ function missingOutputs(
   dtype: DType | undefined,
 ): Solved['missing'] {
   const missing: Solved['missing'] = [];
-  const batched = op.tensors.some((t) => t.broadcast && tensors[t.name]?.shape.length === t.dims.length);
-  for (const { name, spec, dims, broadcast } of op.tensors) {
+  const batched = op.tensors.some((t) => t.optional && tensors[t.name]?.shape.length === t.dims.length);
+  for (const { name, spec, dims, optional } of op.tensors) {
     if (spec.role !== 'out' || tensors[name]) continue;
-    const type = dtype ?? tensors[spec.from!]!.dtype;
+    const type = spec.from ? (dtype ?? tensors[spec.from]!.dtype) : (spec.dtype as readonly DType[])[0]!;
     if (!('like' in spec.dtype) && !spec.dtype.includes(type))
       throw new KernwattError(
         'DTYPE',
         `${op.spec.name}: options.dtype is ${type}, expected ${either(spec.dtype)} for ${name}`,
       );
-    const shape = (broadcast && !batched ? dims.slice(1) : dims).map((d) => size[d]!);
+    const shape = (optional && !batched ? dims.slice(1) : dims).map((d) => size[d.name]! + d.extra);
     missing.push({ name, shape, dtype: type });
   }
   return missing;

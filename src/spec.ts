@@ -5,8 +5,10 @@ import type { Code } from './errors.js';
 import type { Tensor } from './tensor.js';
 
 /**
- * Dimension names of a tensor, outermost first. A leading name ending in `?` is optional and broadcasts: the dimension may be
- * absent, or have size 1 where others have more.
+ * Dimension names of a tensor, outermost first, plain or marked:
+ * `batch?`, leading alone: the dimension may be absent, or have size 1 where others have more;
+ * `heads or 1`: it may have size 1 where others have more;
+ * `sequences + 1`: it has one element more than that size.
  */
 export type DimNames = readonly string[];
 
@@ -19,15 +21,27 @@ export interface TensorSpec {
   readonly dtype: DTypeRule;
   /** Name of the flag that swaps the last two dimensions. */
   readonly transpose?: string | undefined;
-  /** Outputs: the tensor whose dtype is the default. */
+  /** Outputs: the tensor whose dtype is the default; without it there is one dtype, whatever `options.dtype` says. */
   readonly from?: string | undefined;
   /** Outputs: inputs that may be exactly the same view. */
   readonly inPlace?: readonly string[] | undefined;
+  /** Inputs of whole numbers: what they say. */
+  readonly holds?: Holds | undefined;
 }
+
+/**
+ * What whole numbers mean. Contents that are known when binding are checked, and cases are filled, by this.
+ * `lengths`: from 0 to the size `of`; `offsets`: besides, none below the one before; `flags`: 0 is false, all else true.
+ * `beyond`: tensors that are never read past the length along `of`; cases hold NaN there.
+ */
+export type Holds =
+  | { readonly kind: 'lengths' | 'offsets'; readonly of: string; readonly beyond: readonly string[] }
+  | { readonly kind: 'flags' };
 
 interface InputOptions {
   dtype: DTypeRule;
   transpose?: string;
+  holds?: Holds;
 }
 
 export const input = <const D extends DimNames>(dims: D, options: InputOptions) =>
@@ -36,7 +50,7 @@ export const optionalInput = <const D extends DimNames>(dims: D, options: InputO
   ({ role: 'in?', dims, ...options }) as const;
 export const output = <const D extends DimNames>(
   dims: D,
-  options: { dtype: readonly DType[]; from: string; inPlace?: readonly string[] },
+  options: { dtype: readonly DType[]; from?: string; inPlace?: readonly string[] },
 ) => ({ role: 'out', dims, ...options }) as const;
 
 export type Sizes = Readonly<Record<string, number>>;
@@ -82,7 +96,7 @@ export type TensorSpecs = Readonly<Record<string, TensorSpec>>;
 export type ParamSpecs = Readonly<Record<string, ParamSpec<any>>>;
 
 type DimName<T extends TensorSpecs> = T[keyof T]['dims'][number] extends infer N
-  ? N extends `${infer Base}?`
+  ? N extends `${infer Base}?` | `${infer Base} or 1` | `${infer Base} + 1`
     ? Base
     : N
   : never;
@@ -140,15 +154,27 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   /** What cannot be, beyond equal names having equal sizes: false, or the code and the rest of the sentence. */
   rules?(dims: Dims<T>, params: ParamValues<P>, given: Given): readonly (false | readonly [Code, string])[];
   /**
-   * Floating-point operations of one call, inputs that the parameters make the operator skip, rows of activations (tokens), and
-   * the inputs that are weights.
+   * Floating-point operations of one call, inputs that the parameters make the operator skip, the share of others that it
+   * reads (1 unless named), rows of activations (tokens), and the inputs that are weights.
    */
   work(
     dims: Dims<T>,
     params: ParamValues<P>,
-  ): { flops: number; unread?: readonly string[]; tokens?: number; weights?: readonly string[] };
+    given: Given,
+  ): {
+    flops: number;
+    unread?: readonly string[];
+    read?: Readonly<Record<string, number>>;
+    tokens?: number;
+    weights?: readonly string[];
+  };
   /** What `flops` counts, in words. */
   flops: string;
+  /**
+   * What random cases draw sizes and whole numbers among the parameters from, where most would break a rule, take too long or
+   * say little: a list, or the divisors of another size.
+   */
+  draw?: Readonly<Record<string, readonly number[] | { readonly divides: string }>>;
   /** Cases that every backend must get right, and shapes of served models for benchmarks. */
   cases: () => readonly Case[];
   models: readonly Model[];

@@ -34,6 +34,8 @@ export class Storage {
   readonly baseOffset: number;
   /** What the memory was last filled with; undefined once an operator has written to it. */
   origin: Origin | undefined;
+  /** Whole numbers that the host put there itself; undefined once anything else was given the memory to write. */
+  numbers: Int32Array | undefined;
   /** The stream that was last given this memory to write, and that stream's count at the time. */
   writer: Stream | undefined;
   ticket = 0;
@@ -45,6 +47,7 @@ export class Storage {
     readonly bytes: number,
     external?: ArrayBufferView,
   ) {
+    this.numbers = external instanceof Int32Array ? external : undefined;
     this.base = external ? external.buffer : this;
     this.baseOffset = external ? external.byteOffset : 0;
     forgotten.register(this, { handle, bytes, device: device.name }, this);
@@ -61,9 +64,11 @@ export class Storage {
     native().free(this.handle);
   }
 
-  /** Notes that `stream` was given work that writes here, and what it writes where that is known. */
-  wrote(stream: Stream, origin?: Origin): void {
+  /** Notes that `stream` was given work that writes here, what it writes where that is known, and the numbers if few. */
+  wrote(stream: Stream, origin?: Origin, numbers?: Int32Array): void {
     this.origin = origin;
+    // Memory of the caller may change behind our back.
+    this.numbers = this.base === this ? numbers : undefined;
     this.writer = stream;
     this.ticket = ++stream.issued;
   }

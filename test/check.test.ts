@@ -1,6 +1,7 @@
 // The checker itself: it passes what is right and catches each way of being wrong, with a line that repeats it.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
+  attentionGqa,
   type Case,
   checkCase,
   checkFuzz,
@@ -12,6 +13,7 @@ import {
   openDevice,
 } from '../src/index.js';
 import { native } from '../src/native.js';
+import { nativeArgs } from '../src/solve.js';
 import { Tensor } from '../src/tensor.js';
 
 let device: Device;
@@ -130,6 +132,32 @@ describe('caught:', () => {
       reasons: ['ERR_KERNWATT_CUDA: gemm: lost'],
     });
   });
+});
+
+test('sampled rows take what belongs to them in every output', async () => {
+  const [q, k, v] = [0, 1, 2].map((seed) => device.random([2, 5, 3, 8], 'f32', { seed }));
+  const args = { q: q!, k: k!, v: v!, scale: 0.5 };
+  using plan = attentionGqa.bind(args);
+  const { y, lse } = await plan.run();
+  const check = (rows: number[]) => {
+    const raw = nativeArgs(attentionGqa.compiled, plan.args as Named, plan.params);
+    return native().check('attention_gqa', device.stream.handle, raw, Float64Array.from(rows));
+  };
+  // Row (1, 3, 2) of y, whose logarithm is element (1, 2, 3) of lse.
+  const row = (1 * 5 + 3) * 3 + 2;
+  expect(await check([0, row])).toMatchObject([
+    { field: 'y', elements: 16, failed: 0 },
+    { field: 'lse', elements: 2, failed: 0 },
+  ]);
+  poke(lse, (1 * 3 + 2) * 5 + 3, 77);
+  expect(await check([row])).toMatchObject([{ failed: 0 }, { failed: 1, row: 5, column: 3, actual: 77 }]);
+  expect((await check([0, row - 1]))[1]!.failed).toBe(0);
+  poke(y, row * 8 + 4, 77);
+  expect((await check([row]))[0]).toMatchObject({ failed: 1, row, column: 4, actual: 77 });
+  await expect((async () => check([30]))()).rejects.toThrow(
+    'check: rows[0] is 30.000000, expected a row of y, which has 30',
+  );
+  for (const t of [q!, k!, v!, y, lse]) t.dispose();
 });
 
 /** The exact result of a case with seed 0. */

@@ -1,6 +1,6 @@
 // Random shapes, strides, dtypes and parameters; the seeds are fixed, so a failure here is a failure everywhere.
 import { describe, expect, test } from 'vitest';
-import { fuzzCase } from '../src/fuzz.js';
+import { formsOf, fuzzCase } from '../src/fuzz.js';
 import { checkOp, openDevice, ops } from '../src/index.js';
 import { planCase } from '../src/operands.js';
 import { targets } from './targets.js';
@@ -39,21 +39,22 @@ test('a seed gives the same case again, and another seed another', async () => {
   }
 });
 
-test('random cases reach every parameter value, dtype, layout and form of batch', async () => {
+test('random cases reach every parameter value, dtype, layout and form of broadcasting', async () => {
   await using device = await openDevice('cpu');
   for (const op of Object.values(ops)) {
     const seen = new Set<string>();
     for (let seed = 0; seed < 300; ++seed) {
       const c = fuzzCase(op, seed, device);
       for (const o of planCase(op, c).operands) seen.add(`${o.name} ${o.dtype}`).add(`${o.name} ${o.layout}`);
-      for (const [name, form] of Object.entries(c.batch ?? {})) seen.add(`${name} ${form}`);
+      for (const [name, form] of Object.entries(c.broadcast ?? {})) seen.add(`${name} ${form}`);
       for (const [name, value] of Object.entries(c.params ?? {})) seen.add(`${name} ${value}`);
     }
     for (const [name, spec] of Object.entries(op.spec.tensors)) {
       if (!('like' in spec.dtype)) for (const dtype of spec.dtype) expect(seen).toContain(`${name} ${dtype}`);
-      for (const layout of ['dense', 'padded', 'swapped']) expect(seen).toContain(`${name} ${layout}`);
-      if (spec.role === 'out' || !spec.dims[0]!.endsWith('?')) continue;
-      for (const form of ['full', 'shared', 'one', 'absent']) expect(seen).toContain(`${name} ${form}`);
+      for (const layout of ['dense', 'padded', 'swapped', 'crossed']) expect(seen).toContain(`${name} ${layout}`);
+      const { dims } = op.compiled.tensors.find((t) => t.name === name)!;
+      for (const dim of spec.role === 'out' ? [] : dims)
+        if (dim.broadcasts) for (const form of formsOf(dim.text)) expect(seen).toContain(`${name}.${dim.name} ${form}`);
     }
     for (const [name, spec] of Object.entries(op.spec.params)) {
       if (spec.kind === 'bool') for (const value of [true, false]) expect(seen).toContain(`${name} ${value}`);

@@ -3,6 +3,8 @@ import { resolve } from 'node:path';
 import ts from 'typescript';
 import { expect, expectTypeOf, test } from 'vitest';
 import {
+  attentionGqa,
+  attentionMerge,
   type CallOptions,
   type Device,
   type DType,
@@ -44,6 +46,12 @@ const misuse = () => {
   device.random([2], 'f32', { distribution: 'normal', low: 0 });
   // @ts-expect-error shapes are read-only
   t.shape[0] = 1;
+  // @ts-expect-error causal is a flag
+  attentionGqa({ q: t, k: t, v: t, causal: 1 });
+  // @ts-expect-error lengths are tensors
+  attentionGqa({ q: t, k: t, v: t, lensKv: [1, 2] });
+  // @ts-expect-error there are no parameters
+  attentionMerge({ yParts: t, lseParts: t, scale: 1 });
   // @ts-expect-error plan outputs are named
   gemm.bind({ x: t, w: t }).outputs.z;
 };
@@ -61,6 +69,16 @@ test('arguments and results have the types of the declaration', () => {
   expectTypeOf<ReturnType<typeof gemm>['y']>().toEqualTypeOf<Tensor>();
   expectTypeOf<keyof ReturnType<typeof gemm>>().toEqualTypeOf<'y'>();
   expectTypeOf<ReturnType<typeof gemm.bind>['outputs']['y']>().toEqualTypeOf<Tensor>();
+  expectTypeOf<keyof ReturnType<typeof attentionGqa>>().toEqualTypeOf<'y' | 'lse'>();
+  expectTypeOf<Parameters<typeof attentionGqa>[0]['windowLeft']>().toEqualTypeOf<number | undefined>();
+  expectTypeOf<Parameters<typeof attentionGqa.spec.work>[0]>().toEqualTypeOf<
+    Readonly<
+      Record<
+        'batch' | 'lenQ' | 'headsQ' | 'dim' | 'lenKv' | 'headsKv' | 'dimV' | 'blocksQ' | 'blocksKv' | 'sequences',
+        number
+      >
+    >
+  >();
   expectTypeOf<CallOptions['dtype']>().toEqualTypeOf<DType | undefined>();
   expectTypeOf(misuse).toBeFunction();
 });

@@ -66,8 +66,10 @@ function section(name, { spec }) {
   const outputs = tensors.filter(([, t]) => t.role === 'out');
   const rules = outputs.map(([out, t]) => {
     const place = t.inPlace?.length ? ` It may be exactly the same view as ${t.inPlace.map(code).join(' or ')}.` : '';
-    return `${code(out)} is allocated unless given, in the dtype of ${code(t.from)} or \`options.dtype\`.${place}`;
+    const dtype = t.from ? `in the dtype of ${code(t.from)} or \`options.dtype\`` : `in ${t.dtype[0]}`;
+    return `${code(out)} is allocated unless given, ${dtype}.${place}`;
   });
+  const params = Object.entries(spec.params).map(([n, p]) => [code(n), type(p), preset(p), oneLine(of[n] ?? '')]);
   const backends = ['cpu', 'cuda'].filter((b) =>
     existsSync(join(root, 'kernels', spec.name, `${spec.name}_${b}.${b === 'cuda' ? 'cu' : 'cc'}`)),
   );
@@ -82,12 +84,9 @@ function section(name, { spec }) {
       ['tensor', 'role', 'shape', 'dtype', 'meaning'],
       tensors.map(([n, t]) => [code(n), kind[t.role], shape(t), dtypeText(t), oneLine(of[n] ?? '')]),
     ),
-    table(
-      ['parameter', 'values', 'default', 'meaning'],
-      Object.entries(spec.params).map(([n, p]) => [code(n), type(p), preset(p), oneLine(of[n] ?? '')]),
-    ),
+    ...(params.length > 0 ? [table(['parameter', 'values', 'default', 'meaning'], params)] : []),
     rules.join(' '),
-    `- FLOPs counted: ${spec.flops}. Minimum bytes: every operand once in its own dtype.`,
+    `- FLOPs counted: ${spec.flops}. Minimum bytes: what is read of every operand, once, in its own dtype.`,
     [
       `- Contract with rounding points and tolerance: [kernels/${spec.name}/${spec.name}.h](../kernels/${spec.name}/${spec.name}.h).`,
       `- Backends: \`ref\` (the definition, double precision), ${backends.map(code).join(', ')}.`,
@@ -96,7 +95,7 @@ function section(name, { spec }) {
     ].join('\n'),
   ]
     .join('\n\n')
-    .replace(/operand once in its own dtype\.\n\n- /, 'operand once in its own dtype.\n- ');
+    .replace(/in its own dtype\.\n\n- /, 'in its own dtype.\n- ');
 }
 
 /** The declarations as built; refuses a build older than a source that matters here. */
@@ -116,9 +115,10 @@ async function write() {
   const text = [
     '# Operators',
     '<!-- Written by `npm run docs` from src/ops; edit the declarations there. -->',
-    'A dimension ending in `?` may be absent, or 1 where others have more: it is then shared. The last dimension of every tensor\n' +
-      'is contiguous; the others may have any strides. Every operator takes `(args, { stream, backend, dtype })`, and\n' +
-      '`op.bind(args, options)` gives a plan to queue as often as wanted. Errors are `KernwattError` with a stable `code`.',
+    'A dimension ending in `?` may be absent, or 1 where others have more: it is then shared; `n or 1` may be 1 likewise, and\n' +
+      '`n + 1` has one element more than others have. The last dimension of every tensor is contiguous; the others may have any\n' +
+      'strides. Every operator takes `(args, { stream, backend, dtype })`, and `op.bind(args, options)` gives a plan to queue as\n' +
+      'often as wanted. Errors are `KernwattError` with a stable `code`.',
     table(
       ['operator', 'summary'],
       listed.map(([, { spec }]) => [`[${code(spec.name)}](#${spec.name})`, spec.summary]),

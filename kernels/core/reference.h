@@ -11,7 +11,7 @@
 
 namespace kw {
 
-// Rows of an output: its flat index over all dimensions but the last. all(): every row.
+// Rows of the first output: the flat index over all its dimensions but the last. Of other outputs, what belongs to these rows.
 struct RowList {
   const int64_t* index = nullptr;
   int64_t size = 0;
@@ -23,6 +23,8 @@ struct RowList {
 struct ReferenceOutput {
   std::vector<double> value, plain, slack;  // [rows][last dimension]
   int64_t rows = 0, columns = 0;
+  // Outputs after the first, for a list of rows: the flat index of each value. Their rows have one column then.
+  std::vector<int64_t> element;
   void resize(int64_t r, int64_t c) {
     rows = r, columns = c;
     value.assign(r * c, 0), plain.assign(r * c, 0), slack.assign(r * c, 0);

@@ -4,6 +4,7 @@
 // block:  outer products. A micro-tile of mr rows by two vectors of columns stays in registers over the cells of a block.
 // stream: inner products along k. A tile of a few rows of x by a few of w, each accumulator a vector of partial sums.
 #pragma once
+#include "../core/cpu/simd_cells.h"
 #include "../core/cpu/simd_math.h"
 #include "gemm_cpu.h"
 
@@ -12,39 +13,6 @@ namespace {
 
 constexpr int kW = Simd::kWidth;
 constexpr int kMaxStreamM = 48;
-
-template <class T>
-T lesser(T a, T b) {
-  return a < b ? a : b;
-}
-
-// How elements become cells. load: a vector of cells along k, n elements; across: one cell of each of n rows, element k
-// and, where a cell holds two, the one `stride` further, unless it is past the end.
-struct F32Cells {
-  using T = float;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load(p); }
-  static F load(const T* p, int n) { return Simd::load(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load(p, n); }
-};
-struct F16Cells {
-  using T = uint16_t;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load_f16(p); }
-  static F load(const T* p, int n) { return Simd::load_f16(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load_f16(p, n); }
-};
-struct Bf16Cells {
-  using T = uint16_t;
-  static constexpr int kPerCell = 1;
-  static F load(const T* p) { return Simd::load_bf16(p); }
-  static F load(const T* p, int n) { return Simd::load_bf16(p, n); }
-  static F across(const T* p, int64_t, bool, int n) { return Simd::load_bf16(p, n); }
-};
-
-struct Fma {
-  static F mul_add(F a, F b, F c) { return Simd::fma(a, b, c); }
-};
 
 template <class Cells>
 void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel) {
@@ -254,17 +222,7 @@ void stream(const GemmStream& g) {
   for (; row < g.rows; ++row) stream_rows<Cells, Math, MX, 1>(g, row);
 }
 
-inline F load_side(const GemmFinish::Side& side, int64_t at, int n) {
-  if (side.dtype == DType::f32) return Simd::load(static_cast<const float*>(side.data) + at, n);
-  const auto* p = static_cast<const uint16_t*>(side.data) + at;
-  return side.dtype == DType::f16 ? Simd::load_f16(p, n) : Simd::load_bf16(p, n);
-}
-
-inline void store_side(const GemmFinish::Side& side, int64_t at, F v, int n) {
-  if (side.dtype == DType::f32) return Simd::store(static_cast<float*>(side.data) + at, v, n);
-  auto* p = static_cast<uint16_t*>(side.data) + at;
-  side.dtype == DType::f16 ? Simd::store_f16(p, v, n) : Simd::store_bf16(p, v, n);
-}
+inline F load_side(const GemmFinish::Side& side, int64_t at, int n) { return load_as(side.dtype, side.data, at, n); }
 
 inline F activate(Activation a, F s) {
   switch (a) {
@@ -302,7 +260,7 @@ inline void finish(const GemmFinish& f) {
       F y = activate(f.activation, shifted(f, f.c, f.bias, sums, i, j, n));
       if (f.up) y *= shifted(f, f.c_up, f.bias_up, sums + f.up, i, j, n);
       if (f.residual.data) y += load_side(f.residual, i * f.residual.stride + j, n);
-      store_side(f.y, i * f.y.stride + j, y, n);
+      store_as(f.y.dtype, f.y.data, i * f.y.stride + j, y, n);
     }
   }
 }

@@ -10,7 +10,7 @@ import type { MeasureRecord } from '../measure/record.js';
 import { openDevice } from '../open.js';
 import { benchReport } from '../report/bench.js';
 import { table } from '../report/table.js';
-import { type BenchCase, BoundCase, selectCases, type Suite, suites } from './cases.js';
+import { type BenchCase, BoundCase, type Suite, selectCases, suites } from './cases.js';
 import { operators } from './ops.js';
 import { type ProgressLine, progressLine } from './progress.js';
 import { RecordFile } from './records.js';

@@ -25,7 +25,7 @@ export interface Selection {
 /** The cases to measure. */
 export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dtype }: Selection): BenchCase[] {
   if (dtype !== undefined) pick('--dtype', dtype, dtypes, (name) => name);
-  const cases = ops.flatMap((op) => {
+  const cases = (shape ? fitting(ops, Object.keys(shape)) : ops).flatMap((op) => {
     const listed = op.spec.models.filter((model) => suite === 'models' || model.quick);
     const models = shape ? [shapeModel(op, shape, listed[0])] : listed;
     return models.map((model) => ({
@@ -41,17 +41,28 @@ export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dty
   });
 }
 
+const dimensionsOf = (op: Operator): Set<string> =>
+  new Set(op.compiled.tensors.flatMap(({ dims }) => dims.map((dim) => dim.name)));
+
+/** The operators that have all of these dimensions; of one alone the names are checked later. */
+function fitting(ops: readonly Operator[], names: readonly string[]): readonly Operator[] {
+  if (ops.length === 1) return ops;
+  const found = ops.filter((op) => names.every((name) => dimensionsOf(op).has(name)));
+  if (found.length === 0)
+    throw new UsageError(`bench: no operator has the dimensions ${names.join(', ')}; name one to see what it has`);
+  return found;
+}
+
 /** A plain case of the given sizes; what is not given comes from the operator's first model. */
 function shapeModel(op: Operator, shape: Readonly<Record<string, number>>, template: Model | undefined): Model {
   const { spec } = op;
   const derived = Object.keys(spec.derive ?? {});
-  const named = new Set(Object.values(spec.tensors).flatMap(({ dims }) => dims.map((name) => name.replace('?', ''))));
-  for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...named], (one) => one);
+  for (const name of Object.keys(shape)) pick(`${spec.name}: dimension`, name, [...dimensionsOf(op)], (one) => one);
   const given = Object.fromEntries(Object.entries(shape).filter(([name]) => !derived.includes(name)));
   const dims = { ...template?.dims, ...given };
   for (const name of derived) if (name in shape) solveFor(op, name, shape[name]!, dims, new Set(Object.keys(given)));
   const name = Object.entries(shape).map(([dim, size]) => `${dim}=${size}`);
-  return { name: name.join(' '), dims, ...(template?.dtypes && { dtypes: { x: 'bf16', ...template.dtypes } }) };
+  return { name: name.join(' '), dims, ...(template?.dtypes && { dtypes: template.dtypes }) };
 }
 
 /** Sets the size that `name` follows from, such as the rows of a weight from the columns of the output. */
@@ -85,7 +96,10 @@ function withType(spec: OpSpec, model: Model, dtype: DType): Model {
   if (allowed && !allowed.includes(dtype))
     throw new UsageError(`${spec.name}: --dtype is ${dtype}, expected ${allowed.join(', ')}`);
   const present = choices.filter(([name, { role }]) => role !== 'in?' || model.with?.includes(name));
-  const changed = Object.fromEntries(present.filter(([, { role }]) => role !== 'out').map(([name]) => [name, dtype]));
+  const free = present.filter(
+    ([, { role, dtype: rule }]) => role !== 'out' && (rule as readonly DType[]).includes(dtype),
+  );
+  const changed = Object.fromEntries(free.map(([name]) => [name, dtype]));
   return { ...model, name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`), dtypes: changed };
 }
 
@@ -94,14 +108,18 @@ export class BoundCase implements Disposable {
   readonly plan: Plan;
   readonly #tensors: Tensor[] = [];
 
-  /** Inputs are normal, seeded by `seed` and the position of the operand. */
+  /** Inputs are what the case says, else normal, seeded by `seed` and the position of the operand. */
   constructor({ op, model }: BenchCase, device: Device, seed: number) {
-    const { operands, params } = planCase(op, model);
+    const { operands, params } = planCase(op, model, seed);
     try {
       const args: Record<string, Tensor> = {};
-      for (const [i, { name, spec, shape, dtype }] of operands.entries()) {
-        const random = { seed: seed * operands.length + i };
-        const tensor = spec.role === 'out' ? device.empty(shape, dtype) : device.random(shape, dtype, random);
+      for (const [i, { name, spec, shape, dtype, contents }] of operands.entries()) {
+        const tensor =
+          spec.role === 'out'
+            ? device.empty(shape, dtype)
+            : contents
+              ? device.tensor(contents, shape, dtype)
+              : device.random(shape, dtype, { seed: seed * operands.length + i });
         this.#tensors.push(tensor);
         args[name] = tensor;
       }

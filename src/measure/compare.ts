@@ -14,9 +14,9 @@ import { missing } from './quantity.js';
 import {
   type Clock,
   type ClockRecord,
-  clocks,
   type Comparison,
   type CorrectnessRecord,
+  clocks,
   type MeasureRecord,
 } from './record.js';
 import { type Interval, summarize } from './stats.js';

@@ -211,7 +211,8 @@ class PlanSubject implements Subject {
   }
 
   get weights(): string {
-    const [name] = this.plan.op.work(this.plan.dims, this.plan.params).weights ?? [];
+    const [name] =
+      this.plan.op.work(this.plan.dims, this.plan.params, new Set(Object.keys(this.plan.args))).weights ?? [];
     return name ? `${name} is stored as it came, uncompressed` : 'this operator has no weights';
   }
 

@@ -1,6 +1,6 @@
 // Cases that every backend of gemm must get right: tile edges, dtypes, transpositions, batches, strides, epilogues, aliasing;
 // and the layers of served models, for benchmarks.
-import type { BatchForm, Case, Layout, Model } from '../case.js';
+import type { BroadcastForm, Case, Layout, Model } from '../case.js';
 import type { DType } from '../dtype.js';
 
 const floats = ['f32', 'bf16', 'f16'] as const;
@@ -111,7 +111,7 @@ function transposeCases(): Case[] {
 /** Every way a batch can be there or not. */
 function batchCases(): Case[] {
   const dims = { batch: 3, m: 18, rowsW: 34, k: 20 };
-  const forms: Record<string, BatchForm>[] = [
+  const forms: Record<string, BroadcastForm>[] = [
     {},
     { x: 'absent' },
     { w: 'absent' },
@@ -126,13 +126,13 @@ function batchCases(): Case[] {
     { x: 'one', w: 'absent', c: 'absent', residual: 'absent' },
   ];
   return (['f32', 'bf16'] as const).flatMap((dtype) => [
-    ...forms.map((batch) => {
-      const extra = ['c', 'residual'].filter((name) => name in batch);
-      const words = Object.entries(batch).map(([name, form]) => `${name} ${form}`);
+    ...forms.map((broadcast) => {
+      const extra = ['c', 'residual'].filter((name) => name in broadcast);
+      const words = Object.entries(broadcast).map(([name, form]) => `${name} ${form}`);
       return {
         name: `${dtype}, batch of 3${words.length ? `, ${words.join(', ')}` : ''}`,
         dims,
-        batch,
+        broadcast,
         with: extra,
         dtypes: xOf(dtype),
         exact: true,
@@ -259,7 +259,7 @@ function epilogueCases(): Case[] {
         dims: { batch: 2, m: 9, rowsW: 46, k: 31 },
         params: { activation, transX: true, transW: true },
         with: everything,
-        batch: { w: 'absent' },
+        broadcast: { w: 'absent' },
         dtypes: xOf(dtype),
       },
     ]),

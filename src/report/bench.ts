@@ -11,11 +11,13 @@ const types = ({ case: { dtype } }: MeasureRecord): string => {
   return x === y ? x : `${x} to ${y}`;
 };
 
-/** Sizes by name without those that follow from others; a batch of 1 says nothing. */
+const specOf = (name: string | null) => Object.values(ops).find(({ spec }) => spec.name === name)?.spec;
+
+/** Sizes by name without those that follow from others or belong to absent inputs (0); a batch of 1 says nothing. */
 function sizes({ case: { op, shape } }: MeasureRecord): string {
-  const derived = Object.values(ops).find(({ spec }) => spec.name === op)?.spec.derive ?? {};
+  const derived = specOf(op)?.derive ?? {};
   return Object.entries(shape)
-    .filter(([name, size]) => !(name in derived) && (name !== 'batch' || size !== 1))
+    .filter(([name, size]) => !(name in derived) && size !== 0 && (name !== 'batch' || size !== 1))
     .map(([name, size]) => `${name}=${size}`)
     .join(' ');
 }
@@ -121,6 +123,12 @@ function ceilings(records: readonly MeasureRecord[]): string[] {
   return [...new Set(peaks)];
 }
 
+/** What counts as a floating-point operation, once for each operator. */
+function conventions(records: readonly MeasureRecord[]): string[] {
+  const specs = new Set(records.map(({ case: { op } }) => specOf(op)));
+  return [...specs].flatMap((spec) => (spec ? [`FLOP of ${spec.name}: ${spec.flops}`] : []));
+}
+
 export function benchReport(records: readonly MeasureRecord[]): string {
   const columns = [
     left('case'),
@@ -146,7 +154,7 @@ export function benchReport(records: readonly MeasureRecord[]): string {
     parts.push(
       `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, six)}`,
     );
-  const notes = [...wrong, ...ceilings(records), ...reasons(records)];
+  const notes = [...wrong, ...conventions(records), ...ceilings(records), ...reasons(records)];
   if (notes.length > 0) parts.push(`${notes.join('\n')}\n`);
   return parts.join('\n');
 }

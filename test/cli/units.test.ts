@@ -116,6 +116,15 @@ describe('cases to measure', () => {
     expect(cases.filter(({ model }) => model.name.startsWith('square'))).toHaveLength(1);
   });
 
+  test('a shape picks the operators that have its dimensions', () => {
+    const names = (shape: Record<string, number>) =>
+      selectCases(operators, 'quick', { shape }).map(({ op }) => op.spec.name);
+    expect(names({ m: 3, n: 16 })).toEqual(['gemm']);
+    expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa']);
+    expect(names({ lenQ: 4 })).toEqual(['attention_gqa', 'attention_merge']);
+    expect(() => names({ m: 3, lenKv: 16 })).toThrow('no operator has the dimensions m, lenKv');
+  });
+
   test('what does not exist is refused by name', () => {
     expect(() => select('quick', { shape: { mm: 1 } })).toThrow(
       'gemm: dimension is "mm"; expected batch, m, k, rowsW, n',
@@ -130,9 +139,9 @@ test('ops lists every operator with its arguments', () => {
   const { schema, ops } = describeOps();
   expect(schema).toBe('kernwatt.ops/0');
   expect(ops.map(({ name }) => name)).toEqual(operators.map(({ spec }) => spec.name));
-  const [first] = ops;
-  expect(first!.tensors.find(({ name }) => name === 'w')).toMatchObject({ role: 'in', dtype: 'as x' });
-  expect(first!.params.find(({ name }) => name === 'alpha')).toMatchObject({ kind: 'f32', default: 1 });
+  const op = ops.find(({ name }) => name === 'gemm')!;
+  expect(op.tensors.find(({ name }) => name === 'w')).toMatchObject({ role: 'in', dtype: 'as x' });
+  expect(op.params.find(({ name }) => name === 'alpha')).toMatchObject({ kind: 'f32', default: 1 });
 });
 
 describe('progress', () => {

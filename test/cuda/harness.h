@@ -98,22 +98,28 @@ struct Operand {
       v.stride[0] = layout.broadcast ? 0 : matrix, v.stride[1] = pitch, v.stride[2] = 1;
     }
     const int64_t matrices = layout.broadcast || layout.flat || rows < 0 ? 1 : batch;
-    bytes.assign((layout.offset + matrices * matrix + 8) * size(), 0xff);  // NaN in every dtype
-    d.must(d.table->alloc(d.index, bytes.size(), &memory), "alloc");
-    device = v;
-    v.data = bytes.data() + layout.offset * size();
-    device.data = static_cast<uint8_t*>(memory) + layout.offset * size();
-    if (v.count() == 0) v.data = device.data = nullptr;
+    allocate(layout.offset, matrices * matrix);
   }
 
+  // Any shape and strides, `offset` elements into the buffer.
+  void place(const Device& d, DType dtype, const std::vector<int64_t>& shape, const std::vector<int64_t>& stride,
+             int64_t offset) {
+    owner = &d;
+    TensorView& v = host;
+    v.dtype = dtype;
+    v.rank = static_cast<int32_t>(shape.size());
+    int64_t last = 0;
+    for (size_t i = 0; i < shape.size(); ++i) {
+      v.shape[i] = shape[i], v.stride[i] = stride[i];
+      last += std::max<int64_t>(shape[i] - 1, 0) * stride[i];
+    }
+    allocate(offset, last + 1);
+  }
+
+  // Every element once, by its index from the view's first: repeated dimensions (stride 0) count once.
   template <class Visit>
   void each(Visit visit) const {
-    if (host.count() == 0) return;
-    const int64_t rows = host.rank > 1 ? host.dim(-2) : 1, batch = host.rank > 2 && host.stride[0] ? host.dim(0) : 1;
-    for (int64_t b = 0; b < batch; ++b)
-      for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < host.dim(-1); ++j)
-          visit((host.rank > 2 ? b * host.step(-3) : 0) + (host.rank > 1 ? i * host.step(-2) : 0) + j);
+    if (host.count() > 0) each_from(visit, 0, 0);
   }
 
   template <class Random>
@@ -132,6 +138,22 @@ struct Operand {
   void download() {
     owner->must(owner->table->copy(owner->index, bytes.data(), memory, bytes.size(), KW_TO_HOST, owner->stream),
                 "copy");
+  }
+
+ private:
+  void allocate(int64_t offset, int64_t elements) {
+    bytes.assign((offset + elements + 8) * size(), 0xff);  // NaN in every dtype
+    owner->must(owner->table->alloc(owner->index, bytes.size(), &memory), "alloc");
+    device = host;
+    host.data = bytes.data() + offset * size();
+    device.data = static_cast<uint8_t*>(memory) + offset * size();
+    if (host.count() == 0) host.data = device.data = nullptr;
+  }
+  template <class Visit>
+  void each_from(Visit& visit, int dimension, int64_t at) const {
+    if (dimension == host.rank) return void(visit(at));
+    const int64_t step = host.stride[dimension], times = step ? host.shape[dimension] : 1;
+    for (int64_t i = 0; i < times; ++i) each_from(visit, dimension + 1, at + i * step);
   }
 };
 

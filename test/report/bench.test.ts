@@ -11,6 +11,9 @@ test('a right record: rates, the share of the peak that bounds it, the six metri
   expect(text).toMatch(
     /^made up +avx2 +cold +0\.0186 \| n\/a +n\/a \| 50\.0 % +21\.0 ms \| 20\.0 ms +0\.794 +476 +\| 500 +n\/a \| n\/a +n\/a \| n\/a$/m,
   );
+  expect(text.match(/^FLOP of gemm: 2 batch m rowsW k for the product; the epilogue is not counted$/gm)).toHaveLength(
+    1,
+  );
   expect(text).toMatch(/^peak fma_f32 on cpu: 100 GFLOP\/s, empirical: a test$/m);
   expect(text).toMatch(/^n\/a MCR: w is stored as it came/m);
 });

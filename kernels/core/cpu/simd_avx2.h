@@ -18,6 +18,11 @@ struct Simd {
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
   }
+  static float top(F v) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+  }
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load(const float* p, int n) { return n >= 8 ? load(p) : _mm256_maskload_ps(p, first(n)); }
@@ -67,7 +72,17 @@ struct Simd {
     }
   }
 
+  static F sums(const F (&r)[kWidth]) {
+    const F low = four(r[0], r[1], r[2], r[3]), high = four(r[4], r[5], r[6], r[7]);
+    return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+  }
+
  private:
+  static F four(F a, F b, F c, F d) {
+    const F ab = _mm256_unpacklo_ps(a, b) + _mm256_unpackhi_ps(a, b);
+    const F cd = _mm256_unpacklo_ps(c, d) + _mm256_unpackhi_ps(c, d);
+    return _mm256_shuffle_ps(ab, cd, 0x44) + _mm256_shuffle_ps(ab, cd, 0xee);
+  }
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

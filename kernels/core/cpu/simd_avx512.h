@@ -20,6 +20,7 @@ struct Simd {
   static F set(float v) { return _mm512_set1_ps(v); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static float sum(F v) { return _mm512_reduce_add_ps(v); }
+  static float top(F v) { return _mm512_reduce_max_ps(v); }  // the largest lane
 
   // n lanes from or to memory; lanes beyond n read as 0 and are not stored.
   static F load(const float* p) { return _mm512_loadu_ps(p); }
@@ -76,8 +77,23 @@ struct Simd {
     }
   }
 
+  // Lane i is the sum of r[i].
+  static F sums(const F (&r)[kWidth]) {
+    const F a = four(r[0], r[1], r[2], r[3]), b = four(r[4], r[5], r[6], r[7]);
+    const F c = four(r[8], r[9], r[10], r[11]), d = four(r[12], r[13], r[14], r[15]);
+    const F low = _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd);
+    const F high = _mm512_shuffle_f32x4(c, d, 0x88) + _mm512_shuffle_f32x4(c, d, 0xdd);
+    return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
+  }
+
  private:
   static __mmask16 first(int n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
+  // In every quarter the sums of four quarters, one of each argument.
+  static F four(F a, F b, F c, F d) {
+    const F ab = _mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b);
+    const F cd = _mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d);
+    return unpacklo_pd(ab, cd) + unpackhi_pd(ab, cd);
+  }
   static F unpacklo_pd(F a, F b) {
     return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
   }

@@ -16,6 +16,10 @@ struct Simd {
   static F set(float v) { return F{v, v, v, v}; }
   static F fma(F a, F b, F c) { return a * b + c; }  // may round twice
   static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+  static float top(F v) {
+    const float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+  }
 
   static F load(const float* p) { return F{p[0], p[1], p[2], p[3]}; }
   static F load(const float* p, int n) {
@@ -37,6 +41,12 @@ struct Simd {
   static void transpose(F (&r)[kWidth]) {
     const F a = r[0], b = r[1], c = r[2], d = r[3];
     for (int i = 0; i < 4; ++i) r[i] = F{a[i], b[i], c[i], d[i]};
+  }
+
+  static F sums(const F (&r)[kWidth]) {
+    F t[kWidth] = {r[0], r[1], r[2], r[3]};
+    transpose(t);
+    return (t[0] + t[2]) + (t[1] + t[3]);
   }
 
  private:

@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
+#include <new>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "../abi.h"
 #include "check.h"
 #include "registry.h"
+#include "status.h"
 
 namespace kw {
 namespace {
@@ -128,17 +132,56 @@ int32_t host_free(void* ptr) {
   return guarded([&] { cuda_check("cudaFreeHost", cudaFreeHost(ptr)); });
 }
 
+// Page-locked memory, at the same address on both sides. An event remembers the stream it was last recorded on. The word
+// of a stream that is gone goes to the next one and is never freed, as graphs may still point there.
+struct Statuses {
+  std::mutex mutex;
+  std::unordered_map<void*, StreamStatus*> of_stream, of_event;
+  std::vector<StreamStatus*> spare;
+};
+Statuses& statuses() {
+  static Statuses& instance =
+      *new Statuses;  // never destroyed: other threads may still be running when the process ends
+  return instance;
+}
+
 int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     use_device(device);
+    Statuses& all = statuses();
+    std::lock_guard lock(all.mutex);
+    if (all.spare.empty()) {
+      void* memory = nullptr;
+      cuda_check("cudaHostAlloc(status)",
+                 cudaHostAlloc(&memory, sizeof(StreamStatus), cudaHostAllocMapped | cudaHostAllocPortable));
+      all.spare.push_back(new (memory) StreamStatus);
+    }
     cudaStream_t made = nullptr;
     cuda_check("cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking));
+    all.of_stream[made] = all.spare.back();
+    all.spare.pop_back();
     *stream = made;
   });
 }
 
+// Waits for the stream, whose kernels may still write its status.
 int32_t stream_destroy(void* stream) {
-  return guarded([&] { cuda_check("cudaStreamDestroy", cudaStreamDestroy(static_cast<cudaStream_t>(stream))); });
+  return guarded([&] {
+    const cudaError_t finished = cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+    const cudaError_t destroyed = cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+    {
+      Statuses& all = statuses();
+      std::lock_guard lock(all.mutex);
+      const auto found = all.of_stream.find(stream);
+      if (found != all.of_stream.end()) {
+        *found->second = {};
+        all.spare.push_back(found->second);
+        all.of_stream.erase(found);
+      }
+    }
+    cuda_check("cudaStreamSynchronize", finished);
+    cuda_check("cudaStreamDestroy", destroyed);
+  });
 }
 
 int32_t copy(int32_t device, void* dst, const void* src, uint64_t bytes, int32_t kind, void* stream) {
@@ -162,17 +205,36 @@ int32_t event_create(int32_t device, int32_t timing, void** event) {
 }
 
 int32_t event_destroy(void* event) {
-  return guarded([&] { cuda_check("cudaEventDestroy", cudaEventDestroy(static_cast<cudaEvent_t>(event))); });
+  return guarded([&] {
+    {
+      std::lock_guard lock(statuses().mutex);
+      statuses().of_event.erase(event);
+    }
+    cuda_check("cudaEventDestroy", cudaEventDestroy(static_cast<cudaEvent_t>(event)));
+  });
 }
 
 int32_t event_record(void* event, void* stream) {
   return guarded([&] {
     cuda_check("cudaEventRecord", cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)));
+    Statuses& all = statuses();
+    std::lock_guard lock(all.mutex);
+    const auto found = all.of_stream.find(stream);
+    if (found != all.of_stream.end()) all.of_event[event] = found->second;
   });
 }
 
 int32_t event_wait(void* event) {
-  return guarded([&] { cuda_check("cudaEventSynchronize", cudaEventSynchronize(static_cast<cudaEvent_t>(event))); });
+  return guarded([&] {
+    cuda_check("cudaEventSynchronize", cudaEventSynchronize(static_cast<cudaEvent_t>(event)));
+    StreamStatus* status = nullptr;
+    {
+      std::lock_guard lock(statuses().mutex);
+      const auto found = statuses().of_event.find(event);
+      if (found != statuses().of_event.end()) status = found->second;
+    }
+    if (status) raise(*status);
+  });
 }
 
 int32_t event_seconds(void* start, void* end, double* seconds) {
@@ -217,6 +279,13 @@ int32_t graph_destroy(void* graph) {
 }
 
 }  // namespace
+
+StreamStatus* status_of(void* stream) {
+  Statuses& all = statuses();
+  std::lock_guard lock(all.mutex);
+  const auto found = all.of_stream.find(stream);
+  return found == all.of_stream.end() ? nullptr : found->second;
+}
 
 void use_device(int device) {
   int current = -1;

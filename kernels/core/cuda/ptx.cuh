@@ -35,6 +35,13 @@ KW_DEVICE int lane_id() {
   return lane;
 }
 
+// 2^x with a relative error of 2^-22; below the smallest normal number it is 0.
+KW_DEVICE float ex2(float x) {
+  float y;
+  KW_PTX(y = emu::ex2(x), asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)));
+  return y;
+}
+
 // ---- sm_80: mma.sync ---------------------------------------------------------------------------
 // d[16,8] = a[16,16] b[16,8] + c, f32 accumulation. d and c may be the same array.
 KW_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],

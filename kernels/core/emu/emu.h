@@ -104,6 +104,9 @@ bool elect_one(Loc loc);
 void setmaxnreg(int registers, Loc loc);
 void yield_point(Loc loc);  // lets other threads run; ends a launch that polls for ever
 
+// ---- arithmetic --------------------------------------------------------------------------------
+float ex2(float x);
+
 // ---- tensor cores ------------------------------------------------------------------------------
 enum class MmaType { bf16, f16, s8 };
 void mma(MmaType type, void* d, const uint32_t* a, const uint32_t* b, const void* c, Loc loc);
@@ -163,5 +166,6 @@ void gmem_register(const void* p, size_t bytes);
 void gmem_unregister(const void* p);
 void red_release(unsigned* p, unsigned value);
 unsigned ld_acquire(const unsigned* p, Loc loc);
+void thread_fence();  // not inline: the race build's compiler has no fence
 
 }  // namespace kw::emu

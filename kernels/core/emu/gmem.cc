@@ -152,6 +152,8 @@ void check_gmem(const void* p, size_t size, const char* what, Loc loc) {
          loc);
 }
 
+void thread_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 void red_release(unsigned* p, unsigned value) {
   if (rt->opt.race) release(rt->running, rt->flags[p]);
   __atomic_fetch_add(p, value, __ATOMIC_RELEASE);

@@ -9,12 +9,15 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "../abi.h"
 #include "../cuda/registry.h"
+#include "../cuda/status.h"
 #include "emu.h"
 #include "submit.h"
 
@@ -56,6 +59,7 @@ struct Event {
   std::condition_variable done;
   uint64_t recorded = 0, reached = 0;
   std::shared_ptr<Failure> failure;  // of the stream, when the last record was reached
+  StreamStatus* status = nullptr;    // of the stream of the last record
 };
 using EventHandle = std::shared_ptr<Event>;
 
@@ -68,7 +72,7 @@ class EmuStream {
   };
   using Graph = std::vector<Item>;
 
-  explicit EmuStream(int device) : device_(device), thread_([this] { loop(); }) {}
+  EmuStream(int device, StreamStatus* status) : device_(device), status_(status), thread_([this] { loop(); }) {}
   ~EmuStream() {
     {
       std::lock_guard lock(mutex_);
@@ -79,6 +83,7 @@ class EmuStream {
   }
 
   int device() const { return device_; }
+  StreamStatus* status() const { return status_; }
 
   void push(Item item) {
     {
@@ -142,6 +147,7 @@ class EmuStream {
   }
 
   const int device_;
+  StreamStatus* const status_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Item> queue_;
@@ -159,6 +165,7 @@ struct Library {
   std::map<uintptr_t, uint64_t> allocations[kDevices];  // first byte -> bytes
   uint64_t used[kDevices] = {};
   std::set<EmuStream*> streams;
+  std::vector<StreamStatus*> spare_statuses;  // of streams that are gone; never freed, as graphs may still point there
 };
 Library& library() {
   static Library& instance = *new Library;
@@ -268,9 +275,13 @@ int32_t stream_create(int32_t device, void** stream) {
   return guarded([&] {
     model(device);
     emu::options();  // reads KERNWATT_EMU: a mistake in it is reported here, not in the stream's thread
-    auto made = std::make_unique<EmuStream>(device);
-    std::lock_guard lock(library().mutex);
-    library().streams.insert(made.get());
+    Library& lib = library();
+    std::lock_guard lock(lib.mutex);
+    if (lib.spare_statuses.empty())
+      lib.spare_statuses.push_back(new (emu::gmem_alloc(sizeof(StreamStatus))) StreamStatus);
+    auto made = std::make_unique<EmuStream>(device, lib.spare_statuses.back());
+    lib.spare_statuses.pop_back();
+    lib.streams.insert(made.get());
     *stream = made.release();
   });
 }
@@ -281,6 +292,8 @@ int32_t stream_destroy(void* stream) {
     closing->drain();
     std::lock_guard lock(library().mutex);
     library().streams.erase(closing.get());
+    *closing->status() = {};
+    library().spare_statuses.push_back(closing->status());
   });
 }
 
@@ -314,6 +327,7 @@ int32_t event_record(void* event, void* stream) {
     {
       std::lock_guard lock(handle->mutex);
       ticket = ++handle->recorded;
+      handle->status = stream_of(stream).status();
     }
     stream_of(stream).push({[handle, ticket](EmuStream& at) {
                               std::shared_ptr<Failure> failure = at.failure();
@@ -331,9 +345,11 @@ int32_t event_wait(void* event) {
     const EventHandle handle = event_of(event);
     std::unique_lock lock(handle->mutex);
     handle->done.wait(lock, [&] { return handle->reached >= handle->recorded; });
-    if (!handle->failure) return;
-    handle->failure->reported = true;
-    throw Error(handle->failure->error);
+    if (handle->failure) {
+      handle->failure->reported = true;
+      throw Error(handle->failure->error);
+    }
+    if (handle->status) raise(*handle->status);
   });
 }
 
@@ -369,6 +385,8 @@ int32_t graph_destroy(void* graph) {
 }();
 
 }  // namespace
+
+StreamStatus* status_of(void* stream) { return stream ? stream_of(stream).status() : nullptr; }
 
 // prepare() checks a kernel's needs against the calling thread's profile.
 void use_device(int device) { emu::options().profile = model(device).profile; }

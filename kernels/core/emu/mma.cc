@@ -1,7 +1,9 @@
 // mma.sync, ldmatrix, stmatrix: fragments as PTX ISA "Warp-level Matrix Instructions" lays them out. Sums are f32 in
 // ascending k, where the hardware neither promises an order nor rounds every step.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "elements.h"
 #include "runtime.h"
@@ -125,6 +127,11 @@ void run_stmatrix(void* const* lanes, uint32_t, Loc loc) {
 }
 
 }  // namespace
+
+float ex2(float x) {
+  const float y = std::exp2(x);
+  return std::fabs(y) < std::numeric_limits<float>::min() ? 0 : y;
+}
 
 void mma(MmaType type, void* d, const uint32_t* a, const uint32_t* b, const void* c, Loc loc) {
   MmaArgs args{type, d, a, b, c};

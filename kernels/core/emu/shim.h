@@ -44,7 +44,8 @@ namespace kw::emu::cuda {
 // ---- synchronisation ---------------------------------------------------------------------------
 inline void __syncthreads(KW_LOC) { syncthreads(loc); }
 inline void __syncwarp(uint32_t mask = 0xffffffffu, KW_LOC) { syncwarp(mask, loc); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() { thread_fence(); }
+inline void __threadfence_system() { thread_fence(); }
 inline void __threadfence_block() {}
 inline void __nanosleep(unsigned, KW_LOC) { yield_point(loc); }
 [[noreturn]] inline void __trap(KW_LOC) { fail("trap", "__trap() reached", loc); }

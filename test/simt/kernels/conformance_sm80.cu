@@ -24,6 +24,24 @@ KW_TEST(smem_u32_and_lane_id) {
   conforms("smem_u32", out.download(), want);
 }
 
+// ---- arithmetic --------------------------------------------------------------------------------
+__global__ void ex2_kernel(const float* in, float* out) { out[threadIdx.x] = ptx::ex2(in[threadIdx.x]); }
+KW_TEST(ex2) {
+  const auto run = [](const std::vector<float>& in) {
+    DeviceBuffer<float> din(in), out(in.size());
+    launch({.grid = {1}, .block = {static_cast<unsigned>(in.size())}}, ex2_kernel, din.data(), out.data());
+    return out.download();
+  };
+  // PTX ISA, "ex2": what is exact, with .ftz.
+  conforms("ex2 of special values", run({0.f, -0.f, -INFINITY, INFINITY, -127.f, -140.f, -1e30f}),
+           std::vector<float>{1, 1, 0, INFINITY, 0, 0, 0});
+  Random random(31);
+  std::vector<float> in(256), want;
+  for (float& x : in) x = random.uniform(-20, 0);
+  for (const float x : in) want.push_back(static_cast<float>(std::exp2(static_cast<double>(x))));
+  conforms("ex2", run(in), want, 0x1p-22);
+}
+
 // ---- mma ---------------------------------------------------------------------------------------
 enum class Mma { bf16, f16, s8 };
 

@@ -1,0 +1,586 @@
+// attention_gqa on the CPU: how a problem is cut into tasks, and the plan behind kw_op.
+//
+// The rows of a sequence that read one key head, (query, head of the group), are numbered query by query and cut into blocks of
+// up to 512. Whoever takes a block packs keys and values, 128 at a time, into its own cache and goes over the block's panels with each
+// tile; tiles that no row sees are skipped, and only tiles that some row sees in part are masked.
+//
+// A sequence of at most 128 rows is one block and split over its keys, every 512 of them: a task makes a partial result, and a second pass
+// merges them in order. With at most 16 rows the keys are not packed but read once, in place, several key heads in turn, so that
+// memory is read in the order in which it lies; this is decoding.
+//
+// Prediction for a core of 215 GFLOP/s (f32 multiply-adds) that reads 13 GB/s, 32 / 8 heads of 128: a causal prefill of 1024 is
+// 8.6 GFLOP, 40 ms and a tenth more for exponentials and packing; a decode step over 4096 keys of f32 reads 33.6 MB, 2.6 ms.
+// Measured, processor time on a machine that was busy otherwise: 63 ms and 2.7 ms.
+//
+// A row's result depends on its own sequence alone, never on the number of threads or on the other sequences.
+//
+// Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
+//   attention_gqa_cpu.cc, attention_gqa_cpu_generic.cc   -O3
+//   attention_gqa_cpu_avx2.cc                            -O3 -mavx2 -mfma -mf16c
+//   attention_gqa_cpu_avx512.cc                          -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+//   attention_gqa_cpu_avx512bf16.cc                      the same and -mavx512bf16
+#include "attention_gqa_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../core/cpu/features.h"
+#include "../core/numeric.h"
+#include "../core/plan.h"
+#include "../core/threads.h"
+#include "attention_gqa.h"
+#include "attention_gqa_shape.h"
+
+namespace kw::cpu {
+namespace {
+
+constexpr int64_t kSplitRows = 128;  // of a sequence that is split over its keys, at most
+constexpr int64_t kBlockRows = 512;  // of a block, at most
+constexpr int64_t kTileKeys = 128;
+constexpr int64_t kSplitKeys = 512;       // a multiple of kTileKeys and of AttentionFew::kKeys
+constexpr int64_t kFewRows = 64;          // rows of all key heads of a task
+constexpr int64_t kFewBytes = 256 << 10;  // of keys and values that a few rows go over before the next tile, at most
+constexpr double kSerialWork = 200e3;     // FLOPs below which waking a thread costs more than it brings
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNone = -kInfinity;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+int64_t element_bytes(DType t) { return bits(t) / 8; }
+
+const AttentionKernels& kernels_for(Isa isa, DType dtype) {
+  const int index = static_cast<int>(dtype);
+#if defined(__x86_64__)
+  if (isa == Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kAttentionAvx512Bf16;
+  if (isa >= Isa::avx512) return kAttentionAvx512[index];
+  if (isa == Isa::avx2) return kAttentionAvx2[index];
+#endif
+  (void)isa;
+  return kAttentionGeneric[index];
+}
+
+// Element 0 of (a, b, c) in a tensor of four dimensions, any of which repeats when it is 1.
+char* at(const TensorView& t, int64_t a, int64_t b, int64_t c) {
+  const auto step = [&t](int dimension, int64_t i) { return t.shape[dimension] > 1 ? i * t.stride[dimension] : 0; };
+  return static_cast<char*>(t.data) + (step(0, a) + step(1, b) + step(2, c)) * element_bytes(t.dtype);
+}
+
+// A sequence and its tasks.
+struct Piece {
+  AttentionSequence sequence;
+  int64_t rows = 0;               // of a key head
+  int64_t gap = 0, gap_end = 0;   // rows of q that no sequence has, to be cleared with this one
+  int64_t block = 0, blocks = 0;  // rows of a block, and how many; one is split over the keys
+  int64_t chunk = 0, chunks = 0;  // the first run of kSplitKeys keys with one that is seen, and how many
+  int64_t heads = 1;              // key heads of a task
+  int64_t first_task = 0, tasks = 0;
+  int64_t partial = 0;  // where partial results begin, in floats
+
+  bool split() const { return blocks == 1; }
+  bool few() const { return rows <= AttentionFew::kRows; }
+  int64_t padded_rows() const { return few() ? rows : round_up(rows, AttentionRows::kMost); }
+};
+
+class AttentionCpuPlan {
+ public:
+  static std::string declines(const AttentionGqaArgs&, const kw_device_info&);
+  AttentionCpuPlan(const AttentionGqaArgs&, const kw_device_info&);
+  uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
+  void rebind(const AttentionGqaArgs&, void* workspace);
+  void enqueue(void* stream);
+  std::string explain() const;
+
+ private:
+  // One thread's part of the workspace.
+  struct Scratch {
+    AttentionRows* rows;  // of each panel, or of each key head
+    float *q, *k, *v, *o, *scores;
+  };
+
+  int64_t scratch_floats() const;
+  int64_t partial_floats(const AttentionShape&) const;
+  Scratch scratch(int thread) const;
+
+  void schedule();
+  void measure(Piece&) const;
+  int64_t block_rows(int64_t rows) const;
+  const Piece& piece_of(int64_t task) const;
+  void run(int64_t task, int thread) const;
+  void go_over(const Piece&, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
+               const Scratch&) const;
+  void go_over_few(const Piece&, int64_t first_head, int64_t heads, AttentionRange keys, float* o, int64_t step_o,
+                   const Scratch&) const;
+  void set_rows(AttentionRows&, const Piece&, int64_t head, int64_t row, int64_t count) const;
+  bool masked_out(const AttentionRows&, int64_t begin, int64_t end) const;
+  const void* query(const Piece&, int64_t head, int64_t row) const;
+  int64_t partial_size(const Piece& p) const { return p.padded_rows() * (stride_o_ + 2); }
+  float* partial(const Piece& p, int64_t head, int64_t chunk) const {
+    return space_ + p.partial + ((chunk - p.chunk) * shape_.heads_kv + head) * partial_size(p);
+  }
+  void finish(const Piece&, int64_t head, int64_t row, const float* o, float max, float sum) const;
+  void store_lse(int64_t batch, int64_t head, int64_t i, float value) const;
+  void merge(const Piece&, int64_t head) const;
+  void clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const;
+
+  int threads_;
+  int64_t cache_;  // bytes of a thread's L2 cache for the rows of a block
+  const AttentionKernels& kernels_;
+  AttentionGqaArgs args_;
+  AttentionShape shape_;
+  int64_t cells_ = 0;     // of a key
+  int64_t stride_o_ = 0;  // between rows of values being summed
+  AttentionScoring scoring_{};
+  int64_t capacity_;
+  float* space_ = nullptr;
+  std::vector<Piece> pieces_;
+  int64_t tasks_ = 0;
+  double work_ = 0;  // FLOPs, about
+};
+
+std::string AttentionCpuPlan::declines(const AttentionGqaArgs& args, const kw_device_info&) {
+  const struct {
+    const char* name;
+    const TensorView& view;
+  } tensors[] = {{"q", args.q},       {"k", args.k}, {"v", args.v},    {"bias", args.bias},
+                 {"mask", args.mask}, {"y", args.y}, {"lse", args.lse}};
+  for (const auto& [name, t] : tensors) {
+    if (!t.present()) continue;
+    const bool mask = &t == &args.mask, lse = &t == &args.lse;
+    if (mask ? t.dtype != DType::u8 : lse ? t.dtype != DType::f32 : !is_float(t.dtype)) {
+      return std::string("attention_gqa: ") + name + " is " + kw::name(t.dtype) + ", expected " +
+             (mask  ? "u8"
+              : lse ? "f32"
+                    : "f32, f16 or bf16");
+    }
+    if (t.dim(-1) > 1 && t.step(-1) != 1) {
+      return std::string("attention_gqa: last dimension of ") + name + " has stride " + std::to_string(t.step(-1)) +
+             ", expected 1";
+    }
+  }
+  for (const auto& [name, t] : {tensors[1], tensors[2]}) {
+    if (t.dtype != args.q.dtype)
+      return std::string("attention_gqa: ") + name + " is " + kw::name(t.dtype) + ", expected " +
+             kw::name(args.q.dtype) + " as q";
+  }
+  if (args.k.shape[1] > std::numeric_limits<int32_t>::max() - kTileKeys)
+    return "attention_gqa: k has " + std::to_string(args.k.shape[1]) + " keys, expected fewer than 2^31 - 128";
+  return "";
+}
+
+AttentionCpuPlan::AttentionCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device)
+    : threads_(std::max(1, device.sm_count)),
+      cache_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2), 256 << 10, 1 << 20)),
+      kernels_(kernels_for(static_cast<Isa>(device.isa), args.q.dtype)),
+      args_(args),
+      shape_(resolve(args)),
+      cells_(ceil_div(shape_.dim, kernels_.per_cell)),
+      stride_o_(round_up(shape_.dim_v, 64)),
+      capacity_(threads_ * scratch_floats() + partial_floats(shape_)) {}
+
+// Either path's needs, each part rounded to whole cache lines.
+int64_t AttentionCpuPlan::scratch_floats() const {
+  const int64_t panels = kBlockRows / kernels_.rows, structs = sizeof(AttentionRows) / sizeof(float);
+  const int64_t q = std::max(kBlockRows * cells_, kFewRows * round_up(cells_, 16));
+  const int64_t slab = kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows);
+  return std::max(panels, kFewRows) * structs + round_up(q, 16) + round_up(kTileKeys * cells_, 16) + slab +
+         kBlockRows * stride_o_ + std::max(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys);
+}
+
+AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
+  float* next = space_ + thread * scratch_floats();
+  const auto take = [&next](int64_t floats) { return std::exchange(next, next + round_up(floats, 16)); };
+  const int64_t panels = kBlockRows / kernels_.rows;
+  Scratch s;
+  s.rows = reinterpret_cast<AttentionRows*>(take(std::max(panels, kFewRows) * sizeof(AttentionRows) / sizeof(float)));
+  s.q = take(std::max(kBlockRows * cells_, kFewRows * round_up(cells_, 16)));
+  s.k = take(kTileKeys * cells_);
+  s.v = take(kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows));
+  s.o = take(kBlockRows * stride_o_);
+  s.scores = take(std::max<int64_t>(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys));
+  return s;
+}
+
+// What partial results may take, whatever the lengths turn out to be.
+int64_t AttentionCpuPlan::partial_floats(const AttentionShape& s) const {
+  const bool variable = args_.lens_q.present() || s.packed;
+  const int64_t rows = s.group * s.len_q;
+  if (rows > kSplitRows && !variable) return 0;
+  const int64_t padded = round_up(std::min(rows, kSplitRows), AttentionRows::kMost);
+  const int64_t chunks = s.packed ? s.len_kv / kSplitKeys + s.sequences : s.batch * ceil_div(s.len_kv, kSplitKeys);
+  return chunks * s.heads_kv * padded * (stride_o_ + 2);
+}
+
+void AttentionCpuPlan::rebind(const AttentionGqaArgs& args, void* workspace) {
+  args_ = args;
+  shape_ = resolve(args);
+  cells_ = ceil_div(shape_.dim, kernels_.per_cell);
+  stride_o_ = round_up(shape_.dim_v, 64);
+  const int64_t floats = threads_ * scratch_floats() + partial_floats(shape_);
+  if (floats > capacity_) {
+    throw Error(Code::SHAPE, "attention_gqa: workspace is " + std::to_string(capacity_ * 4) + " bytes, expected " +
+                                 std::to_string(floats * 4) + " for the shape bound now");
+  }
+  scoring_ = {.scale = args.scale,
+              .softcap = args.softcap,
+              .alibi = args.alibi.present(),
+              .bias = args.bias.present(),
+              .mask = args.mask.present(),
+              .bias_dtype = args.bias.dtype,
+              .mask_block = args.mask_block_kv};
+  pieces_.resize(shape_.sequences + (shape_.packed ? 1 : 0));
+  space_ = static_cast<float*>(workspace);
+}
+
+// Reads the lengths, which may change from call to call, and numbers the tasks.
+void AttentionCpuPlan::schedule() {
+  tasks_ = 0;
+  work_ = 0;
+  int64_t partial = threads_ * scratch_floats(), cleared = 0;
+  for (int64_t n = 0; n < static_cast<int64_t>(pieces_.size()); ++n) {
+    Piece& p = pieces_[n];
+    p = Piece{};
+    if (n < shape_.sequences) p.sequence = attention_sequence(args_, shape_, n);
+    if (!shape_.packed) {
+      p.gap = p.sequence.len_q, p.gap_end = shape_.len_q;
+    } else if (n < shape_.sequences) {
+      p.gap = cleared, p.gap_end = p.sequence.q0;
+      cleared = p.sequence.q0 + p.sequence.len_q;
+    } else {
+      p.gap = cleared, p.gap_end = shape_.len_q;  // what is left after the last sequence
+    }
+    measure(p);
+    work_ += 2.0 * static_cast<double>(p.rows * shape_.heads_kv * p.sequence.len_kv * (shape_.dim + shape_.dim_v));
+    p.first_task = tasks_;
+    p.partial = partial;
+    tasks_ += p.tasks;
+    if (p.split() && p.chunks > 1) partial += p.chunks * shape_.heads_kv * partial_size(p);
+  }
+}
+
+// Large blocks pack keys and values less often; small ones share the work out better, eight tasks a thread, and stay in cache.
+int64_t AttentionCpuPlan::block_rows(int64_t rows) const {
+  const int64_t row_bytes = (cells_ + stride_o_) * static_cast<int64_t>(sizeof(float));
+  int64_t block = kBlockRows;
+  while (block > kSplitRows &&
+         (block * row_bytes > cache_ || shape_.sequences * shape_.heads_kv * (rows / block) < 8 * threads_)) {
+    block /= 2;
+  }
+  return std::min(block, round_up(ceil_div(rows, 2), kernels_.rows));
+}
+
+void AttentionCpuPlan::measure(Piece& p) const {
+  const AttentionSequence& s = p.sequence;
+  p.rows = s.len_q * shape_.group;
+  p.block = p.rows <= kSplitRows ? p.rows : block_rows(p.rows);
+  p.blocks = p.rows == 0 ? 0 : ceil_div(p.rows, p.block);
+  if (!p.split()) {
+    p.tasks = p.blocks * shape_.heads_kv;
+    return;
+  }
+  const int64_t begin = std::max<int64_t>(0, attention_range(args_, s, 0).begin);
+  const int64_t end = attention_range(args_, s, s.len_q - 1).end;
+  p.chunk = begin / kSplitKeys;
+  p.chunks = end > begin ? ceil_div(end, kSplitKeys) - p.chunk : 0;
+  if (p.few()) {
+    // Several key heads in a task, but four tasks a thread.
+    const int64_t bytes = AttentionFew::kKeys * (shape_.dim + shape_.dim_v) * element_bytes(args_.q.dtype);
+    const int64_t most = std::clamp(std::min(kFewRows / p.rows, kFewBytes / bytes), int64_t{1}, shape_.heads_kv);
+    const int64_t runs = std::max<int64_t>(1, p.chunks) * static_cast<int64_t>(pieces_.size());
+    const int64_t parts = std::clamp(ceil_div(4 * threads_, runs), ceil_div(shape_.heads_kv, most), shape_.heads_kv);
+    p.heads = ceil_div(shape_.heads_kv, parts);
+  }
+  p.tasks = std::max<int64_t>(1, p.chunks) * ceil_div(shape_.heads_kv, p.heads);
+}
+
+void AttentionCpuPlan::enqueue(void* stream) {
+  auto& pool = *static_cast<ThreadPool*>(stream);
+  if (pool.threads() > threads_) {
+    throw Error(Code::INTERNAL, "attention_gqa: the pool has " + std::to_string(pool.threads()) +
+                                    " threads, expected at most " + std::to_string(threads_) + " as the plan");
+  }
+  schedule();
+  const auto each = [&](int64_t n, auto fn) {
+    if (work_ < kSerialWork) {
+      if (n > 0) fn(int64_t{0}, n, 0);
+    } else {
+      pool.parallel_for(n, fn, 1);
+    }
+  };
+  each(tasks_, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t task = begin; task < end; ++task) run(task, thread);
+  });
+  const auto rest = [](const Piece& p) { return p.gap < p.gap_end || (p.split() && p.chunks > 1); };
+  if (std::none_of(pieces_.begin(), pieces_.end(), rest)) return;
+  each(static_cast<int64_t>(pieces_.size()) * shape_.heads_kv, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Piece& p = pieces_[i / shape_.heads_kv];
+      const int64_t head = i % shape_.heads_kv;
+      if (p.split() && p.chunks > 1) merge(p, head);
+      clear(p.sequence.batch, p.gap, p.gap_end, head);
+    }
+  });
+}
+
+const Piece& AttentionCpuPlan::piece_of(int64_t task) const {
+  const auto after = [](int64_t t, const Piece& p) { return t < p.first_task; };
+  return *(std::upper_bound(pieces_.begin(), pieces_.end(), task, after) - 1);
+}
+
+void AttentionCpuPlan::run(int64_t task, int thread) const {
+  const Piece& p = piece_of(task);
+  const Scratch s = scratch(thread);
+  const int64_t local = task - p.first_task, groups = ceil_div(shape_.heads_kv, p.heads);
+  if (!p.split()) {  // the last block has the longest rows where the mask is causal
+    const int64_t head = local % shape_.heads_kv, row = (p.blocks - 1 - local / shape_.heads_kv) * p.block;
+    const int64_t count = std::min(p.block, p.rows - row);
+    go_over(p, head, row, count, {0, p.sequence.len_kv}, s.o, s);
+    for (int64_t r = 0; r < count; ++r) {
+      const AttentionRows& rows = s.rows[r / kernels_.rows];
+      const int64_t lane = r % kernels_.rows;
+      finish(p, head, row + r, s.o + r * stride_o_, rows.fresh ? kNone : rows.max[lane], rows.sum[lane]);
+    }
+    return;
+  }
+  const int64_t first = local % groups * p.heads, heads = std::min(p.heads, shape_.heads_kv - first);
+  const int64_t chunk = p.chunk + local / groups;
+  const bool whole = p.chunks <= 1;
+  float* o = whole ? s.o : partial(p, first, chunk);
+  const int64_t step_o = whole ? p.padded_rows() * stride_o_ : partial_size(p);
+  const AttentionRange keys{chunk * kSplitKeys, std::min((chunk + 1) * kSplitKeys, p.sequence.len_kv)};
+  if (p.few()) {
+    go_over_few(p, first, heads, keys, o, step_o, s);
+  } else {
+    go_over(p, first, 0, p.rows, keys, o, s);
+  }
+  const int64_t panel = p.few() ? p.rows : kernels_.rows;
+  for (int64_t i = 0; i < heads * p.rows; ++i) {
+    const int64_t head = i / p.rows, r = i % p.rows;
+    const AttentionRows& rows = s.rows[p.few() ? head : r / panel];
+    const float max = rows.fresh ? kNone : rows.max[r % panel], sum = rows.sum[r % panel];
+    float* values = o + head * step_o;
+    if (whole) {
+      finish(p, first + head, r, values + r * stride_o_, max, sum);
+    } else {
+      float* ends = values + p.padded_rows() * stride_o_;
+      ends[r] = max, ends[p.padded_rows() + r] = sum;
+    }
+  }
+}
+
+const void* AttentionCpuPlan::query(const Piece& p, int64_t head, int64_t row) const {
+  const int64_t i = p.sequence.q0 + row / shape_.group;
+  return at(args_.q, p.sequence.batch, i, head * shape_.group + row % shape_.group);
+}
+
+void AttentionCpuPlan::set_rows(AttentionRows& rows, const Piece& p, int64_t head, int64_t row, int64_t count) const {
+  const AttentionSequence& s = p.sequence;
+  rows.count = static_cast<int>(count);
+  rows.fresh = true;
+  for (int64_t lane = 0; lane < AttentionRows::kMost; ++lane) {
+    rows.begin[lane] = rows.end[lane] = 0;
+    rows.place[lane] = rows.slope[lane] = rows.max[lane] = rows.sum[lane] = 0;
+    if (lane >= count) continue;
+    const int64_t i = (row + lane) / shape_.group, h = head * shape_.group + (row + lane) % shape_.group;
+    const AttentionRange range = attention_range(args_, s, i);
+    rows.begin[lane] = static_cast<int32_t>(std::clamp<int64_t>(range.begin, 0, s.len_kv));
+    rows.end[lane] = static_cast<int32_t>(std::clamp<int64_t>(range.end, 0, s.len_kv));
+    rows.place[lane] = static_cast<float>(i + s.len_kv - s.len_q);
+    if (scoring_.alibi) rows.slope[lane] = static_cast<const float*>(args_.alibi.data)[h * args_.alibi.stride[0]];
+    if (scoring_.bias) rows.bias[lane] = at(args_.bias, s.batch, h, i);
+    if (scoring_.mask) {
+      rows.mask[lane] = reinterpret_cast<const uint8_t*>(at(args_.mask, s.batch, h, i / args_.mask_block_q));
+    }
+  }
+}
+
+// Whether the mask hides keys begin .. end - 1 from all rows.
+bool AttentionCpuPlan::masked_out(const AttentionRows& rows, int64_t begin, int64_t end) const {
+  if (!scoring_.mask) return false;
+  const int64_t first = begin / scoring_.mask_block, last = (end - 1) / scoring_.mask_block;
+  for (int r = 0; r < rows.count; ++r) {
+    const uint8_t* mask = rows.mask[r];
+    if (r > 0 && mask == rows.mask[r - 1]) continue;
+    if (std::any_of(mask + first, mask + last + 1, [](uint8_t m) { return m != 0; })) return false;
+  }
+  return true;
+}
+
+// A block of rows against a run of keys. Leaves sums and maxima in s.rows, values in o.
+void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
+                               const Scratch& s) const {
+  const int64_t panel = kernels_.rows, panels = ceil_div(count, panel), slab = kTileKeys / kernels_.per_cell;
+  for (int64_t i = 0; i < panels; ++i) {
+    const int64_t first = row + i * panel, rows = std::min(panel, count - i * panel);
+    set_rows(s.rows[i], p, head, first, rows);
+    const void* q[AttentionRows::kMost] = {};
+    for (int64_t lane = 0; lane < rows; ++lane) q[lane] = query(p, head, first + lane);
+    kernels_.pack_q(s.q + i * panel * cells_, q, shape_.dim);
+  }
+  // Both ends of what a row sees grow with its number.
+  const AttentionRows& last = s.rows[panels - 1];
+  const int64_t begin = std::max<int64_t>(keys.begin, s.rows[0].begin[0]);
+  const int64_t end = std::min<int64_t>(keys.end, last.end[last.count - 1]);
+  for (int64_t tile = begin / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
+    const int64_t low = std::max(begin, tile) / 2 * 2, high = std::min(end, tile + kTileKeys);
+    bool packed = false;
+    for (int64_t i = 0; i < panels; ++i) {
+      AttentionRows& rows = s.rows[i];
+      const int64_t from = std::max<int64_t>(low, rows.begin[0]) / 2 * 2;
+      const int64_t to = std::min<int64_t>(high, rows.end[rows.count - 1]);
+      if (from >= to || masked_out(rows, from, to)) continue;
+      if (!packed) {
+        const int64_t key = p.sequence.kv0 + low, offset = low - tile;
+        kernels_.pack_k(s.k + offset * cells_, at(args_.k, p.sequence.batch, key, head), args_.k.stride[1], high - low,
+                        shape_.dim);
+        kernels_.pack_v(s.v + offset / kernels_.per_cell * panel, at(args_.v, p.sequence.batch, key, head),
+                        args_.v.stride[1], high - low, shape_.dim_v, slab);
+        packed = true;
+      }
+      kernels_.tile({.scoring = &scoring_,
+                     .rows = &rows,
+                     .q = s.q + i * panel * cells_,
+                     .k = s.k,
+                     .cells = cells_,
+                     .v = s.v,
+                     .slab = slab,
+                     .columns = static_cast<int>(ceil_div(shape_.dim_v, panel)),
+                     .o = o + i * panel * stride_o_,
+                     .stride_o = stride_o_,
+                     .scores = s.scores,
+                     .first = static_cast<int32_t>(tile),
+                     .begin = static_cast<int>(from - tile),
+                     .end = static_cast<int>(to - tile),
+                     .edge = from < rows.begin[rows.count - 1] || to > rows.end[0]});
+    }
+  }
+}
+
+// The few rows of several key heads against a run of keys. Leaves sums and maxima in s.rows, one for each head; values in o.
+void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t heads, AttentionRange keys, float* o,
+                                   int64_t step_o, const Scratch& s) const {
+  const int64_t padded = round_up(cells_, 16), bytes = element_bytes(args_.q.dtype);
+  for (int64_t h = 0; h < heads; ++h) {
+    set_rows(s.rows[h], p, first_head + h, 0, p.rows);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      kernels_.flatten(s.q + (h * p.rows + r) * padded, query(p, first_head + h, r), shape_.dim);
+    }
+  }
+  const int64_t begin = std::max<int64_t>(keys.begin, s.rows[0].begin[0]);
+  const int64_t end = std::min<int64_t>(keys.end, s.rows[0].end[p.rows - 1]);
+  for (int64_t key = begin; key < end; key += AttentionFew::kKeys) {
+    const int64_t count = std::min<int64_t>(AttentionFew::kKeys, end - key);
+    const bool more = key + count < end;
+    int64_t seen = 0;
+    AttentionFew few[kFewRows];
+    for (int64_t h = 0; h < heads; ++h) {
+      AttentionRows& rows = s.rows[h];
+      if (masked_out(rows, key, key + count)) continue;
+      const char* k = at(args_.k, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
+      const char* v = at(args_.v, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
+      few[seen] = {.scoring = &scoring_,
+                   .rows = &rows,
+                   .q = s.q + h * p.rows * padded,
+                   .padded = padded,
+                   .k = k,
+                   .v = v,
+                   .stride_k = args_.k.stride[1],
+                   .stride_v = args_.v.stride[1],
+                   .dim = shape_.dim,
+                   .dim_v = shape_.dim_v,
+                   .o = o + h * step_o,
+                   .stride_o = stride_o_,
+                   .scores = s.scores + h * p.rows * AttentionFew::kKeys,
+                   .first = static_cast<int32_t>(key),
+                   .keys = static_cast<int>(count),
+                   .edge = key < rows.begin[p.rows - 1] || key + count > rows.end[0],
+                   .ahead = more ? k + count * args_.k.stride[1] * bytes : nullptr};
+      ++seen;
+    }
+    for (int64_t n = 0; n < seen; ++n) kernels_.few_scores(few[n]);
+    for (int64_t n = 0; n < seen; ++n) kernels_.few_values(few[n]);
+  }
+}
+
+// Writes y and lse of a row from its sums.
+void AttentionCpuPlan::finish(const Piece& p, int64_t head, int64_t row, const float* o, float max, float sum) const {
+  const int64_t i = p.sequence.q0 + row / shape_.group, h = head * shape_.group + row % shape_.group;
+  const double sink =
+      args_.sink.present() ? static_cast<const float*>(args_.sink.data)[h * args_.sink.stride[0]] : kNone;
+  void* y = at(args_.y, p.sequence.batch, i, h);
+  double lse = sink;
+  if (max == kNone && sum == 0) {
+    std::memset(y, 0, shape_.dim_v * element_bytes(args_.y.dtype));
+  } else {
+    const double top = double{max} < sink ? sink : double{max};
+    if (sink != kInfinity) lse = top + std::log(double{sum} * std::exp(double{max} - top) + std::exp(sink - top));
+    kernels_.finish(y, args_.y.dtype, o, static_cast<float>(double{sum} + std::exp(sink - double{max})), shape_.dim_v);
+  }
+  store_lse(p.sequence.batch, h, i, static_cast<float>(lse));
+}
+
+void AttentionCpuPlan::store_lse(int64_t batch, int64_t head, int64_t i, float value) const {
+  if (!args_.lse.present()) return;
+  const int64_t* stride = args_.lse.stride;
+  static_cast<float*>(args_.lse.data)[batch * stride[0] + head * stride[1] + i * stride[2]] = value;
+}
+
+// The partial results of a piece's key head, in the order of the keys.
+void AttentionCpuPlan::merge(const Piece& p, int64_t head) const {
+  const int64_t size = partial_size(p), rows = p.padded_rows();
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const float* first = partial(p, head, p.chunk);
+    const int64_t step = shape_.heads_kv * size;
+    float max = kNone, total = 0;
+    for (int64_t c = 0; c < p.chunks; ++c) max = std::max(max, first[c * step + rows * stride_o_ + r]);
+    alignas(64) float o[256] = {};
+    for (int64_t c = 0; c < p.chunks; ++c) {
+      const float* part = first + c * step;
+      const float* ends = part + rows * stride_o_;
+      if (ends[r] == kNone && ends[rows + r] == 0) continue;
+      const float factor = std::exp(ends[r] - max);
+      total += factor * ends[rows + r];
+      for (int64_t e = 0; e < shape_.dim_v; ++e) o[e] += factor * part[r * stride_o_ + e];
+    }
+    finish(p, head, r, o, max, total);
+  }
+}
+
+// Rows of q that are not there.
+void AttentionCpuPlan::clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t h = head * shape_.group; h < (head + 1) * shape_.group; ++h) {
+      std::memset(at(args_.y, batch, i, h), 0, shape_.dim_v * element_bytes(args_.y.dtype));
+      store_lse(batch, h, i, kNone);
+    }
+  }
+}
+
+std::string AttentionCpuPlan::explain() const {
+  const int64_t rows = shape_.group * shape_.len_q;
+  const bool few = rows <= AttentionFew::kRows, split = rows <= kSplitRows;
+  std::ostringstream json;
+  json << R"({"variant":"attention_gqa_cpu_)" << kernels_.isa << R"(","path":")"
+       << (few     ? "few rows, keys in place"
+           : split ? "one block of rows, keys split"
+                   : "blocks of rows")
+       << R"(","tile":[)" << (few ? rows : kernels_.rows) << ',' << (few ? int64_t{AttentionFew::kKeys} : kTileKeys)
+       << R"(],"block":)" << (few ? rows : kBlockRows) << R"(,"splitKeys":)" << (split ? kSplitKeys : 0)
+       << R"(,"threads":)" << threads_ << R"(,"reason":"a key head is read by )" << rows << " rows, "
+       << (split ? "at most " : "more than ") << (few ? int64_t{AttentionFew::kRows} : kSplitRows) << "\"}";
+  return json.str();
+}
+
+}  // namespace
+
+const kw_op& attention_gqa() {
+  static constexpr kw_op op = make_op<AttentionGqaArgs, AttentionCpuPlan>("attention_gqa");
+  return op;
+}
+
+}  // namespace kw::cpu

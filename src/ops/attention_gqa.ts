@@ -1,0 +1,169 @@
+// The operator attention_gqa as TypeScript sees it; kernels/attention_gqa/attention_gqa.h is its contract.
+import { defineOp } from '../op.js';
+import { f32, flag, input, integer, optionalInput, output } from '../spec.js';
+import { cases } from './attention_gqa.cases.js';
+import { models } from './attention_gqa.models.js';
+import { keysRead, visiblePairs } from './attention_gqa.work.js';
+
+const floats = ['f32', 'bf16', 'f16'] as const;
+const f32s = ['f32'] as const;
+const i32s = ['i32'] as const;
+/** Sizes with a kernel of their own. */
+const compiled = [32, 64, 96, 128, 192, 256];
+const most = Math.max(...compiled);
+const noBound = [-1, 2 ** 31 - 1] as const;
+const block = [1, 2 ** 31 - 1] as const;
+/** What random cases use. */
+const bounds = [-1, 0, 1, 7, 31, 32, 63, 64, 65, 100, 300];
+const blocks = [1, 1, 1, 2, 3, 7, 16, 32, 64, 65, 128, 1000];
+
+const dimRule = (name: string, size: number) =>
+  (size < 1 || size > most) &&
+  ([
+    'UNSUPPORTED',
+    `${name} is ${size}, expected 1 to ${most}: kernels exist for ${compiled.join(', ')}, and pad other sizes with zeros`,
+  ] as const);
+
+/**
+ * Grouped-query attention: `y = softmax(scale q kᵀ + bias) v`, where each group of `headsQ / headsKv` query heads reads one
+ * key/value head. Multi-query attention is `headsKv = 1`, multi-head attention `headsKv = headsQ`.
+ *
+ * The queries are the last of the keys: query `i` stands at place `p = i + lenKv - lenQ`, and `causal` lets it see the keys up
+ * to there. `windowLeft` and `windowRight` bound how far it sees, `mask` names the keys that it sees, one flag for a block of
+ * `maskBlockQ` x `maskBlockKv`. A row that sees no key gives 0 and an `lse` of -Infinity. Sequences of different length are
+ * padded (`lensQ`, `lensKv`) or packed one after the other in one batch (`cuQ`, `cuKv`): their own lengths then count in all
+ * this, and padding is never read. Sums are in f32; probabilities are rounded to the dtype of `q` before they multiply `v`, the
+ * result once to that of `y`.
+ *
+ * | argument         | shape                                          | meaning                                              |
+ * |------------------|------------------------------------------------|------------------------------------------------------|
+ * | `q`              | `[batch, lenQ, headsQ, dim]`                   | queries; f32, bf16 or f16; dim up to 256             |
+ * | `k`              | `[batch, lenKv, headsKv, dim]`                 | keys; the dtype of `q`                               |
+ * | `v`              | `[batch, lenKv, headsKv, dimV]`                | values; the dtype of `q`; dimV up to 256             |
+ * | `bias`           | `[batch or 1, headsQ or 1, lenQ, lenKv]`       | added to the scores                                  |
+ * | `mask`           | `[batch or 1, headsQ or 1, blocksQ, blocksKv]` | u8; 0 hides a block of keys from a block of queries  |
+ * | `alibi`, `sink`  | `[headsQ]`                                     | f32; slopes on the distance; logits of a key without value |
+ * | `lensQ`, `lensKv` | `[batch]`                                      | i32; lengths within the padded `lenQ` and `lenKv`    |
+ * | `cuQ`, `cuKv`    | `[sequences + 1]`                              | i32; where each packed sequence begins, and the end  |
+ * | `y`              | `[batch, lenQ, headsQ, dimV]`                  | result                                               |
+ * | `lse`            | `[batch, headsQ, lenQ]`                        | f32; natural logarithm of the sum of exponentials    |
+ *
+ * @returns `y`, in the dtype of `q` unless `options.dtype` says otherwise, and `lse` in f32, with which `attentionMerge` joins
+ *   the results of parts of the keys.
+ * @throws {KernwattError} `SHAPE` if sizes disagree, `headsKv` does not divide `headsQ` or `bias` does not broadcast; `INDEX` if
+ *   a length is out of range or offsets decrease (before the launch where the contents are known here, else from
+ *   `stream.mark()`); `DTYPE`; `ARGUMENT` if tensors are on different devices, overlap, or have a strided last dimension, or
+ *   arguments exclude each other; `UNSUPPORTED` for a `dim` beyond 256 or if the backend declines; `OUT_OF_MEMORY`; `DISPOSED`.
+ * @see Ainslie et al. 2023, https://arxiv.org/abs/2305.13245; Shazeer 2019, https://arxiv.org/abs/1911.02150
+ */
+export const attentionGqa = defineOp({
+  name: 'attention_gqa',
+  summary: 'Grouped-query, multi-query and multi-head attention: y = softmax(scale q kᵀ + bias) v',
+  source:
+    'Grouped-query attention: arXiv 2305.13245; multi-query: arXiv 1911.02150; online softmax: arXiv 1805.02867; ALiBi: arXiv 2108.12409; sinks: arXiv 2309.17453',
+  tensors: {
+    /** Queries, `[batch, lenQ, headsQ, dim]`. */
+    q: input(['batch', 'lenQ', 'headsQ', 'dim'], { dtype: floats }),
+    /** Keys, `[batch, lenKv, headsKv, dim]`; the dtype of `q`. */
+    k: input(['batch', 'lenKv', 'headsKv', 'dim'], { dtype: { like: 'q' } }),
+    /** Values, `[batch, lenKv, headsKv, dimV]`; the dtype of `q`. */
+    v: input(['batch', 'lenKv', 'headsKv', 'dimV'], { dtype: { like: 'q' } }),
+    /** Added to the scores after `scale` and `softcap`: `[batch or 1, headsQ or 1, lenQ, lenKv]`. */
+    bias: optionalInput(['batch or 1', 'headsQ or 1', 'lenQ', 'lenKv'], { dtype: floats }),
+    /** Which keys are visible, one flag for each block of queries and keys: `[batch or 1, headsQ or 1, blocksQ, blocksKv]`. */
+    mask: optionalInput(['batch or 1', 'headsQ or 1', 'blocksQ', 'blocksKv'], {
+      dtype: ['u8'],
+      holds: { kind: 'flags' },
+    }),
+    /** Slope of each query head, which times the distance between the place of a query and a key is taken from their score. */
+    alibi: optionalInput(['headsQ'], { dtype: f32s }),
+    /** Logit of each query head that joins the sum of exponentials, as a key with a value of zeros would. */
+    sink: optionalInput(['headsQ'], { dtype: f32s }),
+    /** Queries of each batch, from 0 to `lenQ`; rows beyond give 0 and an `lse` of -Infinity. */
+    lensQ: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenQ', beyond: ['q'] } }),
+    /** Keys of each batch, from 0 to `lenKv`. */
+    lensKv: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenKv', beyond: ['k', 'v'] } }),
+    /** Packed: sequence `n` has the rows `cuQ[n]` to `cuQ[n + 1]` of `q`, whose batch is 1. Goes with `cuKv`, not with lengths. */
+    cuQ: optionalInput(['sequences + 1'], { dtype: i32s, holds: { kind: 'offsets', of: 'lenQ', beyond: ['q'] } }),
+    /** Packed: sequence `n` has the keys `cuKv[n]` to `cuKv[n + 1]`. */
+    cuKv: optionalInput(['sequences + 1'], {
+      dtype: i32s,
+      holds: { kind: 'offsets', of: 'lenKv', beyond: ['k', 'v'] },
+    }),
+    /** Result, `[batch, lenQ, headsQ, dimV]`; allocated unless given. */
+    y: output(['batch', 'lenQ', 'headsQ', 'dimV'], { dtype: floats, from: 'q' }),
+    /** Natural logarithm of each row's sum of exponentials, `[batch, headsQ, lenQ]`; allocated unless given. */
+    lse: output(['batch', 'headsQ', 'lenQ'], { dtype: f32s }),
+  },
+  params: {
+    /** Multiplies `q kᵀ`. */
+    scale: f32((d) => 1 / Math.sqrt(d.dim!), '`1 / sqrt(dim)`'),
+    /** Scores become `softcap tanh(score / softcap)`; 0 is off. */
+    softcap: f32(0),
+    /** Query `i` sees the keys up to `i + lenKv - lenQ`, so that the last query sees all of them. */
+    causal: flag(false),
+    /** Keys that a query sees before its own place; -1 is all. */
+    windowLeft: integer(noBound, -1),
+    /** Keys that a query sees after its own place; -1 is all. */
+    windowRight: integer(noBound, -1),
+    /** Queries that share a flag of `mask`. */
+    maskBlockQ: integer(block, 1),
+    /** Keys that share a flag of `mask`. */
+    maskBlockKv: integer(block, 1),
+    /** A row's result depends neither on what else is computed nor on how many threads do it. */
+    batchInvariant: flag(false),
+  },
+  derive: {
+    blocksQ: (d, p) => Math.ceil(d.lenQ / p.maskBlockQ),
+    blocksKv: (d, p) => Math.ceil(d.lenKv / p.maskBlockKv),
+  },
+  rules: (d, p, given) => {
+    const padded = given.has('lensQ') ? 'lensQ' : given.has('lensKv') ? 'lensKv' : undefined;
+    const packed = given.has('cuQ') ? 'cuQ' : given.has('cuKv') ? 'cuKv' : undefined;
+    const other = packed === 'cuQ' ? 'cuKv' : 'cuQ';
+    return [
+      (d.headsKv === 0 ? d.headsQ !== 0 : d.headsQ % d.headsKv !== 0) && [
+        'SHAPE',
+        `headsKv ${d.headsKv} does not divide headsQ ${d.headsQ}`,
+      ],
+      dimRule('dim', d.dim),
+      dimRule('dimV', d.dimV),
+      packed !== undefined && !given.has(other) && ['ARGUMENT', `${other} is missing, expected with ${packed}`],
+      packed !== undefined &&
+        padded !== undefined && ['ARGUMENT', `${padded} is given with ${packed}, expected lengths or packed sequences`],
+      packed !== undefined && d.batch !== 1 && ['SHAPE', `q has batch ${d.batch}, expected 1 with ${packed}`],
+      p.softcap < 0 && ['ARGUMENT', `softcap is ${p.softcap}, expected 0 or more`],
+      ...(['maskBlockQ', 'maskBlockKv'] as const).map(
+        (name) =>
+          p[name] !== 1 && !given.has('mask') && (['ARGUMENT', `${name} is ${p[name]}, but mask is missing`] as const),
+      ),
+    ];
+  },
+  work: (d, p, given) => {
+    // Packed sequences count as equally long: their lengths are in device memory.
+    const sequences = given.has('cuQ') ? d.sequences : d.batch;
+    const shape = given.has('cuQ')
+      ? { lenQ: d.lenQ / Math.max(1, d.sequences), lenKv: d.lenKv / Math.max(1, d.sequences) }
+      : d;
+    const read = given.has('cuQ') ? 1 : keysRead(shape, p);
+    return {
+      flops: Math.round(2 * (d.dim + d.dimV) * d.headsQ * sequences * visiblePairs(shape, p)),
+      read: { k: read, v: read },
+      tokens: d.batch * d.lenQ,
+    };
+  },
+  flops:
+    '2 (`dim` + `dimV`) for each query head and each pair of a query and a key that `causal` and the window let it see; what `mask` and the lengths hide counts too, since they lie in device memory, and packed sequences count as equally long',
+  draw: {
+    batch: [0, 1, 1, 1, 1, 1, 2, 2, 3, 3],
+    sequences: [0, 1, 2, 3, 5],
+    headsQ: [1, 2, 3, 4, 6, 8, 17],
+    headsKv: { divides: 'headsQ' },
+    windowLeft: bounds,
+    windowRight: bounds,
+    maskBlockQ: blocks,
+    maskBlockKv: blocks,
+  },
+  cases,
+  models,
+});
