@@ -75,6 +75,9 @@ typedef struct kw_table {
   int32_t (*graph_destroy)(void* graph);
   uint64_t op_count;
   const kw_op* const* ops;
+  /* 1: from now on note which kernels the calling thread launches. 0: stop, and give their names as the compiler mangled
+     them, sorted, each followed by a newline; valid until the thread's next call. The emulator knows none and gives "". */
+  const char* (*trace)(int32_t on);
 } kw_table;
 
 /* Exported by each library. Null when the library cannot speak this abi. */

@@ -302,6 +302,7 @@ extern "C" __attribute__((visibility("default"))) const kw_table* kw_cuda_table(
                                  graph_launch,
                                  graph_destroy,
                                  1,
-                                 kOps};
+                                 kOps,
+                                 [](int32_t) { return ""; }};
   return named("mute") ? nullptr : &table;
 }

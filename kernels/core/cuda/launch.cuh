@@ -24,6 +24,7 @@
 #include <mutex>
 
 #include "check.h"
+#include "trace.h"
 #endif
 
 #define KW_DEVICE __device__ __forceinline__
@@ -133,6 +134,7 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
   config.attrs = &cluster;
   config.numAttrs = c.cluster.x * c.cluster.y * c.cluster.z > 1 ? 1 : 0;
   cuda_check("cudaLaunchKernelEx", cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...));
+  if (launch_trace.on) launch_trace.kernels.push_back(reinterpret_cast<const void*>(kernel));
 }
 #endif
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "check.h"
 #include "registry.h"
 #include "status.h"
+#include "trace.h"
 
 namespace kw {
 namespace {
@@ -293,6 +295,26 @@ void use_device(int device) {
   cuda_check("cudaSetDevice", cudaSetDevice(device));
 }
 
+namespace {
+
+const char* trace(int32_t on) {
+  static thread_local std::string text;
+  text.clear();
+  if (!on) {
+    std::set<std::string> names;
+    for (const void* kernel : launch_trace.kernels) {
+      const char* name = nullptr;
+      if (cudaFuncGetName(&name, kernel) == cudaSuccess && name) names.insert(name);
+    }
+    for (const std::string& name : names) text += name + '\n';
+  }
+  launch_trace.on = on != 0;
+  launch_trace.kernels.clear();
+  return text.c_str();
+}
+
+}  // namespace
+
 int use_device(const kw_device_info& info) {
   static const std::vector<std::string> uuids = [] {  // devices do not come or go within a process
     std::vector<std::string> found;
@@ -346,6 +368,7 @@ extern "C" __attribute__((visibility("default"))) const kw_table* kw_cuda_table(
       .graph_destroy = graph_destroy,
       .op_count = ops.size(),
       .ops = ops.data(),
+      .trace = trace,
   };
   return &table;
 }
