@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Part check: every operator, case and random case against its definition, without Node; one line each in check.jsonl. A dry
+# run takes the small cases, since an emulated kernel is thousands of times slower.
+set -u
+program=$KW_BUILD/bin/kernwatt_check
+cases=$KW_ROOT/test/gpu/cases.jsonl
+[ -x "$program" ] || { echo "$program is not there; npm run build:cuda makes it"; exit 77; }
+[ -f "$cases" ] || { echo "$cases is not there; npm run cases makes it"; exit 77; }
+[ -f "$KW_LIBRARY" ] || { echo "$KW_LIBRARY is not there; npm run build:cuda makes it"; exit 77; }
+size=()
+[ "$KW_EMULATED" = 0 ] || size=(--small)
+exec "$program" "$KW_LIBRARY" "$cases" --out "$KW_OUT/check.jsonl" "${size[@]}"
