@@ -12,27 +12,20 @@ namespace {
 
 constexpr const char* kKindNames[] = {"in", "in?", "out", "f32", "i64", "bool", "choice"};
 
-bool is_tensor(FieldKind kind) {
-  return kind == FieldKind::in || kind == FieldKind::in_optional || kind == FieldKind::out;
-}
-
-template <class Value>
-void store(Arguments& arguments, const Field& field, Value value) {
-  std::memcpy(arguments.bytes.data() + field.offset, &value, sizeof(value));
-}
-
 void read_scalar(Arguments& arguments, const Field& field, Napi::Value value, const char* op) {
   switch (field.kind) {
     case FieldKind::f32:
       if (!value.IsNumber()) refuse(Code::ARGUMENT, op, field.name, "not a number", "one");
-      return store(arguments, field, value.As<Napi::Number>().FloatValue());
+      return store_field(arguments.bytes, field, value.As<Napi::Number>().FloatValue());
     case FieldKind::i64:
-      return store(arguments, field, integer(value, op, field.name, -9007199254740991.0, 9007199254740991.0));
+      return store_field(arguments.bytes, field,
+                         integer(value, op, field.name, -9007199254740991.0, 9007199254740991.0));
     case FieldKind::boolean:
       if (!value.IsBoolean()) refuse(Code::ARGUMENT, op, field.name, "not a boolean", "true or false");
-      return store(arguments, field, value.As<Napi::Boolean>().Value());
+      return store_field(arguments.bytes, field, value.As<Napi::Boolean>().Value());
     default:
-      return store(arguments, field, static_cast<int32_t>(integer(value, op, field.name, 0, field.choices.count - 1)));
+      return store_field(arguments.bytes, field,
+                         static_cast<int32_t>(integer(value, op, field.name, 0, field.choices.count - 1)));
   }
 }
 
@@ -55,9 +48,9 @@ Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& 
       if (field.kind == FieldKind::in || field.kind == FieldKind::out) {
         refuse(Code::ARGUMENT, op, field.name, "missing", "a tensor");
       }
-    } else if (is_tensor(field.kind)) {
+    } else if (is_tensor(field)) {
       View view = read_view(given, device, op, field.name);
-      store(arguments, field, view.tensor);
+      store_field(arguments.bytes, field, view.tensor);
       arguments.buffers.push_back(std::move(view.buffer));
     } else {
       read_scalar(arguments, field, given, op);

@@ -2,7 +2,7 @@
 #pragma once
 #include <napi.h>
 
-#include "convert.h"
+#include "../kernels/core/host/convert.h"
 
 namespace kw {
 

@@ -1,11 +1,8 @@
-// The one place that decides whether an output is right: the tolerance rule of kernels/core/reference.h.
-#include <algorithm>
+// check(op, stream, args, rows): the outputs in args against the definition (kernels/core/host/compare.h).
 #include <cmath>
-#include <limits>
 #include <vector>
 
-#include "../kernels/core/numeric.h"
-#include "../kernels/core/reference.h"
+#include "../kernels/core/host/compare.h"
 #include "args.h"
 #include "array.h"
 #include "export.h"
@@ -16,78 +13,6 @@
 
 namespace kw {
 namespace {
-
-struct Verdict {
-  const char* field = "";
-  int64_t elements = 0, failed = 0;
-  double worst = 0;
-  int64_t row = 0, column = 0;
-  double actual = 0, expected = 0, allowed = 0;
-  double max_abs = 0, max_rel = 0, cosine = 1;
-};
-
-// |actual - value| / tolerance: at most 1 is right. Where the value or its textbook form is no finite number of the dtype,
-// only that form, or what the value rounds to, is right.
-double excess(double actual, double value, double plain, double rounded, double allowed) {
-  if (std::isfinite(value) && std::isfinite(plain) && std::isfinite(actual)) return std::fabs(actual - value) / allowed;
-  const auto same = [actual](double other) { return actual == other || (std::isnan(actual) && std::isnan(other)); };
-  return same(plain) || same(rounded) ? 0 : std::numeric_limits<double>::infinity();
-}
-
-double round_to(DType dtype, double value) {
-  uint64_t storage = 0;
-  double rounded;
-  const Element element = element_of(dtype, "check");
-  convert(&value, Element::f64, 1, &storage, element, 1, 1);
-  convert(&storage, element, 1, &rounded, Element::f64, 1, 1);
-  return rounded;
-}
-
-// Sums for the angle between what came and what should have come.
-struct Angle {
-  double both = 0, actual = 0, expected = 0;
-  void add(double a, double e) { both += a * e, actual += a * a, expected += e * e; }
-  double cosine() const {
-    if (actual == 0 && expected == 0) return 1;
-    return actual == 0 || expected == 0 ? 0 : both / std::sqrt(actual * expected);
-  }
-};
-
-Verdict compare(const char* field, const TensorView& view, const RowList& rows, const ReferenceOutput& reference) {
-  const Element element = element_of(view.dtype, field);
-  const int64_t size = size_of(element), columns = reference.columns, width = view.shape[view.rank - 1];
-  const Walk<1> elements = walk(view);
-  Verdict verdict;
-  verdict.field = field;
-  verdict.elements = reference.rows * columns;
-  std::vector<double> actual(columns);
-  Angle angle;
-  for (int64_t r = 0; r < reference.rows; ++r) {
-    const int64_t begin = reference.element.empty() ? rows.row(r) * columns : reference.element[r];
-    elements(begin, begin + columns, [&](int64_t first, int64_t length, const int64_t* offset) {
-      convert(static_cast<const char*>(view.data) + offset[0] * size, element, elements.step(0),
-              actual.data() + (first - begin), Element::f64, 1, length);
-    });
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t at = r * columns + c;
-      const double y = actual[c], value = reference.value[at], plain = reference.plain[at];
-      const double allowed = 2 * std::fabs(plain - value) + ulp(view.dtype, value) + reference.slack[at];
-      const double ratio = excess(y, value, plain, round_to(view.dtype, value), allowed);
-      verdict.failed += !(ratio <= 1);
-      if (at == 0 || ratio > verdict.worst) {
-        verdict.worst = ratio;
-        verdict.row = (begin + c) / width, verdict.column = (begin + c) % width;
-        verdict.actual = y, verdict.expected = value, verdict.allowed = allowed;
-      }
-      const double off = std::fabs(y - value);
-      if (off > verdict.max_abs) verdict.max_abs = off;
-      if (value != 0 && off / std::fabs(value) > verdict.max_rel) verdict.max_rel = off / std::fabs(value);
-      if (std::isfinite(y) && std::isfinite(value)) angle.add(y, value);
-    }
-  }
-  verdict.cosine = angle.cosine();
-  return verdict;
-}
 
 Napi::Value describe(Napi::Env env, const std::vector<Verdict>& verdicts) {
   auto list = Napi::Array::New(env);
@@ -136,16 +61,6 @@ std::vector<int64_t> read_rows(Napi::Value value, const Operator& op, const Argu
   return rows;
 }
 
-std::vector<Verdict> verdicts(const Operator& op, const Arguments& arguments, const RowList& rows) {
-  ReferenceOutputs references;
-  op.define(arguments.data(), rows, references);
-  std::vector<Verdict> found;
-  for (const Field& field : op.outputs()) {
-    found.push_back(compare(field.name, tensor_at(arguments.data(), field), rows, references.at(found.size())));
-  }
-  return found;
-}
-
 Napi::Value check(const Napi::CallbackInfo& info) {
   const Operator& op = get_operator(info[0].ToString());
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[1], "check");
@@ -166,7 +81,11 @@ Napi::Value check(const Napi::CallbackInfo& info) {
     stream->settle(*promise, [&]() -> Promise::Value {
       std::vector<Verdict> found;
       const RowList list{rows.data(), static_cast<int64_t>(rows.size()), every};
-      stream->with_memory(external, [&] { found = verdicts(op, arguments, list); });
+      stream->with_memory(external, [&] {
+        ReferenceOutputs references;
+        op.define(arguments.data(), list, references);
+        found = compare_outputs(op.schema, arguments.data(), list, references);
+      });
       return [found = std::move(found)](Napi::Env env) { return describe(env, found); };
     });
   }));

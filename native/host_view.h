@@ -3,8 +3,8 @@
 #include <functional>
 #include <memory>
 
+#include "../kernels/core/host/convert.h"
 #include "../kernels/core/tensor.h"
-#include "convert.h"
 #include "stream.h"
 
 namespace kw {

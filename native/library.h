@@ -8,6 +8,7 @@
 
 #include "../kernels/core/abi.h"
 #include "../kernels/core/error.h"
+#include "../kernels/core/host/table.h"
 
 namespace kw {
 
@@ -19,7 +20,7 @@ class Library {
 
   const kw_table& table() const { return *table_; }
   // Null when the library has no such operator.
-  const kw_op* find(const std::string& op) const;
+  const kw_op* find(const std::string& op) const { return find_op(*table_, op); }
   // Page-locked host memory of at most kMostStaging bytes, which is slow to come by, so a block let go is kept for the
   // next caller.
   static constexpr uint64_t kMostStaging = 16 << 20;
@@ -37,8 +38,5 @@ class Library {
   mutable std::mutex mutex_;
   mutable std::map<uint64_t, std::vector<void*>> free_staging_;  // by size, a power of two
 };
-
-// The code of a status, INTERNAL for one that is none.
-Code code_of(int32_t status);
 
 }  // namespace kw

@@ -1,11 +1,8 @@
-// The operator table: one line per operator, and the only place in native/ that names one.
+// The addon's operator table, made from the list in kernels/operators.h.
 #include "ops.h"
 
-#include <algorithm>
-
-#include "../kernels/attention_gqa/attention_gqa.h"
-#include "../kernels/attention_merge/attention_merge.h"
-#include "../kernels/gemm/gemm.h"
+#include "../kernels/operators.h"
+#include "args.h"
 #include "export.h"
 #include "exports.h"
 #include "reference_plan.h"
@@ -14,49 +11,25 @@ namespace kw {
 namespace {
 
 template <class Args, void (*define)(const Args&, const RowList&, ReferenceOutputs&)>
-Operator add(const char* name, const kw_op& cpu) {
+Operator make(const char* name, const kw_op& cpu) {
   static const kw_op ref = make_op<Args, ReferencePlan<Args, define>>(name);
-  return {.name = name,
-          .schema = describe<Args>(),
-          .define = [](const void* args, const RowList& rows,
-                       ReferenceOutputs& outputs) { define(*static_cast<const Args*>(args), rows, outputs); },
-          .ref = &ref,
-          .cpu = &cpu};
-}
-
-std::vector<Operator> table() {
-  return {
-      add<AttentionGqaArgs, ref::attention_gqa>("attention_gqa", cpu::attention_gqa()),
-      add<AttentionMergeArgs, ref::attention_merge>("attention_merge", cpu::attention_merge()),
-      add<GemmArgs, ref::gemm>("gemm", cpu::gemm()),
-  };
+  return {*find_definition(name), &ref, &cpu};
 }
 
 }  // namespace
 
 const std::vector<Operator>& operators() {
-  static const auto* all = new std::vector<Operator>(table());
+#define KW_OPERATOR(op, Args) make<Args, ref::op>(#op, cpu::op()),
+  static const auto* all = new std::vector<Operator>{KW_OPERATORS(KW_OPERATOR)};
+#undef KW_OPERATOR
   return *all;
 }
 
-std::vector<Field> Operator::outputs() const {
-  std::vector<Field> found;
-  std::copy_if(schema.fields.begin(), schema.fields.end(), std::back_inserter(found),
-               [](const Field& field) { return field.kind == FieldKind::out; });
-  return found;
-}
-
-const Operator* find_operator(const std::string& name) {
-  for (const Operator& op : operators()) {
-    if (op.name == name) return &op;
-  }
-  return nullptr;
-}
-
 const Operator& get_operator(const std::string& name) {
-  const Operator* op = find_operator(name);
-  if (op == nullptr) refuse(Code::ARGUMENT, "operator", "name", name, "one of the addon's operators");
-  return *op;
+  for (const Operator& op : operators()) {
+    if (op.name == name) return op;
+  }
+  refuse(Code::ARGUMENT, "operator", "name", name, "one of the addon's operators");
 }
 
 const kw_op& get_backend(const Operator& op, const std::string& backend, const Device& device) {
@@ -76,16 +49,6 @@ void check_backend(const Device& device, int32_t status) {
   if (status == 0) return;
   if (!device.is_cpu()) device.library().check(status);
   throw Error(code_of(status), last_error());
-}
-
-void store_rounded(const std::vector<double>& values, const TensorView& view) {
-  const Walk<1> elements = walk(view);
-  const Element element = element_of(view.dtype, "ref");
-  const int64_t size = size_of(element);
-  elements(0, elements.count(), [&](int64_t first, int64_t length, const int64_t* offset) {
-    convert(values.data() + first, Element::f64, 1, static_cast<char*>(view.data) + offset[0] * size, element,
-            elements.step(0), length);
-  });
 }
 
 void export_ops(Napi::Object exports) {

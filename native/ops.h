@@ -1,30 +1,20 @@
 // What the addon knows of an operator, whatever it computes: its arguments, its definition and its backends.
 #pragma once
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "../kernels/core/abi.h"
-#include "../kernels/core/reference.h"
-#include "args.h"
-#include "library.h"
+#include "../kernels/core/host/definitions.h"
+#include "device.h"
 
 namespace kw {
 
-struct Operator {
-  std::string name;
-  Schema schema;
-  void (*define)(const void* args, const RowList& rows, ReferenceOutputs& outputs);  // <op>_ref.cc
+struct Operator : Definition {
   const kw_op* ref;
   const kw_op* cpu;
-
-  // Its output fields, in order.
-  std::vector<Field> outputs() const;
 };
 
 const std::vector<Operator>& operators();
-// Null when there is none of that name.
-const Operator* find_operator(const std::string& name);
 // Throws ARGUMENT when there is none.
 const Operator& get_operator(const std::string& name);
 

@@ -2,16 +2,12 @@
 // reading.
 #pragma once
 #include <string>
-#include <vector>
 
+#include "../kernels/core/host/convert.h"
 #include "../kernels/core/plan.h"
 #include "../kernels/core/reference.h"
-#include "convert.h"
 
 namespace kw {
-
-// Stores row-major doubles into a view.
-void store_rounded(const std::vector<double>& values, const TensorView& view);
 
 template <class Args, void (*define)(const Args&, const RowList&, ReferenceOutputs&)>
 class ReferencePlan {
@@ -26,7 +22,7 @@ class ReferencePlan {
     size_t next = 0;
     for_each_field(args_, [&](const char*, auto& field) {
       if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, Tensor>) {
-        if (field.present()) store_rounded(outputs.at(next++).value, field);
+        if (field.present()) store_rounded(outputs.at(next++).value.data(), field);
       }
     });
   }

@@ -128,7 +128,7 @@ async function runCase(
     const made = keep(Guarded.make(device, operand));
     guarded[name] = made;
     if (spec.role === 'out') continue;
-    made.fill(operand, originFor(c, seed * operands.length + i));
+    made.fill(operand, originFor(c, seedFor(seed, operands, i)));
     pristine[name] = keep(await made.view.to(reference));
   }
   for (const one of Object.values(guarded)) await one.remember();
@@ -154,8 +154,11 @@ async function runCase(
   return { state: reasons.length ? 'failed' : 'passed', reasons, outputs: compared };
 }
 
+/** The seed of the numbers in operand `i` of a case. */
+export const seedFor = (seed: number, operands: readonly unknown[], i: number): number => seed * operands.length + i;
+
 /** Whole numbers for exact cases, else normal. */
-function originFor(c: Case, seed: number): Origin {
+export function originFor(c: Case, seed: number): Origin {
   if (c.exact) return { distribution: 'integers', seed, parameters: { low: -4, high: 4 } };
   return { distribution: 'normal', seed, parameters: { mean: 0, sd: 1 } };
 }

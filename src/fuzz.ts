@@ -14,8 +14,8 @@ const edges = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128
 const mostFlops = { host: 2e7, emulated: 2e6 };
 const attempts = 1000;
 
-/** The random case of a seed. Cases that break a rule of the operator are drawn again. */
-export function fuzzCase(op: Operator, seed: number, device: Device): Case {
+/** The random case of a seed, small enough for that device. Cases that break a rule of the operator are drawn again. */
+export function fuzzCase(op: Operator, seed: number, device: { info: Pick<Device['info'], 'emulated'> }): Case {
   const next = randomSource(seed);
   const limit = device.info.emulated ? mostFlops.emulated : mostFlops.host;
   for (let i = 0; i < attempts; ++i) {

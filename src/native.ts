@@ -169,7 +169,7 @@ export interface Native {
   read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
   /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. */
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
-  /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; native/fill.cc says how. */
+  /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; kernels/core/host/distribution.h says how. */
   fill(stream: StreamHandle, view: NativeView, distribution: string, seed: number, a: number, b: number): void;
   /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
   hash(stream: StreamHandle, view: NativeView): Promise<string>;

@@ -21,6 +21,8 @@ export interface Operand {
   layout: Layout;
   /** What it has to hold; undefined where any numbers will do. */
   contents: NumericData | undefined;
+  /** The seed of `contents`, where they were drawn from what the input may hold. */
+  drawn: number | undefined;
   /** Parts that nothing may read: they are filled with NaN. */
   unread: readonly (readonly SliceRange[])[];
 }
@@ -59,6 +61,8 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
     });
     if (forms[0]?.form === 'absent') forms.shift();
     const shape = forms.map(({ size }) => size);
+    const drawn =
+      t.spec.holds && c.values?.[t.name] === undefined ? seed * names.size + op.compiled.tensors.indexOf(t) : undefined;
     return {
       name: t.name,
       spec: t.spec,
@@ -66,7 +70,8 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
       shape,
       repeated: forms.map(({ form }) => form === 'shared'),
       layout: c.layout?.[t.name] ?? 'dense',
-      contents: contentsOf(t, c, shape, dims, seed * names.size + op.compiled.tensors.indexOf(t)),
+      contents: contentsOf(t, c, shape, dims, drawn),
+      drawn,
       unread: unread.includes(t.name) ? [[]] : [],
     };
   });
@@ -98,21 +103,21 @@ function formOf(c: Case, t: CompiledTensor, dim: Dim): BroadcastForm {
   return c.broadcast?.[`${t.name}.${dim.name}`] ?? lead ?? (dim.name in c.dims ? 'full' : left);
 }
 
-/** Numbers that a case names, or that an input of whole numbers may hold. */
+/** Numbers that a case names, or that an input of whole numbers may hold: those of the seed `drawn`. */
 function contentsOf(
   t: CompiledTensor,
   c: Case,
   shape: readonly number[],
   dims: Readonly<Record<string, number>>,
-  seed: number,
+  drawn: number | undefined,
 ): NumericData | undefined {
   const size = shape.reduce((a, b) => a * b, 1);
   const value = c.values?.[t.name];
   if (typeof value === 'number') return new Float32Array(size).fill(value);
   if (value) return value;
   const { holds } = t.spec;
-  if (!holds) return undefined;
-  const next = randomSource(seed);
+  if (!holds || drawn === undefined) return undefined;
+  const next = randomSource(drawn);
   if (holds.kind === 'flags') {
     const hidden = 0.2 + 0.6 * next();
     // Any value but 0 is true.
@@ -164,7 +169,14 @@ export function dtypeFor(op: Operator, spec: TensorSpec, name: string, c: Case):
 }
 
 /** Elements of poison on either side of every operand. */
-const guard = 64;
+export const guard = 64;
+
+/** Where an operand lies in its buffer, in elements. */
+export function placementOf(operand: Operand): { stride: number[]; offset: number; elements: number } {
+  const stride = strideOf(operand);
+  const offset = guard + (operand.layout === 'padded' ? 1 : 0);
+  return { stride, offset, elements: offset + extent(operand.shape, stride) + guard };
+}
 
 /** A tensor inside a poisoned buffer. */
 export class Guarded {
@@ -179,9 +191,8 @@ export class Guarded {
 
   static make(device: Device, operand: Operand): Guarded {
     const { shape, dtype } = operand;
-    const stride = strideOf(operand);
-    const offset = guard + (operand.layout === 'padded' ? 1 : 0);
-    const base = device.allocate('check', [offset + extent(shape, stride) + guard], dtype);
+    const { stride, offset, elements } = placementOf(operand);
+    const base = device.allocate('check', [elements], dtype);
     base.write(poison(dtype, base.size));
     return new Guarded(base, new Tensor(base.storage.retain(), offset, dtype, shape, stride));
   }

@@ -15,7 +15,7 @@ describe.each(Object.entries(ops))('%s', (exported, op) => {
 
   test('C++ and TypeScript declare the same arguments in the same order', () => {
     const raw = native().ops[spec.name];
-    expect(raw, `native/ops.cc has no line for ${spec.name}`).toBeDefined();
+    expect(raw, `kernels/operators.h has no line for ${spec.name}`).toBeDefined();
     expect(differences(spec, raw!)).toEqual([]);
   });
 
@@ -60,8 +60,11 @@ test('error codes are listed in the same order', () => {
   expect(native().codes.filter((code) => code !== 'OK')).toEqual([...codes]);
 });
 
-test('docs/operators.md is what the declarations say', () => {
-  const { status, stderr } = spawnSync(process.execPath, ['tools/docs.mjs', '--check'], {
+test.each([
+  ['docs/operators.md', 'docs'],
+  ['test/gpu/cases.jsonl', 'cases'],
+])('%s is what the declarations say', (_, tool) => {
+  const { status, stderr } = spawnSync(process.execPath, [`tools/${tool}.mjs`, '--check'], {
     cwd: root,
     encoding: 'utf8',
   });

@@ -2,10 +2,11 @@
 // from the comments beside them. `--check` writes nothing and exits 1 when the page is stale.
 //
 //   node tools/docs.mjs [--check]
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
+import { importBuilt } from './built.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const page = join(root, 'docs/operators.md');
@@ -98,19 +99,8 @@ function section(name, { spec }) {
     .replace(/in its own dtype\.\n\n- /, 'in its own dtype.\n- ');
 }
 
-/** The declarations as built; refuses a build older than a source that matters here. */
-async function operators() {
-  const time = (file) => (existsSync(file) ? statSync(file).mtimeMs : 0);
-  for (const name of ['spec', 'op', ...readdirSync(join(root, 'src/ops')).map((f) => `ops/${f.slice(0, -3)}`)])
-    if (time(join(root, `dist/${name}.js`)) < time(join(root, `src/${name}.ts`))) {
-      process.stderr.write(`docs: dist/${name}.js is older than src/${name}.ts; run npm run build\n`);
-      process.exit(1);
-    }
-  return import(pathToFileURL(join(root, 'dist/ops/index.js')).href);
-}
-
 async function write() {
-  const ops = await operators();
+  const [ops] = await importBuilt('docs', ['ops/index']);
   const listed = Object.entries(ops).sort(([, a], [, b]) => (a.spec.name < b.spec.name ? -1 : 1));
   const text = [
     '# Operators',

@@ -10,10 +10,13 @@ const suffix = (name) => (file) => file.endsWith(`_${name}.cc`);
 const isas = ['avx2', 'avx512', 'avx512bf16'];
 const kernels = (file) => file.startsWith('kernels/') && !/^kernels\/core\/(cuda|emu)\//.test(file);
 
+/** Compiled without contraction: definitions, what compares with them, and seeded contents. */
+const exact = (file) => kernels(file) && (suffix('ref')(file) || file.startsWith('kernels/core/host/'));
+
 const parts = {
   addon: (file) => file.startsWith('native/'),
-  ref: (file) => kernels(file) && suffix('ref')(file),
-  cpu: (file) => kernels(file) && ![...isas, 'ref'].some((name) => suffix(name)(file)),
+  ref: exact,
+  cpu: (file) => kernels(file) && !exact(file) && !isas.some((name) => suffix(name)(file)),
   ...Object.fromEntries(isas.map((isa) => [isa, (file) => kernels(file) && suffix(isa)(file)])),
 };
 

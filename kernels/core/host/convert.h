@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../kernels/core/tensor.h"
+#include "../tensor.h"
 
 namespace kw {
 
@@ -69,5 +69,12 @@ Walk<N>::Walk(const TensorView& view, const int64_t* const (&strides)[N]) {
 }
 
 inline Walk<1> walk(const TensorView& view) { return Walk<1>(view, {view.stride}); }
+
+// Stores row-major doubles into a view of as many elements, and reads elements [begin, end) of one.
+void store_rounded(const double* values, const TensorView& view);
+void load(const TensorView& view, int64_t begin, int64_t end, double* values);
+
+// value rounded to dtype and back, once.
+double round_to(DType dtype, double value);
 
 }  // namespace kw

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <string>
 
-#include "../kernels/core/error.h"
-#include "../kernels/core/numeric.h"
+#include "../error.h"
+#include "../numeric.h"
 
 namespace kw {
 namespace {
@@ -212,6 +212,35 @@ void convert(const void* src, Element from, int64_t src_step, void* dst, Element
   } else {
     move<uint64_t>(src, src_step, dst, dst_step, count);
   }
+}
+
+void store_rounded(const double* values, const TensorView& view) {
+  const Walk<1> elements = walk(view);
+  const Element element = element_of(view.dtype, "store");
+  const int64_t size = size_of(element);
+  elements(0, elements.count(), [&](int64_t first, int64_t length, const int64_t* offset) {
+    convert(values + first, Element::f64, 1, static_cast<char*>(view.data) + offset[0] * size, element,
+            elements.step(0), length);
+  });
+}
+
+void load(const TensorView& view, int64_t begin, int64_t end, double* values) {
+  const Walk<1> elements = walk(view);
+  const Element element = element_of(view.dtype, "load");
+  const int64_t size = size_of(element);
+  elements(begin, end, [&](int64_t first, int64_t length, const int64_t* offset) {
+    convert(static_cast<const char*>(view.data) + offset[0] * size, element, elements.step(0), values + (first - begin),
+            Element::f64, 1, length);
+  });
+}
+
+double round_to(DType dtype, double value) {
+  uint64_t storage = 0;
+  double rounded;
+  const Element element = element_of(dtype, "round");
+  convert(&value, Element::f64, 1, &storage, element, 1, 1);
+  convert(&storage, element, 1, &rounded, Element::f64, 1, 1);
+  return rounded;
 }
 
 }  // namespace kw

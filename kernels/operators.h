@@ -1,0 +1,11 @@
+// The list of operators: one line each, and the contract that it names. Everything that handles operators alike, the addon's
+// table and programs that need no Node, is made from it.
+#pragma once
+#include "attention_gqa/attention_gqa.h"
+#include "attention_merge/attention_merge.h"
+#include "gemm/gemm.h"
+
+#define KW_OPERATORS(X)                  \
+  X(attention_gqa, AttentionGqaArgs)     \
+  X(attention_merge, AttentionMergeArgs) \
+  X(gemm, GemmArgs)
