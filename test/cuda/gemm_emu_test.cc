@@ -11,7 +11,6 @@
 #include <cstring>
 #include <map>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -125,63 +124,21 @@ std::string run(const Device& d, const Case& t) {
 
   ReferenceOutputs reference;
   ref::gemm(args, {}, reference);
-  std::set<int64_t> inside;
-  std::string wrong;
-  int64_t row = 0, column = 0;
-  y.each([&](int64_t at) {
-    inside.insert(at);
-    const int64_t i = row * t.n + column;
-    if (++column == t.n) column = 0, ++row;
-    const double value = reference[0].value[i], actual = load_f32(y.host.data, t.out, at);
-    const double exact = rounded(t.out, static_cast<float>(value));
-    const double allowed =
-        t.integers ? 0 : 2 * std::abs(reference[0].plain[i] - value) + ulp(t.out, value) + reference[0].slack[i];
-    const double difference = std::abs(actual - (t.integers ? exact : value));
-    if (difference <= allowed || !wrong.empty()) return;
-    char line[200];
-    std::snprintf(line, sizeof(line), "y[%ld][%ld] is %.9g, expected %.9g within %.3g", i / t.n, i % t.n, actual,
-                  t.integers ? exact : value, allowed);
-    wrong = line;
-  });
-  if (!wrong.empty()) return wrong;
-  const int64_t size = y.size(), base = t.y_layout.offset;
-  for (int64_t at = -base; at < static_cast<int64_t>(y.bytes.size()) / size - base; ++at)
-    if (!inside.count(at) && std::memcmp(&y.bytes[(at + base) * size], &y.before[(at + base) * size], size))
-      return "element " + std::to_string(at) + " outside y was written";
-  return "";
+  return compare(y, reference[0], "y", t.integers);
 }
 
 // ---- the cases -------------------------------------------------------------------------------------------------------
 
-template <class T, size_t N>
-T pick(std::mt19937& random, const T (&from)[N]) {
-  return from[random() % N];
-}
-
-// Sizes on both sides of every tile edge; each list is walked through in a random order, so that every entry occurs.
-class Walk {
- public:
-  Walk(std::vector<int64_t> values, unsigned seed) : values_(std::move(values)), random_(seed) {}
-  int64_t next() {
-    if (at_ % values_.size() == 0) std::shuffle(values_.begin(), values_.end(), random_);
-    return values_[at_++ % values_.size()];
-  }
-
- private:
-  std::vector<int64_t> values_;
-  std::mt19937 random_;
-  size_t at_ = 0;
-};
-
+// Sizes on both sides of every tile edge.
 std::vector<Case> cases(size_t share, size_t shares) {
   std::vector<Case> list;
   std::mt19937 random(7);
   constexpr DType kFloats[] = {DType::f32, DType::bf16, DType::f16};
   constexpr float kScales[] = {0, 1, 0.5f, -2};
-  Walk ms({0, 1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129}, 1);
-  Walk ns({0, 1, 3, 7, 8, 9, 16, 24, 31, 63, 64, 65, 72, 127, 128, 129}, 2);
-  Walk ks({0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 97, 127, 128, 136}, 3);
-  Walk activations({0, 0, 1, 2, 3, 4, 5, 6, 7}, 4);
+  Walk<int64_t> ms({0, 1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129}, 1);
+  Walk<int64_t> ns({0, 1, 3, 7, 8, 9, 16, 24, 31, 63, 64, 65, 72, 127, 128, 129}, 2);
+  Walk<int64_t> ks({0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 97, 127, 128, 136}, 3);
+  Walk<int64_t> activations({0, 0, 1, 2, 3, 4, 5, 6, 7}, 4);
   for (int i = 0; i < 400; ++i) {
     Case t;
     t.m = ms.next(), t.n = ns.next(), t.k = ks.next();

@@ -4,15 +4,18 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "../../kernels/core/abi.h"
 #include "../../kernels/core/numeric.h"
+#include "../../kernels/core/reference.h"
 #include "../../kernels/core/tensor.h"
 
 namespace kw::test {
@@ -98,12 +101,13 @@ struct Operand {
       v.stride[0] = layout.broadcast ? 0 : matrix, v.stride[1] = pitch, v.stride[2] = 1;
     }
     const int64_t matrices = layout.broadcast || layout.flat || rows < 0 ? 1 : batch;
-    allocate(layout.offset, matrices * matrix);
+    allocate(layout.offset, matrices * matrix, kGuard);
   }
 
-  // Any shape and strides, `offset` elements into the buffer.
+  // Any shape and strides, `offset` elements into the buffer. read_only: the buffer ends with the view, so that the emulator
+  // reports a read past it.
   void place(const Device& d, DType dtype, const std::vector<int64_t>& shape, const std::vector<int64_t>& stride,
-             int64_t offset) {
+             int64_t offset, bool read_only = false) {
     owner = &d;
     TensorView& v = host;
     v.dtype = dtype;
@@ -113,7 +117,7 @@ struct Operand {
       v.shape[i] = shape[i], v.stride[i] = stride[i];
       last += std::max<int64_t>(shape[i] - 1, 0) * stride[i];
     }
-    allocate(offset, last + 1);
+    allocate(offset, last + 1, read_only ? 0 : kGuard);
   }
 
   // Every element once, by its index from the view's first: repeated dimensions (stride 0) count once.
@@ -141,8 +145,10 @@ struct Operand {
   }
 
  private:
-  void allocate(int64_t offset, int64_t elements) {
-    bytes.assign((offset + elements + 8) * size(), 0xff);  // NaN in every dtype
+  static constexpr int64_t kGuard = 8;  // elements after the view that nothing may write
+
+  void allocate(int64_t offset, int64_t elements, int64_t after) {
+    bytes.assign((offset + elements + after) * size(), 0xff);  // NaN in every dtype
     owner->must(owner->table->alloc(owner->index, bytes.size(), &memory), "alloc");
     device = host;
     host.data = bytes.data() + offset * size();
@@ -155,6 +161,56 @@ struct Operand {
     const int64_t step = host.stride[dimension], times = step ? host.shape[dimension] : 1;
     for (int64_t i = 0; i < times; ++i) each_from(visit, dimension + 1, at + i * step);
   }
+};
+
+// An output against the definition: empty when it is right and nothing around it was written, else what is wrong. exact: the
+// value rounded to the output's dtype and nothing else.
+inline std::string compare(const Operand& o, const ReferenceOutput& reference, const char* what, bool exact = false) {
+  std::set<int64_t> inside;
+  std::string wrong;
+  int64_t i = 0;
+  const DType type = o.host.dtype;
+  o.each([&](int64_t at) {  // no output repeats a dimension, so this is the order of the reference
+    inside.insert(at);
+    const double value = reference.value[i], actual = load_f32(o.host.data, type, at);
+    const double wanted = exact ? rounded(type, static_cast<float>(value)) : value;
+    const double allowed = exact ? 0 : 2 * std::abs(reference.plain[i] - value) + ulp(type, value) + reference.slack[i];
+    const bool same = actual == wanted || (std::isnan(actual) && std::isnan(wanted));
+    if (!same && !(std::abs(actual - wanted) <= allowed) && wrong.empty()) {
+      char line[200];
+      std::snprintf(line, sizeof(line), "%s[%ld][%ld] is %.9g, expected %.9g within %.3g", what, i / o.host.dim(-1),
+                    i % o.host.dim(-1), actual, wanted, allowed);
+      wrong = line;
+    }
+    ++i;
+  });
+  if (!wrong.empty() || o.host.count() == 0) return wrong;
+  const int64_t size = o.size(), base = (static_cast<const uint8_t*>(o.host.data) - o.bytes.data()) / size;
+  for (int64_t at = -base; at < static_cast<int64_t>(o.bytes.size()) / size - base; ++at)
+    if (!inside.count(at) && std::memcmp(&o.bytes[(at + base) * size], &o.before[(at + base) * size], size))
+      return "element " + std::to_string(at) + " outside " + what + " was written";
+  return "";
+}
+
+template <class T, size_t N>
+T pick(std::mt19937& random, const T (&from)[N]) {
+  return from[random() % N];
+}
+
+// A list walked through in a random order, so that every entry occurs.
+template <class T>
+class Walk {
+ public:
+  Walk(std::vector<T> values, unsigned seed) : values_(std::move(values)), random_(seed) {}
+  T next() {
+    if (at_ % values_.size() == 0) std::shuffle(values_.begin(), values_.end(), random_);
+    return values_[at_++ % values_.size()];
+  }
+
+ private:
+  std::vector<T> values_;
+  std::mt19937 random_;
+  size_t at_ = 0;
 };
 
 // Opens the library or ends the program; an empty device list becomes all of them.
