@@ -83,7 +83,7 @@ END
 }
 check_gpu
 
-mkdir -p "$out" 2>/dev/null && touch "$out/.writable" 2>/dev/null || stop "$out cannot be written"
+if ! mkdir -p "$out" 2>/dev/null || ! touch "$out/.writable" 2>/dev/null; then stop "$out cannot be written"; fi
 out=$(cd "$out" && pwd)
 rm -f "$out/.writable"
 free=$(df -Pk "$out" | awk 'NR == 2 { print $4 }')
