@@ -1,5 +1,5 @@
 // Builds the CUDA library, the emulator's libraries and their C++ tests into .build/cuda (cmake-js drives CMakeLists.txt), then
-// holds the kernels to tools/ptxas.mjs. Called by `npm run build:cuda`; needs CMake and the CUDA toolkit, and downloads nothing.
+// holds the kernels to tools/ptxas.mjs and writes down which code each of them is (tools/kernels.mjs). Called by `npm run build:cuda`; needs CMake and the CUDA toolkit, and downloads nothing.
 //
 //   node tools/cuda-build.mjs [--verbose]
 import { spawnSync } from 'node:child_process';
@@ -64,8 +64,10 @@ for (const name of ['libkernwatt_cuda.so', 'libkernwatt_emu.so', 'libkernwatt_em
   if (!existsSync(file)) stop(`build: ${relative(root, file)} was not built`);
   process.stdout.write(`${relative(root, file)}  ${(statSync(file).size / 1e6).toFixed(1)} MB\n`);
 }
-const gate = spawnSync(process.execPath, [join(root, 'tools/ptxas.mjs'), out, '--quiet'], {
-  cwd: root,
-  stdio: 'inherit',
-});
-process.exit(gate.status ?? 1);
+for (const [tool, ...args] of [
+  ['ptxas.mjs', out, '--quiet'],
+  ['kernels.mjs', out],
+]) {
+  const { status } = spawnSync(process.execPath, [join(root, 'tools', tool), ...args], { cwd: root, stdio: 'inherit' });
+  if (status !== 0) process.exit(status ?? 1);
+}

@@ -7,11 +7,11 @@
 //   node tools/ptxas.mjs [FOLDER] [--json | --quiet] [--waivers FILE]
 //
 // FOLDER defaults to .build/cuda; --quiet prints the sum alone.
-import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { demangle, shorten } from './names.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -59,25 +59,6 @@ function judge(kernels, messages, waivers) {
     if (!waiver.reason) broken.push(`the waiver for ${waiver.kernel} (${waiver.arch}) gives no reason`);
   }
   return broken;
-}
-
-function demangle(names) {
-  try {
-    return execFileSync('c++filt', { input: names.join('\n'), encoding: 'utf8' })
-      .trim()
-      .split('\n');
-  } catch {
-    return names;
-  }
-}
-
-/** "void kw::gemm_cuda::gemm_fma<X<1> >(Params)" becomes "gemm_cuda::gemm_fma<X<1>>". */
-function shorten(name) {
-  return name
-    .replace(/^void /, '')
-    .replace(/\([^()]*\)$/, '')
-    .replace(/\bkw::/g, '')
-    .replaceAll(' >', '>');
 }
 
 const { values, positionals } = parseArgs({
