@@ -116,7 +116,7 @@ fi
 
 # Is anything that these parts need not built yet, where it could be?
 to_build() {
-  [ -z "${KERNWATT_GPU_LIBRARY:-}$bundle" ] || return 1
+  [ -z "${KERNWATT_GPU_LIBRARY:-}" ] && [ -f "$root/CMakeLists.txt" ] || return 1
   local part file
   for part in $parts; do
     case $part in

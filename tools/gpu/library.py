@@ -201,7 +201,7 @@ def describe(path):
         "sms": info.sm_count,
         "memory": info.total_bytes,
         "smem": info.smem_bytes,
-        "llc": info.llc_bytes,
+        "llc": info.llc_bytes or None,
         "clockKhz": info.clock_khz or None,
         "memoryClockKhz": info.memory_clock_khz or None,
         "memoryBusBits": info.memory_bus_bits or None,
