@@ -1,0 +1,87 @@
+"""Where buffers live and work is queued. Both sides of a comparison use the same torch tensors on the same stream: on a GPU
+torch allocates them and our plans take their addresses; on an emulated device the library allocates and torch looks on."""
+import ctypes
+import math
+
+TORCH_DTYPES = {'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16'}
+ITEM_BYTES = {'f32': 4, 'f16': 2, 'bf16': 2}
+
+
+class _Machine:
+    def __init__(self, torch, library, index):
+        self.torch, self.library, self.index = torch, library, index
+        self.info = library.device_info(index)
+        self.name = self.info.name.decode()
+
+    def dtype(self, name):
+        return getattr(self.torch, TORCH_DTYPES[name])
+
+    def normal(self, shape, dtype, seed):
+        """Standard normal values; the same for the same seed on the same kind of device."""
+        generator = self.torch.Generator(device=self.device)
+        generator.manual_seed(seed)
+        return self.empty(shape, dtype).normal_(generator=generator)
+
+
+class CudaMachine(_Machine):
+    """A GPU. Nothing runs on the legacy default stream, which no graph can capture."""
+
+    emulated = False
+
+    def __init__(self, torch, library, index):
+        super().__init__(torch, library, index)
+        torch.cuda.set_device(index)
+        self.device = f'cuda:{index}'
+        self.lane = torch.cuda.Stream(device=index)
+        self.stream = self.lane.cuda_stream
+        torch.cuda.set_stream(self.lane)
+
+    def empty(self, shape, dtype):
+        return self.torch.empty(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def synchronize(self):
+        self.torch.cuda.synchronize()
+
+    def free_bytes(self):
+        return self.torch.cuda.mem_get_info(self.index)[0]
+
+    def release(self):
+        """Gives what no tensor uses any more back to the device."""
+        self.torch.cuda.empty_cache()
+
+
+class EmulatedMachine(_Machine):
+    """A device of libkernwatt_emu.so, whose memory is host memory that both sides can reach. For tests; it is never timed."""
+
+    emulated = True
+    device = 'cpu'
+
+    def __init__(self, torch, library, index):
+        super().__init__(torch, library, index)
+        self.stream = library.pointer('stream_create', index)
+        self._event = library.pointer('event_create', index, 0)
+        self._allocated = []
+
+    def empty(self, shape, dtype):
+        count = math.prod(shape)
+        address = self.library.pointer('alloc', self.index, count * ITEM_BYTES[dtype])
+        self._allocated.append(address)
+        memory = (ctypes.c_char * (count * ITEM_BYTES[dtype])).from_address(address)
+        return self.torch.frombuffer(memory, dtype=self.dtype(dtype)).view(*shape)
+
+    def synchronize(self):
+        table = self.library.table
+        self.library.must(table.event_record(self._event, self.stream), 'event_record')
+        self.library.must(table.event_wait(self._event), 'event_wait')
+
+    def free_bytes(self):
+        free, total = ctypes.c_uint64(), ctypes.c_uint64()
+        status = self.library.table.memory_info(self.index, ctypes.byref(free), ctypes.byref(total))
+        self.library.must(status, 'memory_info')
+        return free.value
+
+    def release(self):
+        """Frees everything: called once nothing of a case is in use."""
+        for address in self._allocated:
+            self.library.must(self.library.table.free(self.index, address), 'free')
+        self._allocated.clear()
