@@ -24,9 +24,9 @@ import time
 from gpu.abi import Library, LibraryError
 from gpu.cases import cases, tiny
 from gpu.machine import CudaMachine, EmulatedMachine
-from gpu.nvml import Meter
 from gpu.peers import peers_of
 from gpu.run import DeviceLost, Run, first_line
+from gpu.telemetry import Meter
 
 LEAST_SECONDS = 2.5  # of a case; with less left it is not begun
 CASE_SECONDS = 4.0

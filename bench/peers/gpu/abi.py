@@ -6,7 +6,8 @@ import pathlib
 import re
 
 LAYOUT = json.loads(pathlib.Path(__file__).with_name('layout.json').read_text())
-DTYPES = LAYOUT['dtypes']
+DTYPES = LAYOUT['dtypes'].split()
+CODES = LAYOUT['codes'].split()
 
 _PLAIN = {
     'void': None,
@@ -103,8 +104,7 @@ class Library:
 
     def must(self, status, where):
         if status != 0:
-            codes = LAYOUT['codes']
-            raise LibraryError(codes[status] if status < len(codes) else str(status), f'{where}: {self.last_error()}')
+            raise LibraryError(CODES[status] if status < len(CODES) else str(status), f'{where}: {self.last_error()}')
 
     def device_count(self):
         """Devices, and why there are none."""

@@ -113,9 +113,9 @@ void print(const char* name, bool defaults, bool last) {
 }
 
 void print_names(const char* name, const char* const* names, int count) {
-  std::printf("  \"%s\": [\n", name);
-  for (int i = 0; i < count; ++i) std::printf("    \"%s\"%s\n", names[i], i + 1 < count ? "," : "");
-  std::printf("  ],\n");
+  std::printf("  \"%s\": \"", name);
+  for (int i = 0; i < count; ++i) std::printf("%s%s", i ? " " : "", names[i]);
+  std::printf("\",\n");
 }
 
 }  // namespace

@@ -10,8 +10,8 @@ import warnings
 from . import clock
 from .abi import LibraryError, Plan, view
 from .check import Definition, between, verdict
-from .nvml import Watch
 from .peers import Declined, peers_of
+from .telemetry import Watch
 
 SCHEMA = 'kernwatt.peers-gpu/0'
 # Copies should span this many times the last-level cache; from the second figure on they count as cold (src/measure/rotation.ts).

@@ -1,7 +1,8 @@
-"""Clocks, power, temperature and reasons for slowing down, from NVML at run time. A meter that cannot be had says why; its
-readings are then None, never 0."""
+"""Clocks, power, temperature and reasons for throttling while something runs, through the NVML binding in tools/gpu/nvml.py. A
+meter that cannot be had says why; its readings are then None, never 0."""
 import ctypes
-import os
+import importlib.util
+import pathlib
 import statistics
 import threading
 
@@ -19,51 +20,48 @@ THROTTLES = {
 FIELDS = ('smClockHz', 'memoryClockHz', 'powerW', 'temperatureC')
 
 
+def binding():
+    """tools/gpu/nvml.py, whose folder is no package."""
+    path = pathlib.Path(__file__).resolve().parents[3] / 'tools/gpu/nvml.py'
+    spec = importlib.util.spec_from_file_location('kernwatt_nvml', path)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
 class Meter:
     """Readings of one GPU, by its UUID ("GPU-..."). `reason` says why there are none."""
 
-    def __init__(self, uuid):
-        self.reason = self.driver = None
-        self._device = ctypes.c_void_p()
+    def __init__(self, uuid, nvml=None):
+        nvml = nvml or binding()
+        self._error = nvml.NvmlError
+        self.reason = self.driver = self._device = None
         try:
-            self._library = ctypes.CDLL(os.environ.get('KERNWATT_NVML', 'libnvidia-ml.so.1'))
-        except OSError as error:
-            self.reason = f'NVML does not load: {error}'
-            return
-        for call, taken in (('nvmlInit_v2', ()), ('nvmlDeviceGetHandleByUUID', (uuid.encode(), ctypes.byref(self._device)))):
-            status = self._call(call, *taken)
-            if status != 0:
-                self.reason = f'{call} returned {status}'
-                return
-        text = ctypes.create_string_buffer(96)
-        if self._call('nvmlSystemGetDriverVersion', text, len(text)) == 0:
-            self.driver = text.value.decode()
+            self._device = nvml.Nvml(uuid)
+            self.driver = self._device.string('nvmlSystemGetDriverVersion', device=False)
+        except self._error as error:
+            self.reason = None if self._device else str(error)
 
-    def _call(self, name, *taken):
+    def _number(self, name, *taken, scale=1, kind=ctypes.c_uint):
         try:
-            return getattr(self._library, name)(*taken)
-        except AttributeError:
-            return f'nothing: NVML has no {name}'
-
-    def _number(self, kind, name, *taken):
-        value = kind()
-        status = self._call(name, self._device, *taken, ctypes.byref(value))
-        return value.value if status == 0 else None
+            return self._device.number(name, *taken, kind=kind) * scale
+        except self._error:
+            return None
 
     def read(self):
-        """One reading: FIELDS in SI units (power is the driver's average over about a second), and what throttles the device."""
+        """One reading: FIELDS in SI units (power is the driver's average over about a second), and what throttles the device;
+        None for what NVML does not say."""
         if self.reason is not None:
             return None
-        scaled = lambda value, scale: None if value is None else value * scale
         mask = None
         for name in ('nvmlDeviceGetCurrentClocksEventReasons', 'nvmlDeviceGetCurrentClocksThrottleReasons'):
             if mask is None:
-                mask = self._number(ctypes.c_ulonglong, name)
+                mask = self._number(name, kind=ctypes.c_ulonglong)
         return {
-            'smClockHz': scaled(self._number(ctypes.c_uint, 'nvmlDeviceGetClockInfo', SM_CLOCK), 10**6),
-            'memoryClockHz': scaled(self._number(ctypes.c_uint, 'nvmlDeviceGetClockInfo', MEMORY_CLOCK), 10**6),
-            'powerW': scaled(self._number(ctypes.c_uint, 'nvmlDeviceGetPowerUsage'), 1e-3),
-            'temperatureC': self._number(ctypes.c_uint, 'nvmlDeviceGetTemperature', GPU_SENSOR),
+            'smClockHz': self._number('nvmlDeviceGetClockInfo', SM_CLOCK, scale=10**6),
+            'memoryClockHz': self._number('nvmlDeviceGetClockInfo', MEMORY_CLOCK, scale=10**6),
+            'powerW': self._number('nvmlDeviceGetPowerUsage', scale=1e-3),
+            'temperatureC': self._number('nvmlDeviceGetTemperature', GPU_SENSOR),
             'throttled': None if mask is None else [name for bit, name in THROTTLES.items() if mask & bit],
         }
 
