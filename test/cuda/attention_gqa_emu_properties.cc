@@ -219,19 +219,43 @@ void rebinding(const Device& d) {
   }
 }
 
-// A plan that had blocks enough without splits has no workspace for them, however few blocks it is bound to.
+// Fewer rows would be split into more parts than the plan has workspace for: none, where it had blocks enough, or too little.
 void shrinking(const Device& d) {
-  Case large;
-  large.batch = 4 * std::max(d.info.sm_count, 1), large.len_kv = 300, large.dim = large.dim_v = 8;
-  Problem p(d, large);
-  p.plan();
-  Case small = large;
-  small.batch = 1;
-  Problem q(d, small);
-  q.plan();
-  expect(p.chosen["splits"] == "1" && q.chosen["splits"] != "1", "alone it would be split");
-  const std::string wrong = bound(d, p, q);
-  expect(wrong.empty(), "bound to one batch: " + wrong);
+  const auto rebound = [&](const Case& large, int64_t batch) {
+    Case small = large;
+    small.batch = batch, small.lens_kv.resize(batch);
+    Problem p(d, large), q(d, small);
+    p.plan(), q.plan();
+    const kw_op& op = operator_of(*d.table, "attention_gqa");
+    expect(op.plan_workspace(q.handle()) > op.plan_workspace(p.handle()), "alone it would take more workspace");
+    const std::string wrong = bound(d, p, q);
+    expect(wrong.empty(), "from batch " + std::to_string(large.batch) + " to " + std::to_string(batch) + ": " + wrong);
+  };
+  Case t;
+  t.dim = t.dim_v = 8, t.len_kv = 300, t.batch = 4 * std::max(d.info.sm_count, 1), t.lens_kv.assign(t.batch, 300);
+  rebound(t, 1);
+
+  t.len_kv = 4000, t.batch = 40, t.lens_kv.assign(t.batch, 4000);
+  const Problem any(d, t);
+  const auto workspace = [&](int64_t batch) {
+    AttentionGqaArgs args = any.there();
+    for (TensorView* view : {static_cast<TensorView*>(&args.q), static_cast<TensorView*>(&args.k),
+                             static_cast<TensorView*>(&args.v), static_cast<TensorView*>(&args.y),
+                             static_cast<TensorView*>(&args.lse), static_cast<TensorView*>(&args.lens_kv)})
+      view->shape[0] = batch;
+    const kw_op& op = operator_of(*d.table, "attention_gqa");
+    kw_plan* plan = nullptr;
+    d.must(op.plan_create(&d.info, &args, &plan), "plan_create");
+    const uint64_t bytes = op.plan_workspace(plan);
+    op.plan_destroy(plan);
+    return bytes;
+  };
+  const auto some_but_less = [&](int64_t batch) {
+    return workspace(batch) > 0 && workspace(batch) < workspace(batch - 1);
+  };
+  while (t.batch > 2 && !some_but_less(t.batch)) --t.batch;
+  t.lens_kv.assign(t.batch, 150);
+  rebound(t, t.batch - 1);
 }
 
 // batch_invariant cuts the keys by the capacity of the plan, whatever it is bound to: the same bits.

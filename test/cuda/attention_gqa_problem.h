@@ -196,7 +196,7 @@ class Problem {
   }
 
   const Case& description() const { return t_; }
-  AttentionGqaArgs& there() { return there_; }
+  const AttentionGqaArgs& there() const { return there_; }
   kw_plan* handle() const { return plan_; }
   void* workspace() const { return workspace_; }
   Operand q, k, v, bias, mask, alibi, sink, lens_q, lens_kv, cu_q, cu_kv, y, lse;
