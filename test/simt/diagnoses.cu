@@ -67,6 +67,19 @@ KW_TEST(misuse_of_shared_memory_and_copies_is_named) {
   stops("smem_u32: the pointer is not in this block's shared memory",
         [&](uint32_t, uint32_t) { ptx::smem_u32(global); });
 }
+#if KW_SIMT_RACE  // which sees plain accesses
+KW_TEST(a_misaligned_access_is_named) {
+  DeviceBuffer<char> buffer(64);
+  char* global = buffer.data();
+  stops("alignment: store of 4 bytes at an address that is not a multiple of 4",
+        [&](uint32_t, uint32_t) { *reinterpret_cast<volatile uint32_t*>(global + 2) = 1; });
+  stops("alignment: load of 2 bytes at an address that is not a multiple of 2", [&](uint32_t, uint32_t lane) {
+    if (lane == 0) dyn_smem()[0] = static_cast<unsigned char>(*reinterpret_cast<volatile uint16_t*>(dyn_smem() + 1));
+  });
+  stops("alignment: store of 8 bytes at an address that is not a multiple of 8",
+        [&](uint32_t, uint32_t) { *reinterpret_cast<volatile uint64_t*>(global + 4) = 1; });
+}
+#endif
 KW_TEST(misuse_of_barriers_is_named) {
   stops("barrier: barrier id is 16, expected 0 to 15", [](uint32_t, uint32_t) { ptx::named_bar_sync(16, 32); });
   stops("barrier: thread count is 33, expected a positive multiple of 32",

@@ -1,5 +1,6 @@
 // The race build: kernel sources are compiled with -fsanitize=thread but linked without libtsan, and these are the
-// functions the compiler then calls on every plain load and store. They check shared memory and local variables.
+// functions the compiler then calls on every plain load and store. They check shared memory, local variables, the ends of device
+// buffers, and that addresses are as aligned as the type asks for, which this processor does not mind and a GPU does.
 #include <cstring>
 
 #include "runtime.h"
@@ -37,12 +38,17 @@ void check(const void* p, size_t bytes, bool write, bool atomic, const void* pc)
 }
 
 // The compiler takes these functions for ones that never throw, so a failure ends the thread here.
-void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc) {
+void plain(const volatile void* where, size_t bytes, bool write, bool atomic, const void* pc, size_t align = 1) {
   const Runtime* r = rt;
   if (!r || !r->running) return;
   const void* p = const_cast<const void*>(where);
   if (r->running->context.owns(p)) return;
   try {
+    if (reinterpret_cast<uintptr_t>(p) % align)
+      fail("alignment",
+           std::string(write ? "store" : "load") + " of " + std::to_string(bytes) +
+               " bytes at an address that is not a multiple of " + std::to_string(align),
+           {nullptr, 0, pc});
     check(p, bytes, write, atomic, pc);
     return;
   } catch (const Failure& failure) {
@@ -69,20 +75,21 @@ KW_HOOK void __tsan_write_range(void* p, unsigned long n) { plain(p, n, true, fa
 KW_HOOK void __tsan_atomic_thread_fence(int) {}
 KW_HOOK void __tsan_atomic_signal_fence(int) {}
 
-#define KW_PLAIN(N)                                                                             \
-  KW_HOOK void __tsan_read##N(void* p) { plain(p, N, false, false, KW_PC); }                    \
-  KW_HOOK void __tsan_write##N(void* p) { plain(p, N, true, false, KW_PC); }                    \
+// ALIGN: the least alignment of a type of N bytes for which the compiler calls these; below it, the unaligned ones.
+#define KW_PLAIN(N, ALIGN)                                                                      \
+  KW_HOOK void __tsan_read##N(void* p) { plain(p, N, false, false, KW_PC, ALIGN); }             \
+  KW_HOOK void __tsan_write##N(void* p) { plain(p, N, true, false, KW_PC, ALIGN); }             \
   KW_HOOK void __tsan_unaligned_read##N(void* p) { plain(p, N, false, false, KW_PC); }          \
   KW_HOOK void __tsan_unaligned_write##N(void* p) { plain(p, N, true, false, KW_PC); }          \
-  KW_HOOK void __tsan_volatile_read##N(void* p) { plain(p, N, false, false, KW_PC); }           \
-  KW_HOOK void __tsan_volatile_write##N(void* p) { plain(p, N, true, false, KW_PC); }           \
+  KW_HOOK void __tsan_volatile_read##N(void* p) { plain(p, N, false, false, KW_PC, ALIGN); }    \
+  KW_HOOK void __tsan_volatile_write##N(void* p) { plain(p, N, true, false, KW_PC, ALIGN); }    \
   KW_HOOK void __tsan_unaligned_volatile_read##N(void* p) { plain(p, N, false, false, KW_PC); } \
   KW_HOOK void __tsan_unaligned_volatile_write##N(void* p) { plain(p, N, true, false, KW_PC); }
-KW_PLAIN(1)
-KW_PLAIN(2)
-KW_PLAIN(4)
-KW_PLAIN(8)
-KW_PLAIN(16)
+KW_PLAIN(1, 1)
+KW_PLAIN(2, 2)
+KW_PLAIN(4, 4)
+KW_PLAIN(8, 8)
+KW_PLAIN(16, 8)
 
 #define KW_FETCH(BITS, T, OP)                                           \
   KW_HOOK T __tsan_atomic##BITS##_fetch_##OP(volatile T* p, T v, int) { \
