@@ -31,7 +31,7 @@ constexpr char kUsage[] =
   CASES            test/gpu/cases.jsonl
   --op NAME        only cases of this operator
   --case TEXT      only cases whose name contains this
-  --small          only cases of at most 60000 floating-point operations and 12000 elements, for slow ways of running
+  --small          only cases of at most 200000 floating-point operations and 40000 elements, for slow ways of running
   --device N       device of the library, counted from 0 (default 0)
   --out FILE       one line of JSON for each case as soon as it is known:
                    { op, case, state: passed | failed | declined, reasons, exact, kernels, seconds }
@@ -41,8 +41,8 @@ Prints failures and why cases were declined; the last line counts. Exit status: 
 2 bad input, 77 no device.
 )";
 
-constexpr double kSmallFlops = 60000;
-constexpr int64_t kSmallElements = 12000;
+constexpr double kSmallFlops = 200000;
+constexpr int64_t kSmallElements = 40000;
 
 struct BadInput : Error {
   explicit BadInput(const std::string& message) : Error(Code::ARGUMENT, message) {}

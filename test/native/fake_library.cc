@@ -3,7 +3,7 @@
 // y[i] = alpha * x[i] and misbehaves on request:
 //
 //   beta   milliseconds a call takes
-//   alpha  -1: the launch fails; -2: the call fails when it runs; -3: it loses the device
+//   alpha  -1: the launch fails; -2: the call fails when it runs; -3: it loses the device; -4: it writes into x
 //
 // Device 0 has 256 MiB, device 1 has 1 MiB. Copies of the file behave by their name: *abi* speaks another abi, *mute* none,
 // *args* has other arguments, *empty* has no device, *emulated* says so. device_info counts live events and streams in
@@ -113,6 +113,7 @@ class FakePlan {
       std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(args.beta));
       if (args.alpha == -2) stream->failure = "fake: the call failed";
       if (args.alpha == -3) lost.store(true);
+      if (args.alpha == -4) static_cast<float*>(args.x.data)[0] = -4;
       if (args.alpha < 0) return;
       const auto* x = static_cast<const float*>(args.x.data);
       for (int64_t i = 0; i < args.y.count(); ++i) static_cast<float*>(args.y.data)[i] = args.alpha * x[i];
