@@ -60,7 +60,7 @@ for pair in ${KERNWATT_GPU_LIMITS:-}; do
   [[ $pair =~ ^[a-z]+=[1-9][0-9]*$ && " $every_part " == *" ${pair%%=*} "* ]] ||
     stop "KERNWATT_GPU_LIMITS holds $pair, expected PART=SECONDS"
 done
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || stop "no Python: python3 3.8 or newer is needed"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || stop "no Python: python3 3.10 or newer is needed"
 
 check_gpu() {
   local index=${CUDA_VISIBLE_DEVICES:-0} said name cc driver

@@ -4,7 +4,6 @@ runs: none (a context, no kernel), copy, gemm (normal values) or zeros (the same
 python3 load.py LIBRARY EMULATED    through PyTorch where it is installed, else through the kernel library
 """
 
-import ctypes as c
 import importlib.util
 import os
 import queue
@@ -49,7 +48,7 @@ class Ours:
         n, size = (SMALL_GEMM, SMALL_COPY_BYTES) if emulated else (GEMM, COPY_BYTES)
         self.library = library.Library(path)
         self.what = f"the kernel library, {n} cubed bf16"
-        self.stream = self.library.stream()
+        self.stream = self.library.pointer("stream_create", 0)
         self.size, self.cells, self.copied = size, self.library.alloc(size), self.library.alloc(size)
         count = n * n * 2
         # Signs and mantissas by chance, magnitudes of 0.5 to 2: zeros would draw less power.
@@ -59,27 +58,17 @@ class Ours:
         self.plans = {}
         for kind, content in (("gemm", noise), ("zeros", bytes(count))):
             x = self.library.alloc(count)
-            self.library.call("copy", 0, x, c.c_char_p(content), count, library.TO_DEVICE, self.stream)
-            self.library.call("event_wait", self.mark())
+            self.library.copy(x, content, count, library.TO_DEVICE, self.stream)
+            self.library.wait(self.library.mark(self.stream))
             self.plans[kind] = self.library.gemm(x, x, y, n)
-
-    def mark(self):
-        event = self.library.event()
-        self.library.call("event_record", event, self.stream)
-        return event
 
     def enqueue(self, kind):
         if kind == "copy":
-            self.library.call("copy", 0, self.copied, self.cells, self.size, library.ON_DEVICE, self.stream)
+            self.library.copy(self.copied, self.cells, self.size, library.ON_DEVICE, self.stream)
         else:
-            self.plans[kind](self.stream)
-        event = self.mark()
-
-        def wait():
-            self.library.call("event_wait", event)
-            self.library.call("event_destroy", event)
-
-        return wait
+            self.plans[kind].enqueue(self.stream)
+        event = self.library.mark(self.stream)
+        return lambda: self.library.wait(event)
 
 
 def main(path, emulated):

@@ -77,7 +77,7 @@ def software(out):
         if said is None:
             out.no(name, "missing", why)
         else:
-            found = re.search(r"(release )?\d+(\.\d+)+[^\s,]*", said)
+            found = re.search(r"(release )?\d+(\.\d+)+[^\s,)]*", said)
             out.ok(name, found.group(0) if found else said.splitlines()[0])
     out.ok("python", platform.python_version(), note=sys.executable)
     for package in PACKAGES:

@@ -25,7 +25,7 @@ import library
 SCHEMA = "kernwatt.gpu/0"
 ORDER = ["build", "probe", "conformance", "check", "sanitize", "peers", "meter", "node"]
 MISSING = 77  # the exit code of a part that lacks its tool
-TIMED_OUT = (124, 137)  # timeout(1): after its signal, after KILL
+TIMED_OUT, KILLED = 124, 137  # timeout(1): after its signal, or a part's own deadline; after KILL
 
 
 def stop(message):
@@ -110,8 +110,8 @@ def device_of(path):
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     row = command("nvidia-smi", "-i", index, "--query-gpu=name,uuid,compute_cap", "--format=csv,noheader") or ",,"
     name, uuid, cc = ([cell.strip() or None for cell in row.splitlines()[0].split(",")] + [None] * 3)[:3]
-    device = {"name": name, "uuid": uuid, "cc": cc, "driver": None, "runtime": None, "emulated": False}
-    return {**device, "reason": f"the library did not open: {reason}"}
+    device = {"name": name, "uuid": uuid, "cc": cc, "driver": None, "runtime": None, "emulated": None}
+    return {**device, "reason": reason}
 
 
 def open_run(outdir, root, build, path):
@@ -131,7 +131,7 @@ def open_run(outdir, root, build, path):
     save(outdir, {**fresh, **known, "parts": run["parts"] if run else []})
     if known["kernels"]:
         shutil.copyfile(os.path.join(build, "kernels.json"), os.path.join(outdir, "kernels.json"))
-    print(int(known["device"]["emulated"]))
+    print(int(known["device"]["emulated"] is True))
 
 
 def results(outdir, name):
@@ -159,7 +159,7 @@ def finish(outdir, name, limit, seconds, outcome):
     code = None if outcome == "interrupted" else int(outcome)
     if code is None:
         state, said = "interrupted", f"interrupted after {seconds:.0f} s; {said}"
-    elif code in TIMED_OUT and seconds >= limit - 0.5:
+    elif code == TIMED_OUT or (code == KILLED and seconds >= limit - 0.5):
         state, said = "timeout", f"cut off after {seconds:.0f} s; {said}"
     elif code == 0:
         state = "passed"
@@ -184,6 +184,7 @@ def summary(outdir, asked):
     lines = [
         f"{'EMULATED, proves no GPU: ' if device['emulated'] else ''}{device['name']} ({device['uuid']}),"
         f" commit {(run['commit'] or 'unknown')[:12]}{' with local changes' if run['dirty'] else ''}",
+        *([f"the library opened no device: {device['reason']}"] if "reason" in device else []),
         f"{'part':<12} {'state':<12} {'seconds':>7} {'limit':>6}  summary",
     ]
     done = {part["name"]: part for part in run["parts"]}

@@ -62,6 +62,9 @@ def run(tool, command, seconds, out):
     if errors or code:
         last = ([line for line in said.splitlines() if line.strip()] or [""])[-1]
         return {"state": "failed", **result, "reason": f"exit code {code}; {last.strip()}"}
+    left = re.search(r"(\d+) not run", said)
+    if left:
+        return {"state": "timeout", **result, "reason": left.group(0)}
     if errors is None or not result["cases"]:
         return {"state": "failed", **result, "reason": f"{tool} gave no error summary, or no case ran"}
     return {"state": "passed", **result}
@@ -81,7 +84,8 @@ def main():
     share = max((int(os.environ["KW_LIMIT"]) - 3) / len(TOOLS), 1)
     results = {}
     for tool in TOOLS:
-        results[tool] = run(tool, [program, os.environ["KW_LIBRARY"], cases, "--small"], share, out)
+        command = [program, os.environ["KW_LIBRARY"], cases, "--small", "--seconds", str(0.8 * share)]
+        results[tool] = run(tool, command, share, out)
         path = os.path.join(out, "sanitize.json")
         with open(path + ".new", "w") as file:
             json.dump(results, file, indent=2)
@@ -94,9 +98,8 @@ def main():
         why = f" ({result['reason']})" if "reason" in result else ""
         texts.append(f"{tool} {result['state']}, {errors} errors in {result['cases']} cases{why}")
     print("; ".join(texts))
-    if states == {"passed"}:
-        return 0
-    return MISSING if states <= {"missing", "passed"} else 1
+    worst = next((state for state in ("failed", "timeout", "missing") if state in states), "passed")
+    return {"failed": 1, "timeout": 124, "missing": MISSING, "passed": 0}[worst]
 
 
 sys.exit(main())

@@ -27,4 +27,4 @@ def main(bundle, folder):
 try:
     main(*sys.argv[1:])
 except (OSError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
-    sys.exit(f"gpu-run: {sys.argv[1]} cannot be unpacked: {error}")
+    sys.exit(f"gpu-run: {sys.argv[1]} cannot be unpacked: {str(error).splitlines()[0]}")
