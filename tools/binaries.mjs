@@ -2,7 +2,7 @@
 //
 // 1. Objects compiled for one instruction set define no weak symbol: the linker may keep any copy of an inline function, and a
 //    copy compiled for AVX-512 would then run on a processor without it.
-// 2. The addon and the CUDA library ask for no newer glibc or libstdc++ than the floor named here.
+// 2. The addon, the CUDA library and kernwatt_check ask for no newer glibc or libstdc++ than the floor named here.
 // 3. The addon needs neither CUDA nor NVML to load; the CUDA library exports its table and nothing else.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -74,6 +74,9 @@ if (existsSync(cuda)) {
     .map((line) => line.split(' ')[2]);
   for (const symbol of exported)
     if (symbol !== 'kw_cuda_table') broken.push(`${cuda} exports ${symbol}, expected kw_cuda_table alone`);
+  const check = join(root, '.build/cuda/bin/kernwatt_check');
+  versions(check);
+  needs(check, /cuda|nvidia|nvml|libstdc\+\+/);
 } else {
   said.push('CUDA library not built; nothing to check there (npm run build:cuda)');
 }
