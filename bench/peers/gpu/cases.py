@@ -24,7 +24,7 @@ class Case:
     dtype: str
     cache: str = 'cold'
     args: dict = dataclasses.field(default_factory=dict)
-    ceiling: bool = False  # its rates are ceilings that later cases are held against
+    ceiling: str | None = None  # `flops` or `bandwidth`: its rate is a ceiling that later cases are held against
 
     @property
     def group(self):
@@ -101,44 +101,44 @@ def gemm(m, rows_w, k, dtype, **more):
     return Case(name, 'gemm', {'m': m, 'k': k, 'rowsW': rows_w}, dtype, **more)
 
 
-def attention(kind, batch, len_q, len_kv, heads_q, heads_kv, dim, dtype, cache='cold'):
+def attention(kind, batch, len_q, len_kv, heads_q, heads_kv, dim, dtype, cache='cold', ceiling=None):
     dims = {
         'batch': batch, 'lenQ': len_q, 'lenKv': len_kv, 'headsQ': heads_q, 'headsKv': heads_kv, 'dim': dim, 'dimV': dim
     }
     name = f'{kind} {len_kv} of {batch}, {heads_q}/{heads_kv} heads of {dim} {dtype}' + (' hot' if cache == 'hot' else '')
-    return Case(name, 'attention_gqa', dims, dtype, cache, {'scale': 1 / math.sqrt(dim), 'causal': True})
+    return Case(name, 'attention_gqa', dims, dtype, cache, {'scale': 1 / math.sqrt(dim), 'causal': True}, ceiling)
 
 
 def prefill(batch, length, heads_q, heads_kv, dtype, dim=128):
     return attention('prefill', batch, length, length, heads_q, heads_kv, dim, dtype)
 
 
-def decode(batch, length, heads_q, heads_kv, dtype, dim=128, cache='cold'):
-    return attention('decode', batch, 1, length, heads_q, heads_kv, dim, dtype, cache)
+def decode(batch, length, heads_q, heads_kv, dtype, dim=128, **more):
+    return attention('decode', batch, 1, length, heads_q, heads_kv, dim, dtype, **more)
 
 
 def bandwidth(op, count):
-    return Case(f'{op} {count * 4} bytes', op, {'count': count}, 'f32', ceiling=True)
+    return Case(f'{op} {count * 4} bytes', op, {'count': count}, 'f32', ceiling='bandwidth')
 
 
 def cases():
-    """Ceilings first, then the speed targets, then what surrounds them."""
+    """Ceilings and speed targets first, then what surrounds them. What only reads is a ceiling of bandwidth too."""
     return [
         bandwidth('read', 2**29),
         bandwidth('copy', 2**29),
-        gemm(8192, 8192, 8192, 'bf16', ceiling=True),
+        gemm(8192, 8192, 8192, 'bf16', ceiling='flops'),
         gemm(4096, 4096, 4096, 'bf16'),
         prefill(1, 8192, 64, 8, 'bf16'),
-        decode(32, 4096, 32, 8, 'bf16'),
-        gemm(1, 8192, 8192, 'bf16'),
+        decode(32, 4096, 32, 8, 'bf16', ceiling='bandwidth'),
+        gemm(1, 8192, 8192, 'bf16', ceiling='bandwidth'),
         prefill(1, 16384, 64, 8, 'bf16'),
         decode(8, 4096, 32, 8, 'bf16'),
         gemm(16, 8192, 8192, 'bf16'),
         decode(1, 4096, 32, 8, 'bf16'),
         gemm(128, 8192, 8192, 'bf16'),
-        gemm(8192, 8192, 8192, 'f16', ceiling=True),
+        gemm(8192, 8192, 8192, 'f16', ceiling='flops'),
         gemm(4096, 4096, 4096, 'f16'),
-        gemm(4096, 4096, 4096, 'f32', ceiling=True),
+        gemm(4096, 4096, 4096, 'f32', ceiling='flops'),
         decode(1, 32768, 32, 8, 'bf16'),
         prefill(1, 8192, 64, 8, 'f16'),
         decode(8, 16384, 32, 8, 'bf16'),
@@ -153,7 +153,7 @@ def tiny():
     return [
         bandwidth('read', 64),
         bandwidth('copy', 64),
-        gemm(17, 24, 40, 'bf16', ceiling=True),
+        gemm(17, 24, 40, 'bf16', ceiling='flops'),
         gemm(1, 24, 40, 'f16', cache='hot'),
         gemm(5, 9, 16, 'f32'),
         prefill(1, 10, 4, 2, 'bf16', dim=32),

@@ -1,0 +1,2 @@
+"""torch.nn, as far as attention goes."""
+from . import attention, functional
