@@ -49,28 +49,24 @@ const run = (made: Kernels) => ({
   parts: [part('conformance'), part('check'), part('sanitize'), part('peers')],
 });
 
-/** A record of kernwatt.measure/0, as far as the ledger reads it. */
-function measured(kernel: string[], more: object = {}) {
-  const quantity = (value: number, unit: string) => ({
-    value,
-    unit,
-    state: 'ok',
-    basis: 'measured',
-    ci95: [value, value],
-  });
+const clock = (median: number) => ({ median, ci95Median: [0.8 * median, 1.25 * median] });
+/** A line of bench/peers/gpu.py, as far as the ledger reads it. */
+function measured(symbols: string[]) {
   return {
-    schema: 'kernwatt.measure/0',
-    id: 'ours',
-    verdict: 'ok',
-    case: { name: 'llama-3-8b qkv', op: 'gemm' },
-    kernel: { device: 'cuda:0', backend: 'cuda', explain: { kernels: kernel }, workspaceBytes: 0 },
-    time: { cache: 'cold', headline: 'device', device: { median: 0.00025, ci95Median: [0.00024, 0.00026] } },
-    rate: { flopsPerSecond: quantity(550e12, 'FLOP/s'), bytesPerSecond: quantity(1.5e12, 'B/s') },
-    comparison: { baseline: 'torch', baselineId: 'theirs', clock: 'device', ratio: 1.25, ci95: [1.2, 1.3] },
-    ...more,
+    ...{ schema: 'kernwatt.peers-gpu/0', state: 'measured', reason: null, flags: [] },
+    case: { name: 'llama-3-8b qkv', op: 'gemm', cache: 'cold' },
+    peer: { name: 'torch', call: 'torch.matmul' },
+    kernel: { explain: { variant: 'mma' }, workspaceBytes: 0, symbols },
+    correctness: { state: 'passed', ours: { failed: 0 } },
+    time: { cache: 'cold', ours: clock(0.00025), peer: clock(0.0002) },
+    comparison: { baseline: 'torch', ratio: 1.25, ci95: [1.2, 1.3] },
+    rate: { ours: { flopsPerSecond: 550e12, bytesPerSecond: 1.5e12 } },
+    env: { device: { emulated: false }, library: { sha256: library }, torch: '2.9.0', cuda: '13.0', cudnn: '91000' },
   };
 }
-const peer = { ...measured([]), id: 'theirs', kernel: { explain: { version: '2.9.0' } }, comparison: null };
+const wrong = { state: 'failed', time: null, rate: null, comparison: null };
+/** Only peers take part. */
+const bandwidth = { ...measured([]), kernel: null, comparison: null };
 
 /** A complete run on a GPU, with changes. */
 function results(change: { run?: object; check?: string; sanitize?: object; peers?: string; kernels?: Kernels } = {}) {
@@ -88,7 +84,7 @@ function results(change: { run?: object; check?: string; sanitize?: object; peer
   );
   for (const tool of ['memcheck', 'racecheck', 'synccheck'])
     put(`out/sanitize-${tool}.jsonl`, jsonl(case_('a', ['_Z3onev'])));
-  put('out/peers.jsonl', change.peers ?? jsonl(peer, measured(['_Z3onev'])));
+  put('out/peers.jsonl', change.peers ?? jsonl(bandwidth, measured(['_Z3onev'])));
   put('out/conformance.txt', conformance);
 }
 const tree = (made = kernels()) => put('.build/cuda/kernels.json', made);
@@ -150,8 +146,14 @@ describe('gpu:record', () => {
     expect(entries()[1]).toMatchObject({ proved: { cases: 1, exactCases: 0, sanitized: [] }, measured: [] });
     expect(entries()[0]!.measured).toMatchObject([
       { metric: 'bandwidth', value: 1.5e12, unit: 'B/s' },
-      { metric: 'flops', value: 550e12, unit: 'FLOP/s', peer: 'torch', peerVersion: '2.9.0' },
-      { metric: 'time', value: 0.00025, ci95: [0.00024, 0.00026], ratio: 1.25, ratioCi95: [1.2, 1.3], cache: 'cold' },
+      {
+        metric: 'flops',
+        value: 550e12,
+        unit: 'FLOP/s',
+        peer: 'torch',
+        peerVersion: 'torch 2.9.0, CUDA 13.0, cuDNN 91000',
+      },
+      { metric: 'time', value: 0.00025, ci95: [0.0002, 0.0003125], ratio: 1.25, ratioCi95: [1.2, 1.3], cache: 'cold' },
     ]);
     expect(readFileSync(join(root, 'bench/results/h200/conformance.txt'), 'utf8')).toBe(conformance);
     expect(readdirSync(join(root, 'bench/results/h200')).sort()).toEqual(['conformance.txt', 'ledger.json']);
@@ -163,22 +165,17 @@ describe('gpu:record', () => {
     const first = text();
     record();
     expect(text()).toBe(first);
-    const hot = measured(['_Z3onev'], {
-      time: { cache: 'hot', headline: 'device', device: { median: 0.0001, ci95Median: null } },
-      rate: null,
-    });
-    const again = measured(['_Z3onev'], {
-      rate: null,
-      comparison: { baseline: 'torch', baselineId: 'gone', ratio: 1.1, ci95: null },
-    });
+    const line = measured(['_Z3onev']);
+    const hot = { ...line, time: { ...line.time, cache: 'hot', ours: clock(0.0001) } };
+    const again = { ...line, comparison: { ...line.comparison, ratio: 1.1, ci95: null } };
     results({ run: { started: '2026-11-23T10:00:00+00:00' }, peers: jsonl(again, hot) });
     expect(record().status).toBe(0);
     const times = entries()[0]!.measured.filter(({ metric }) => metric === 'time');
     expect(times).toMatchObject([
-      { cache: 'cold', ratio: 1.1, peerVersion: null, date: '2026-11-23T10:00:00+00:00' },
+      { cache: 'cold', ratio: 1.1, date: '2026-11-23T10:00:00+00:00' },
       { cache: 'hot', value: 0.0001 },
     ]);
-    expect(entries()[0]!.measured).toHaveLength(4);
+    expect(entries()[0]!.measured).toHaveLength(6);
   });
 
   test('newer code replaces its entry and its measurements; other kernels keep theirs', () => {
@@ -221,11 +218,23 @@ describe('gpu:record', () => {
     expect(entries()).toHaveLength(2);
   });
 
-  test('a wrong output in the part peers counts as a failed case', () => {
-    results({ peers: jsonl(measured(['_Z3twov'], { verdict: 'invalid', time: null })) });
+  test('a wrong result of ours beside a peer counts as a failed case, one of the peer does not', () => {
+    const ours = {
+      ...measured(['_Z3twov']),
+      ...wrong,
+      reason: 'torch: kernwatt: 3 of 9',
+      correctness: { ours: { failed: 3 } },
+    };
+    const theirs = {
+      ...measured(['_Z3onev']),
+      ...wrong,
+      reason: 'torch: the peer: 3 of 9',
+      correctness: { ours: { failed: 0 } },
+    };
+    results({ peers: jsonl(ours, theirs) });
     expect(record()).toMatchObject({
       status: 1,
-      stdout: expect.stringContaining('FAILED two sm_90: 1 case, first "llama-3-8b qkv", measured'),
+      stdout: expect.stringContaining('FAILED two sm_90: 1 case, first "llama-3-8b qkv" beside torch'),
     });
     expect(entries().map(({ name }) => name)).toEqual(['one']);
   });
@@ -311,7 +320,16 @@ describe('gpu:record', () => {
         put('out/sanitize.json', '{');
       },
     ],
-    ['peers.jsonl: line 1: schema is x', () => results({ peers: jsonl({ schema: 'x' }) })],
+    ['peers.jsonl: line 1: /schema must be', () => results({ peers: jsonl({ ...bandwidth, schema: 'x' }) })],
+    ['peers.jsonl: line 1: /time must be object', () => results({ peers: jsonl({ ...measured([]), time: null }) })],
+    [
+      'peers.jsonl: line 1 comes from an emulated',
+      () => results({ peers: jsonl({ ...bandwidth, env: { ...bandwidth.env, device: { emulated: true } } }) }),
+    ],
+    [
+      'peers.jsonl: line 1 is of another library',
+      () => results({ peers: jsonl({ ...bandwidth, env: { ...bandwidth.env, library: { sha256: sha('x') } } }) }),
+    ],
     [
       'was recorded on emulator, expected NVIDIA H200',
       () => {

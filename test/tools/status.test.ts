@@ -30,7 +30,7 @@ const about = { date: '2026-11-22T10:00:00+00:00', driver: '580.1', commit: 'c0f
 /** An entry of the ledger for a kernel, with so many measurements. */
 function entry({ symbol: _, ...code }: Kernel, figures: number) {
   const measurement = (i: number) => ({
-    ...{ case: `case ${i}`, metric: 'time', value: 1e-3, unit: 's', ci95: null, cache: 'cold', clock: 'device' },
+    ...{ case: `case ${i}`, metric: 'time', value: 1e-3, unit: 's', ci95: null, cache: 'cold', flags: [] },
     ...{ kernels: [`${code.name} ${code.arch}`], peer: null, peerVersion: null, ratio: null, ratioCi95: null },
     ...about,
     file: 'peers.jsonl',

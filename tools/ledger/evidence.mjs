@@ -67,52 +67,47 @@ function readSanitize(folder, parts, kernelOf, evidence, said) {
   }
 }
 
-/** What a record of kernwatt.measure/0 says in the ledger's words. Its kernels stand in kernel.explain.kernels. */
-function measurements(record, baselines, about) {
-  const clock = record.time.headline;
-  const time = record.time[clock];
-  const { comparison } = record;
+/** What one record of bench/peers/gpu.py says in the ledger's words: our time and rates, with the peer's beside them. */
+function measurements({ case: { name }, time, rate, comparison, peer, env, flags }, about) {
+  const { median, ci95Median } = time.ours;
   const common = {
-    case: record.case.name,
-    cache: record.time.cache,
-    clock,
-    peer: comparison?.baseline ?? null,
-    peerVersion: baselines.get(comparison?.baselineId)?.kernel?.explain?.version ?? null,
+    case: name,
+    cache: time.cache,
+    flags,
+    peer: peer.name,
+    peerVersion: `torch ${env.torch}, CUDA ${env.cuda}, cuDNN ${env.cudnn}`,
     ratio: comparison?.ratio ?? null,
     ratioCi95: comparison?.ci95 ?? null,
     ...about,
   };
-  const found = [{ metric: 'time', value: time.median, unit: 's', ci95: time.ci95Median, ...common }];
-  for (const [metric, quantity] of [
-    ['flops', record.rate?.flopsPerSecond],
-    ['bandwidth', record.rate?.bytesPerSecond],
-  ])
-    if (quantity?.state === 'ok' && quantity.value > 0)
-      found.push({ metric, value: quantity.value, unit: quantity.unit, ci95: quantity.ci95 ?? null, ...common });
+  // More time is less of a rate, so the ends of its interval change places.
+  const rateOf = (metric, unit, value) => {
+    const ci95 = ci95Median && [ci95Median[1], ci95Median[0]].map((seconds) => (value * median) / seconds);
+    return { metric, value, unit, ci95, ...common };
+  };
+  const found = [{ metric: 'time', value: median, unit: 's', ci95: ci95Median, ...common }];
+  if (rate.ours.flopsPerSecond > 0) found.push(rateOf('flops', 'FLOP/s', rate.ours.flopsPerSecond));
+  if (rate.ours.bytesPerSecond > 0) found.push(rateOf('bandwidth', 'B/s', rate.ours.bytesPerSecond));
   return found;
 }
 
-function readPeers(folder, parts, kernelOf, evidence, said, about) {
+/** A wrong result of ours is a failed case; a peer that declines or is wrong says nothing about us. */
+function readPeers(folder, run, kernelOf, evidence, said, about) {
   const path = join(folder, 'peers.jsonl');
-  const part = parts.get('peers');
+  const part = run.parts.find(({ name }) => name === 'peers');
   if (!part || !existsSync(path)) return;
-  const { records, cut } = readLines(null, path, part.state === 'passed');
+  const { records, cut } = readLines('peers', path, part.state === 'passed');
   if (cut) said.push('peers.jsonl: the last line is cut short and left out');
-  const baselines = new Map(records.map((record) => [record.id, record]));
   records.forEach((record, i) => {
     const where = `peers.jsonl: line ${i + 1}`;
-    const symbols = record.kernel?.explain?.kernels ?? [];
-    if (record.schema !== 'kernwatt.measure/0')
-      throw new Refusal(`${where}: schema is ${record.schema}, expected kernwatt.measure/0`);
-    if (symbols.length === 0) return; // a peer
-    const kernels = symbols.map((symbol) => kernelOf(symbol, where));
-    if (record.verdict === 'invalid') evidence.fail(kernels, `"${record.case.name}", measured`);
-    else if (record.time?.[record.time.headline])
-      evidence.measure(
-        kernels,
-        measurements(record, baselines, { kernels: kernels.map(keyOf), ...about, file: 'peers.jsonl' }),
-      );
-    else throw new Refusal(`${where}: no time`);
+    if (record.env.device.emulated) throw new Refusal(`${where} comes from an emulated device`);
+    if (record.env.library.sha256 !== run.library) throw new Refusal(`${where} is of another library than run.json`);
+    if (!record.kernel) return;
+    const kernels = record.kernel.symbols.map((symbol) => kernelOf(symbol, where));
+    const wrong = record.correctness?.ours?.failed > 0 || /^kernwatt\b/.test(record.reason ?? '');
+    if (record.state === 'failed' && wrong) evidence.fail(kernels, `"${record.case.name}" beside ${record.peer.name}`);
+    if (record.state === 'measured' && record.time.ours && kernels.length)
+      evidence.measure(kernels, measurements(record, { kernels: kernels.map(keyOf), ...about, file: 'peers.jsonl' }));
   });
 }
 
@@ -153,6 +148,6 @@ export function gather(folder, run, kernels, about) {
   const kernelOf = resolver(kernels, run.device.cc);
   const check = readCheck(folder, part, kernelOf, evidence, said);
   readSanitize(folder, parts, kernelOf, evidence, said);
-  readPeers(folder, parts, kernelOf, evidence, said, about);
+  readPeers(folder, run, kernelOf, evidence, said, about);
   return { check, part, parts, failed, orphans, tested, measured, said };
 }

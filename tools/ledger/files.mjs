@@ -20,14 +20,18 @@ const home = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const text = { type: 'string', minLength: 1 };
 const sha = { type: 'string', pattern: '^[0-9a-f]{64}$' };
 const object = (properties) => ({ type: 'object', required: Object.keys(properties), properties });
+const orNull = (schema) => ({ oneOf: [schema, { type: 'null' }] });
+const interval = orNull({ type: 'array', items: { type: 'number' }, minItems: 2, maxItems: 2 });
+const rate = { type: 'number', minimum: 0 };
+/** What is read of each file, no more; their own schemas say the rest. */
 const schemas = {
   run: object({
     schema: { const: 'kernwatt.gpu/0' },
     started: { type: 'string', pattern: '^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d' },
     commit: { type: ['string', 'null'] },
     dirty: { type: ['boolean', 'null'] },
-    kernels: { oneOf: [sha, { type: 'null' }] },
-    library: { oneOf: [sha, { type: 'null' }] },
+    kernels: orNull(sha),
+    library: orNull(sha),
     device: object({
       name: { type: ['string', 'null'] },
       cc: { type: ['string', 'null'] },
@@ -77,6 +81,30 @@ const schemas = {
       state: { enum: ['passed', 'failed', 'timeout', 'missing', 'interrupted'] },
       errors: { type: ['integer', 'null'], minimum: 0 },
     }),
+  },
+  peers: {
+    ...object({
+      schema: { const: 'kernwatt.peers-gpu/0' },
+      state: { enum: ['measured', 'failed', 'declined', 'emulated', 'left-out'] },
+      reason: { type: ['string', 'null'] },
+      flags: { type: 'array', items: text },
+      case: object({ name: text }),
+      peer: object({ name: text }),
+      kernel: orNull(object({ symbols: { type: 'array', items: text } })),
+      correctness: orNull(object({ ours: orNull(object({ failed: { type: 'integer', minimum: 0 } })) })),
+      time: orNull(
+        object({
+          cache: { enum: ['cold', 'warm', 'hot'] },
+          ours: orNull(object({ median: rate, ci95Median: interval })),
+        }),
+      ),
+      rate: orNull(object({ ours: orNull(object({ flopsPerSecond: rate, bytesPerSecond: rate })) })),
+      comparison: orNull(object({ ratio: rate, ci95: interval })),
+      env: object({ device: object({ emulated: { type: 'boolean' } }), library: object({ sha256: sha }), torch: text }),
+    }),
+    if: { properties: { state: { const: 'measured' } } },
+    // biome-ignore lint/suspicious/noThenProperty: a keyword of JSON Schema
+    then: { properties: { time: { type: 'object' }, rate: { type: 'object' } } },
   },
 };
 const ajv = new Ajv({ allowUnionTypes: true });
