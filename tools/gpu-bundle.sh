@@ -73,7 +73,7 @@ printf '{ "schema": "kernwatt.bundle/0", "commit": "%s", "dirty": %s, "node": "%
   "$commit" "$dirty" "$(node --version)" >"$stage/tree/bundle.json"
 
 mkdir -p "$(dirname "$out")" || exit 2
-tar -C "$stage/tree" --owner=0 --group=0 -cf - . | xz -T0 -6 >"$out.new" || stop "$out could not be written"
+tar -C "$stage/tree" --owner=0 --group=0 -cf - . | xz -T0 >"$out.new" || stop "$out could not be written"
 size=$(stat -c %s "$out.new")
 if ((size >= most)); then
   rm -f "$out.new"

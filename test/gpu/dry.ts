@@ -1,6 +1,7 @@
 // Runs tools/gpu-run.sh where there is no GPU: a stub nvidia-smi answers for the driver, and either the emulated library or a
 // stand-in for the kernels. A stand-in is a folder laid out as an unpacked bundle, with a fake library and scripts for programs.
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 
@@ -38,7 +39,7 @@ export const part = (out: string, name: string) => readRun(out).parts.find((one)
 /** A folder of its own for PATH: the stubs' names and the real tools', and nothing else. */
 export function toolbox(folder: string, stubs: string[], without: string[] = []): string {
   const tools =
-    'bash env python3 timeout awk df mkdir touch rm realpath dirname cat sleep head tail wc grep git sed nproc mktemp';
+    'bash env python3 timeout awk df mkdir touch rm realpath dirname cat sleep head tail wc grep git sed nproc';
   mkdirSync(folder, { recursive: true });
   const python = spawnSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).stdout.trim();
   for (const tool of tools.split(' ').filter((name) => !without.includes(name))) {
@@ -131,6 +132,17 @@ export async function interrupt(
   return { status, stdout };
 }
 
-export const emulator = join(root, '.build/cuda/lib/libkernwatt_emu.so');
+const build = join(root, '.build/cuda');
+export const emulator = join(build, 'lib/libkernwatt_emu.so');
 export const hasEmulator = existsSync(emulator);
+
+/** Whether all that a bundle holds is built: kernels.json names this very library. */
+export function isBuilt(): boolean {
+  const files = ['lib/libkernwatt_cuda.so', 'bin/kernwatt_check', 'bin/simt_test_gpu', 'kernels.json'];
+  if (!hasEmulator || !files.every((file) => existsSync(join(build, file)))) return false;
+  const library = createHash('sha256')
+    .update(readFileSync(join(build, files[0]!)))
+    .digest('hex');
+  return readJson(join(build, 'kernels.json')).library === library;
+}
 export const removeTree = (path: string) => rmSync(path, { recursive: true, force: true });

@@ -10,6 +10,7 @@ import {
   gpuRun,
   hasEmulator,
   interrupt,
+  isBuilt,
   part,
   readJson,
   readRun,
@@ -18,6 +19,7 @@ import {
   script,
   standIn,
   states,
+  stub,
   toolbox,
 } from './dry.js';
 
@@ -261,6 +263,27 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     return library;
   };
 
+  test('every part in the default order, with the programs that a GPU would run; the ledger takes none of it', () => {
+    const env = {
+      KERNWATT_GPU_LIBRARY: emulator,
+      KERNWATT_NVML_LIBRARY: fakeNvml(),
+      KERNWATT_GPU_LIMITS: 'meter=12',
+      PYTHONPATH: stub,
+    };
+    const { stdout } = gpuRun(root, out, [], { env });
+    const passed = ['probe', 'conformance', 'check', 'sanitize', 'peers', 'meter', 'node'];
+    expect(states(out), stdout).toEqual(Object.fromEntries(passed.map((name) => [name, 'passed'])));
+    expect(stdout).toContain('EMULATED');
+    const cases = lines('check.jsonl').length;
+    expect(cases).toBeGreaterThan(500);
+    expect(readJson(join(out, 'sanitize.json')).racecheck).toEqual({ state: 'passed', errors: 0, cases });
+    expect(part(out, 'peers').summary).toMatch(/^0 measured, \d+ emulated, 0 failed/);
+    expect(readJson(join(out, 'probe.json')).items['nvidia-smi.name'].value).toBe('NVIDIA Stub');
+    const ledger = spawnSync(process.execPath, [join(root, 'tools/ledger.mjs'), 'record', out], { encoding: 'utf8' });
+    expect(ledger.status).toBe(1);
+    expect(ledger.stderr).toContain('was run on the emulator: nothing is recorded');
+  });
+
   test('meter finds the ticks, the watts and why something is not there', () => {
     const env = {
       KERNWATT_GPU_LIBRARY: emulator,
@@ -289,5 +312,42 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     expect(items.clockLock.state).toBe('not tried');
     for (const item of Object.values(items) as { value: unknown; reason?: string }[])
       expect(item.value === null).toBe(typeof item.reason === 'string');
+  });
+});
+
+describe('tools/gpu-bundle.sh', () => {
+  const bundle = (home: string, to: string) =>
+    spawnSync('bash', [join(home, 'tools/gpu-bundle.sh'), to], {
+      encoding: 'utf8',
+      env: { ...process.env, XZ_OPT: '-0' },
+    });
+
+  test('names what is missing, each with the command that makes it', () => {
+    const bare = join(folder, 'unbuilt');
+    cpSync(join(root, 'tools/gpu-bundle.sh'), join(bare, 'tools/gpu-bundle.sh'));
+    const { status, stderr } = bundle(bare, join(folder, 'none.tar.xz'));
+    expect(status).toBe(2);
+    for (const [file, command] of [
+      ['.build/cuda/lib/libkernwatt_cuda.so', 'npm run build:cuda'],
+      ['.build/cuda/kernels.json', 'npm run build:cuda'],
+      ['build/Release/kernwatt.node', 'npm run build'],
+      ['test/gpu/cases.jsonl', 'npm run cases'],
+    ])
+      expect(stderr).toContain(`${file} is not there; ${command} makes it\n`);
+    expect(existsSync(join(folder, 'none.tar.xz'))).toBe(false);
+  });
+
+  test.skipIf(!isBuilt())('packs what a machine without Node runs (npm run build:cuda)', () => {
+    const packed = join(folder, 'bundle.tar.xz');
+    const { status, stdout, stderr } = bundle(root, packed);
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/bundle\.tar\.xz: \d\d\.\d MB, commit [0-9a-f]{12}/);
+    const bare = join(folder, 'machine');
+    mkdirSync(bare);
+    expect(spawnSync('tar', ['-C', bare, '-xf', packed]).status).toBe(0);
+    const env = { KERNWATT_GPU_LIBRARY: emulator };
+    expect(gpuRun(bare, out, ['check', 'node', 'probe'], { path, env }).status).toBe(0);
+    expect(states(out)).toEqual({ probe: 'passed', check: 'passed', node: 'passed' });
+    expect(readRun(out).commit).toMatch(/^[0-9a-f]{40}$/);
   });
 });
