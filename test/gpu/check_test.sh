@@ -38,6 +38,17 @@ expect 0 '1 passed, 0 failed, 0 declined' "$fake" right.jsonl --out right.out
 grep -q '^{"op":"gemm","case":"right","state":"passed","reasons":\[\],"exact":true,"kernels":\[\],"seconds":[0-9.e-]*}$' right.out ||
   { echo "FAILED result line: $(cat right.out)" && failed=1; }
 
+# Names come back as they were written, escapes resolved.
+line 'caf\u00e9 \ud83d\ude00 \"\t\/' '' "$x,$w,$y" | cases names.jsonl
+expect 0 '1 passed, 0 failed, 0 declined' "$fake" names.jsonl --case 'café 😀 "' --out names.out
+grep -qF '"case":"café 😀 \"\u0009/"' names.out || { echo "FAILED name: $(cat names.out)" && failed=1; }
+{
+  line small '' "$x,$w,$y"
+  line large '' "$x,$w,$y" | sed 's/"flops":4/"flops":1e9/'
+} | cases sizes.jsonl
+expect 0 '2 passed, 0 failed' "$fake" sizes.jsonl
+expect 0 '1 passed, 0 failed' "$fake" sizes.jsonl --small
+
 one() {
   line "$2" "$3" "$4" "${5-}" | cases one.jsonl
   expect 1 "failed: gemm \"$2\": $1" "$fake" one.jsonl
@@ -87,6 +98,12 @@ bad() {
 }
 bad 'column 1: expected a value' ''
 bad 'column 13: a string without an end' '{"op": "gemm'
+bad 'column 11: text after the value' '{"op": 1} 2'
+bad 'column 15: a second "op"' '{"op": 1, "op": 2}'
+bad 'column 10: a number with a leading 0' '{"op": 01}'
+bad 'column 10: an unknown escape' '{"op": "\x"}'
+bad 'column 14: half of a surrogate pair' '{"op":"\ud800"}'
+bad 'column 34: nested too deep' "$(printf '[%.0s' {1..99})"
 bad 'the case has no op' '{}'
 bad 'params has an unknown member gamma' "$(line bad '"gamma":1' "$x,$w,$y")"
 bad 'params.activation is tanh, no choice of it' "$(line bad '"activation":"tanh"' "$x,$w,$y")"

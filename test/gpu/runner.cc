@@ -32,6 +32,20 @@ class Memory {
   void* data_ = nullptr;
 };
 
+// Waits at its end for what was queued, whatever became of it: memory declared before it outlives that work.
+class Drain {
+ public:
+  explicit Drain(const Runner& runner) : runner_(runner) {}
+  ~Drain() {
+    if (runner_.table_.event_record(runner_.event_, runner_.stream_) == 0) runner_.table_.event_wait(runner_.event_);
+  }
+  Drain(const Drain&) = delete;
+  Drain& operator=(const Drain&) = delete;
+
+ private:
+  const Runner& runner_;
+};
+
 namespace {
 
 constexpr uint64_t kWorkspaceGuard = 4096;   // bytes
@@ -197,8 +211,9 @@ void Runner::wait() const {
 // Whether the device still does what it is told: some errors end every later call of the process.
 bool Runner::usable() const {
   try {
-    const Memory memory(*this, 64);
     uint32_t sent = 0x5eed, back = 0;
+    const Memory memory(*this, 64);
+    const Drain drain(*this);
     copy(memory.data(), &sent, sizeof(sent), KW_TO_DEVICE);
     copy(&back, memory.data(), sizeof(back), KW_TO_HOST);
     wait();
@@ -232,6 +247,7 @@ void Runner::run(const Case& c, Outcome& outcome) {
   if (op == nullptr) throw Error(Code::UNSUPPORTED, c.op + ": the library has no kernel for it");
 
   std::vector<std::unique_ptr<Guarded>> all;
+  const Drain drain(*this);
   for (const Operand& operand : c.operands) {
     all.push_back(std::make_unique<Guarded>(*this, operand));
     const Guarded& made = *all.back();
@@ -281,6 +297,7 @@ void Runner::launch(const kw_op& op, const std::vector<std::byte>& args, Outcome
   std::unique_ptr<Memory> workspace;
   std::vector<std::byte> poison;
   std::unique_ptr<kw_plan, decltype(destroy)> plan(nullptr, destroy);  // goes before the workspace
+  const Drain drain(*this);
   {
     const Trace trace(table_, outcome.kernels);
     must(op.plan_create(&info_, args.data(), &made));

@@ -31,6 +31,7 @@ class Runner {
 
  private:
   friend class Memory;
+  friend class Drain;
   void run(const Case& c, Outcome& outcome);
   void launch(const kw_op& op, const std::vector<std::byte>& args, Outcome& outcome);
   void copy(void* to, const void* from, uint64_t bytes, kw_copy_kind kind) const;
