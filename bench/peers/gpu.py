@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
 import sys
 import time
@@ -94,8 +95,10 @@ def open_machine(options):
             return EmulatedMachine(torch, library, options.device)
         if not torch.cuda.is_available():
             raise Refused(f'torch: {torch.__version__} finds no CUDA device, but the library does')
-        ours, theirs = info.uuid.decode(), getattr(torch.cuda.get_device_properties(options.device), 'uuid', None)
-        if theirs is not None and str(theirs).removeprefix('GPU-') != ours.removeprefix('GPU-'):
+        ours = info.uuid.decode()
+        theirs = str(getattr(torch.cuda.get_device_properties(options.device), 'uuid', ''))
+        digits = [re.sub('[^0-9a-f]', '', one.lower()) for one in (ours, theirs)]
+        if len(digits[0]) == len(digits[1]) and digits[0] != digits[1]:
             raise Refused(f'torch: cuda:{options.device} is {theirs}, but the library has {ours} there')
         return CudaMachine(torch, library, options.device)
     except LibraryError as error:

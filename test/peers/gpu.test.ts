@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import Ajv2020 from 'ajv/dist/2020.js';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attentionGqa, type Device, gemm, openDevice } from '../../src/index.js';
 import { findLibrary, librarySearch } from '../../src/library.js';
@@ -253,24 +253,105 @@ describe.skipIf(!present)('over the emulated library', () => {
     ]);
   });
 
-  test('an ended run keeps what it has and names the rest', () => {
-    const out = join(scratch, 'ended.jsonl');
+  /** gpu.py on gemm after `patch`, with `run` and `peers` in its hands. */
+  const patched = (name: string, patch: string, ...args: string[]) => {
+    const out = join(scratch, `${name}.jsonl`);
+    const argv = [program, '--library', emulated, '--tiny', '--out', out, ...args];
     const code = `
-import os, signal, sys
-sys.argv = [${JSON.stringify(program)}, '--library', ${JSON.stringify(emulated)}, '--tiny', '--out', ${JSON.stringify(out)}]
-import runpy
-from gpu import run
+import os, runpy, signal, sys
+sys.argv = ${JSON.stringify(argv)}
+from gpu import peers, run
+${patch}
+runpy.run_path(sys.argv[0], run_name='__main__')`;
+    const { status, stdout, stderr } = python(['-c', code]);
+    expect(stderr).toBe('');
+    const records = lines(readFileSync(out, 'utf8'));
+    validate(records);
+    return { status, stdout, records };
+  };
+
+  test('a peer that is wrong or broken fails or declines alone', () => {
+    const { status, records } = patched(
+      'wrong',
+      `
+@peers.peer('gemm', 'wrong', 'nothing')
+def wrong(torch, case):
+    return lambda s: s['y'].copy_(s['x'].double() @ s['w'].t().double() * 1.1)
+@peers.peer('gemm', 'idle', 'nothing')
+def idle(torch, case):
+    return lambda s: s['y']
+@peers.peer('gemm', 'broken', 'nothing')
+def broken(torch, case):
+    raise RuntimeError('no kernel for this\\nat all')`,
+      '--only',
+      'gemm 17',
+    );
+    expect(status).toBe(1);
+    const states = records.map(({ peer, state, reason }) => [peer.name, state, reason]);
+    expect(states).toEqual([
+      ['cublas', 'emulated', 'an emulated device is never timed'],
+      ['wrong', 'failed', expect.stringMatching(/^wrong: the peer: \d+ of \d+ sampled elements are outside/)],
+      ['idle', 'failed', expect.stringMatching(/^idle: the peer: .*the worst by no finite factor$/)],
+      ['broken', 'declined', 'broken: no kernel for this'],
+    ]);
+  });
+
+  test('a wrong or broken kernel of ours fails every peer and is named', () => {
+    const wrong = patched('ours', 'run.Plan.enqueue = lambda self, stream: None', '--only', 'gemm 17');
+    expect(wrong.status).toBe(1);
+    expect(wrong.records[0]).toMatchObject({
+      state: 'failed',
+      reason: expect.stringMatching(/^kernwatt: \d+ of \d+ sampled elements/),
+      kernel: { explain: { variant: expect.any(String) } },
+      correctness: { state: 'failed', ours: { failed: expect.any(Number) }, peer: null },
+    });
+    const broken = patched(
+      'fault',
+      "def fault(self, stream): raise run.LibraryError('CUDA', 'gemm: illegal address')\nrun.Plan.enqueue = fault",
+      '--only',
+      'gemm 17',
+    );
+    expect(broken.records[0]).toMatchObject({ state: 'failed', reason: 'kernwatt: gemm: illegal address' });
+    const declined = patched(
+      'declined',
+      "def refuse(*_): raise run.LibraryError('UNSUPPORTED', 'gemm: not today')\nrun.Plan.__init__ = refuse",
+      '--only',
+      'gemm 17',
+    );
+    expect([declined.status, declined.records[0].state]).toEqual([0, 'declined']);
+  });
+
+  test('a device that is lost ends the run', () => {
+    const { status, records } = patched(
+      'lost',
+      `
+def lost(self): raise RuntimeError('the device is gone')
+@peers.peer('gemm', 'fatal', 'nothing')
+def fatal(torch, case):
+    import gpu.machine
+    gpu.machine.EmulatedMachine.synchronize = lost
+    raise RuntimeError('illegal address')`,
+    );
+    expect(status).toBe(1);
+    const at = records.findIndex(({ peer }) => peer.name === 'fatal');
+    expect(records[at]).toMatchObject({ state: 'failed', reason: 'fatal: the device is gone' });
+    expect(new Set(records.slice(at + 1).map(({ reason }) => reason))).toEqual(
+      new Set(['the device answers no more: the device is gone']),
+    );
+  });
+
+  test('an ended run keeps what it has and names the rest', () => {
+    const { status, records } = patched(
+      'ended',
+      `
 case = run.Run.case
 def ending(self, one, seconds):
     if one.op == 'gemm':
         os.kill(os.getpid(), signal.SIGTERM)
     case(self, one, seconds)
-run.Run.case = ending
-runpy.run_path(sys.argv[0], run_name='__main__')`;
-    const { status, stdout } = python(['-c', code]);
-    expect(status, stdout).toBe(124);
-    const records = lines(readFileSync(out, 'utf8'));
-    validate(records);
+run.Run.case = ending`,
+    );
+    expect(status).toBe(124);
     expect(records.map(({ state }) => state).slice(0, 4)).toEqual(['emulated', 'emulated', 'emulated', 'left-out']);
     expect(records[3].reason).toBe('interrupted by SIGTERM');
     expect(records).toHaveLength(18);

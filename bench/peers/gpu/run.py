@@ -86,7 +86,8 @@ class Run:
         except DeviceLost:
             raise
         except Exception as error:
-            self.without_times(case, 'failed', f'{type(error).__name__}: {first_line(error)}')
+            state = 'declined' if type(error).__name__ == 'OutOfMemoryError' else 'failed'
+            self.without_times(case, state, f'{type(error).__name__}: {first_line(error)}')
         finally:
             gc.collect()
         try:
@@ -166,18 +167,11 @@ class Trial:
         definition = Definition(self.machine, case, operands, run.seed)
         ours, judged = None, None
         if case.ours:
-            first = []
-            symbols = self.machine.library.trace(lambda: first.append(self._result(self._ours, operands)))
-            ours = first[0].clone()
-            judged = definition.judge(ours)
-            self.kernel = {
-                'explain': self.plans[0].explain(),
-                'workspaceBytes': self.plans[0].workspace_bytes,
-                'symbols': symbols,
-            }
-            reason = verdict(judged, None, None)
+            ours, broke = self._trace()
+            judged = None if broke else definition.judge(ours)
+            reason = f'kernwatt: {broke}' if broke else verdict(judged, None, None)
             if reason is not None:
-                correctness = self._correctness(definition, reason, judged, None, None)
+                correctness = None if broke else self._correctness(definition, reason, judged, None, None)
                 return run.without_times(case, 'failed', reason, kernel=self.kernel, correctness=correctness)
             if len(self.sets) > 1:
                 self._last = self._result(self._ours, self.sets[-1]).clone()
@@ -193,6 +187,24 @@ class Trial:
                 right.append((peer, call, correctness))
         if right:
             self._time(right, ours, seconds)
+
+    def _trace(self):
+        """Our result, or why there is none, and on the way which kernels it takes."""
+        results, broke = [], []
+
+        def attempt():
+            try:
+                results.append(self._result(self._ours, self.sets[0]).clone())
+            except Exception as error:
+                broke.append(first_line(error))
+
+        symbols = self.machine.library.trace(attempt)
+        self.kernel = {
+            'explain': self.plans[0].explain(),
+            'workspaceBytes': self.plans[0].workspace_bytes,
+            'symbols': symbols,
+        }
+        return (None, broke[0]) if broke else (results[0], None)
 
     def _correctness(self, definition, reason, ours, peer, difference):
         return {
