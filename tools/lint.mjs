@@ -3,6 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { figureProblems } from './figures.mjs';
+import { readLedgers } from './ledger/files.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const tracked = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
@@ -86,8 +88,17 @@ for (const file of tracked.filter(cppOrTs)) {
     });
   }
 }
+const prose = tracked.filter((file) => /^(docs\/.*|README|CHANGELOG|CONTRIBUTING)\.md$/.test(file));
+try {
+  const ledgers = readLedgers(root);
+  for (const file of prose) broken.push(...figureProblems(file, readFileSync(join(root, file), 'utf8'), ledgers));
+} catch (error) {
+  broken.push(error.message);
+}
 if (broken.length) {
   process.stderr.write(`${broken.join('\n')}\n${broken.length} broken rules\n`);
   process.exit(1);
 }
-process.stdout.write(`lint: ${tracked.filter(cppOrTs).length} files follow the ${rules.length} house rules\n`);
+process.stdout.write(
+  `lint: ${tracked.filter(cppOrTs).length} files follow the ${rules.length} house rules; ${prose.length} documents hold no GPU figure beyond the ledger\n`,
+);
