@@ -39,7 +39,7 @@ export const part = (out: string, name: string) => readRun(out).parts.find((one)
 /** A folder of its own for PATH: the stubs' names and the real tools', and nothing else. */
 export function toolbox(folder: string, stubs: string[], without: string[] = []): string {
   const tools =
-    'bash env python3 timeout awk df mkdir touch rm realpath dirname cat sleep head tail wc grep git sed nproc';
+    'bash env python3 timeout awk cp df mkdir touch rm realpath dirname cat sleep head tail wc grep git sed nproc';
   mkdirSync(folder, { recursive: true });
   const python = spawnSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).stdout.trim();
   for (const tool of tools.split(' ').filter((name) => !without.includes(name))) {

@@ -247,6 +247,26 @@ test('kernels.json answers for its own library alone, and is kept beside the res
   });
 });
 
+test('what is not built comes first, in time of its own; what is built stays', () => {
+  const sources = join(folder, 'sources');
+  cpSync(home, sources, { recursive: true });
+  removeTree(join(sources, '.build'));
+  writeFileSync(join(sources, 'CMakeLists.txt'), '');
+  const tools = toolbox(join(folder, 'builders'), ['nvidia-smi']);
+  for (const tool of ['nvcc', 'g++']) script(join(tools, tool), 'echo "Build cuda_13"');
+  script(join(tools, 'cmake'), 'echo "CMake Error: no"; exit 1');
+  expect(gpuRun(sources, out, ['check'], { path: tools }).status).toBe(1);
+  expect(states(out)).toEqual({ build: 'failed', check: 'missing' });
+  script(join(tools, 'cmake'), `echo "cmake $*"; [ "$1" = -S ] || cp -r ${home}/.build ${sources}/`);
+  const built = gpuRun(sources, out, ['check'], { path: tools });
+  expect(built.stderr).toContain('gpu-run: build, at most 300 s');
+  expect(built.status).toBe(0);
+  expect(states(out)).toEqual({ build: 'passed', check: 'passed' });
+  expect(lines('build.log').join(' ')).toContain('--target kernwatt_cuda simt_test_gpu kernwatt_check');
+  expect(readRun(out)).toMatchObject({ library: expect.stringMatching(/^[0-9a-f]{64}$/), device: { emulated: true } });
+  expect(gpuRun(sources, out, ['check'], { path: tools }).stderr).not.toContain('build');
+});
+
 test('without sources or a library, nothing is built and nothing passes', () => {
   const empty = join(folder, 'empty');
   cpSync(home, empty, { recursive: true });
@@ -278,7 +298,10 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     expect(cases).toBeGreaterThan(500);
     expect(readJson(join(out, 'sanitize.json')).racecheck).toEqual({ state: 'passed', errors: 0, cases });
     expect(part(out, 'peers').summary).toMatch(/^0 measured, \d+ emulated, 0 failed/);
-    expect(readJson(join(out, 'probe.json')).items['nvidia-smi.name'].value).toBe('NVIDIA Stub');
+    const probed = readJson(join(out, 'probe.json')).items;
+    expect(probed['nvidia-smi.name']).toEqual({ value: 'NVIDIA Stub', state: 'ok' });
+    expect(probed['nvidia-smi.mig.mode.current']).toMatchObject({ value: null, state: 'unsupported', reason: '[N/A]' });
+    expect(probed['nvidia-smi.clocks_event_reasons.active']).toMatchObject({ value: null, state: 'unsupported' });
     const ledger = spawnSync(process.execPath, [join(root, 'tools/ledger.mjs'), 'record', out], { encoding: 'utf8' });
     expect(ledger.status).toBe(1);
     expect(ledger.stderr).toContain('was run on the emulator: nothing is recorded');

@@ -32,18 +32,24 @@ def run(command):
     return (said, None) if done.returncode == 0 else (None, f"exit code {done.returncode}: {(said.splitlines() or [''])[-1]}")
 
 
-def gpu(out):
-    """One query per field: a driver that does not know one would refuse them all."""
+def smi(*fields):
     index = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    for field in SMI:
-        said, why = run(["nvidia-smi", "-i", index, f"--query-gpu={field}", "--format=csv,noheader"])
+    said, why = run(["nvidia-smi", "-i", index, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+    return (None, why) if said is None else (said.splitlines()[0].split(", "), None)
+
+
+def gpu(out):
+    """One query, since each may start the driver anew; where that is refused because of one field, one query each."""
+    together, _ = smi(*SMI)
+    for i, field in enumerate(SMI):
+        cells, why = (together[i : i + 1], None) if together and len(together) == len(SMI) else smi(field)
         name = f"nvidia-smi.{field}"
-        if said is None:
+        if cells is None:
             out.no(name, "missing" if "not on PATH" in why else "unsupported", why)
-        elif re.fullmatch(r"\[.*\]", said):
-            out.no(name, "unsupported", said)
+        elif re.fullmatch(r"\[.*\]", cells[0]):
+            out.no(name, "unsupported", cells[0])
         else:
-            out.ok(name, said.splitlines()[0])
+            out.ok(name, cells[0])
     try:
         for name, value in library.describe(os.environ["KW_LIBRARY"]).items():
             if value is None:
