@@ -1,15 +1,15 @@
 """kernwatt beside PyTorch's kernels on a GPU: the same buffers, the same stream, alternating order, device time.
 
-    python3 bench/peers/gpu.py --library .build/cuda/lib/libkernwatt_cuda.so --out peers.jsonl [--seconds 80] [--only gemm ...]
-    python3 bench/peers/gpu.py --list                   cases and peers, most valuable first; needs neither torch nor a GPU
+    python3 bench/peers/gpu.py --library .build/cuda/lib/libkernwatt_cuda.so --out peers.jsonl [--seconds 80] [--only gemm]
+    python3 bench/peers/gpu.py --list                cases and peers, most valuable first; needs neither torch nor a GPU
 
-Needs Python 3.10, torch with CUDA, and the library alone. Writes one line of JSON (gpu/schema.json) for each case and peer as
-soon as it is known; what the deadline leaves out is named at the end, in the file too. `comparison.ratio` is our time over the
-peer's: below 1 is faster. No time is written for a result that disagrees with float64 or with the other side, nor on an
-emulated device. A new peer is one function in gpu/peers.py, a new case one line in gpu/cases.py.
+Needs Python 3.10, torch with CUDA, and the library alone. Writes one line of JSON (gpu/schema.json) for each case and
+peer as soon as it is known; what the deadline leaves out is named at the end, in the file too. `comparison.ratio` is
+our time over the peer's: below 1 is faster. No time is written for a result that disagrees with float64 or with the
+other side, nor on an emulated device. A new peer is one function in gpu/peers.py, a new case one line in gpu/cases.py.
 
-Exit: 0 everything was measured or declined with a reason, 1 something failed, 2 bad input, 77 no device, 124 the deadline or
-a signal left cases out. Bad input writes nothing.
+Exit: 0 everything was measured or declined with a reason, 1 something failed, 2 bad input, 77 no device, 124 the
+deadline or a signal left cases out. Bad input writes nothing.
 """
 import argparse
 import hashlib
@@ -51,7 +51,7 @@ def parse():
     parser.add_argument('--library', default='.build/cuda/lib/libkernwatt_cuda.so', help='library of kernels')
     parser.add_argument('--out', help='file of JSON lines to write')
     parser.add_argument('--seconds', type=float, default=80, help='wall time; no case begins that cannot end within it')
-    parser.add_argument('--only', nargs='+', default=[], metavar='TEXT', help='operators, bandwidth, or parts of case names')
+    parser.add_argument('--only', nargs='+', default=[], metavar='TEXT', help='operators, bandwidth, parts of names')
     parser.add_argument('--device', type=int, default=0)
     parser.add_argument('--seed', type=int, default=1, help='of inputs, sampled rows and order')
     parser.add_argument('--tiny', action='store_true', help='cases small enough for an emulated device')
@@ -140,10 +140,9 @@ def describe(record):
     name = f'{record["case"]["name"]}, {record["peer"]["name"]}'
     if record['state'] != 'measured':
         return f'{record["state"]:9} {name}: {record["reason"]}'
-    work = 'flopsPerSecond' if record['work']['flops'] else 'bytesPerSecond'
+    work, unit = ('flopsPerSecond', 'GFLOP/s') if record['work']['flops'] else ('bytesPerSecond', 'GB/s')
     rates = [
-        f'{who} {record["time"][who]["median"] * 1e6:.1f} us {record["rate"][who][work] / 1e9:.0f} {work[0].upper()[:1]}'
-        + ('FLOP/s' if work == 'flopsPerSecond' else 'B/s')
+        f'{who} {record["time"][who]["median"] * 1e6:.1f} us {record["rate"][who][work] / 1e9:.0f} {unit}'
         for who in ('ours', 'peer')
         if record['time'][who]
     ]
@@ -184,7 +183,8 @@ def main():
         for case in wanted:
             print(json.dumps({
                 'name': case.name, 'op': case.op, 'cache': case.cache, 'shape': case.dims, 'dtype': case.dtype,
-                'args': case.args, 'flops': case.flops, 'minBytes': case.bytes, 'peers': [one.name for one in peers_of(case)],
+                'args': case.args, 'flops': case.flops, 'minBytes': case.bytes,
+                'peers': [one.name for one in peers_of(case)],
             }))
         return 0
     if not options.out:
@@ -215,7 +215,8 @@ def main():
         run = Run(machine, meter, environment(machine, meter), options.seed, write)
         left_out = measure(run, wanted, begun + options.seconds)
     states = ('measured', 'emulated', 'failed', 'declined', 'left-out')
-    print(', '.join(f'{run.counts.get(state, 0)} {state}' for state in states if state in run.counts or state != 'emulated'))
+    shown = [state for state in states if state in run.counts or state != 'emulated']
+    print(', '.join(f'{run.counts.get(state, 0)} {state}' for state in shown))
     return 1 if run.counts.get('failed') else 124 if left_out else 0
 
 

@@ -1,5 +1,5 @@
-// bench/peers/gpu.py without a GPU: its struct layout and its estimators against the project's own, its Python tests, and a dry
-// run over the emulated library with a torch that is a stub, or the real one where Python has it.
+// bench/peers/gpu.py without a GPU: its struct layout and its estimators against the project's own, its Python tests,
+// and a dry run over the emulated library with a torch that is a stub, or the real one where Python has it.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -67,7 +67,8 @@ print(json.dumps({
     'stats': [summarize(one) for one in given['series']],
     'order': mirrored_blocks(3, 20, random_source(2**40 + 9)),
     'ratios': seen.ratios(2, 1),
-    'decisions': [decide(summarize(one), 1.0, at, [0.1] * 9, given['rule']) for one in given['series'] for at in (0.5, 14, 15)],
+    'decisions': [decide(summarize(one), 1.0, at, [0.1] * 9, given['rule']) 
+                  for one in given['series'] for at in (0.5, 14, 15)],
 }))`;
     const { stdout, stderr } = spawnSync('python3', ['-c', code], {
       env: stub,

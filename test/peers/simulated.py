@@ -1,7 +1,7 @@
-"""bench/peers/gpu.py's way of a measured case, on an emulated device with a clock that makes its times up: for tests of records and
-estimators alone. Writes records to standard output, which is the only place they go.
+"""bench/peers/gpu.py's way of a measured case, on an emulated device with a clock that makes its times up: for tests of
+records and estimators alone. Writes records to standard output, which is the only place they go.
 
-    python3 test/peers/simulated.py LIBRARY              PYTHONPATH: bench/peers and a torch, test/gpu/stub or a real one
+    python3 test/peers/simulated.py LIBRARY        PYTHONPATH: bench/peers and a torch, test/gpu/stub or a real one
 """
 import json
 import random
@@ -47,7 +47,8 @@ class Still:
     driver = '580.0'
 
     def read(self):
-        return {'smClockHz': 1.98e9, 'memoryClockHz': 3.2e9, 'powerW': 500.0, 'temperatureC': 50, 'throttled': ['sw-power-cap']}
+        clocks = {'smClockHz': 1.98e9, 'memoryClockHz': 3.2e9}
+        return {**clocks, 'powerW': 500.0, 'temperatureC': 50, 'throttled': ['sw-power-cap']}
 
 
 def main():

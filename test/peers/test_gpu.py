@@ -1,4 +1,5 @@
-"""Pure parts of bench/peers/gpu: layouts, tolerances, the clock and the meter. Run by gpu.test.ts with the stub torch."""
+"""Pure parts of bench/peers/gpu: layouts, tolerances, the clock and the meter. Run by gpu.test.ts with the stub
+torch."""
 import ctypes
 import math
 import types
@@ -8,10 +9,11 @@ import torch
 
 from gpu import abi, check, clock, telemetry
 from gpu.cases import cases, decode, gemm, prefill, tiny
+from gpu.machine import TORCH_DTYPES
 from gpu.peers import Declined, peers_of
 from gpu.stats import random_source
 
-HOST = types.SimpleNamespace(dtype=lambda name: getattr(torch, {'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16'}[name]))
+HOST = types.SimpleNamespace(dtype=lambda name: getattr(torch, TORCH_DTYPES[name]))
 
 
 def operands(case):
@@ -49,8 +51,12 @@ class Results(unittest.TestCase):
         return check.Definition(HOST, case, s, 1), peer.make(torch, case)(s)
 
     def test_every_kind_of_case_passes_and_its_faults_do_not(self):
-        for case, name in [(gemm(17, 24, 40, 'bf16'), 'cublas'), (gemm(5, 9, 16, 'f32'), 'cublas'),
-                           (prefill(1, 10, 4, 2, 'bf16', dim=32), 'sdpa_math'), (decode(2, 33, 4, 2, 'f16', dim=32), 'sdpa_math')]:
+        for case, name in [
+            (gemm(17, 24, 40, 'bf16'), 'cublas'),
+            (gemm(5, 9, 16, 'f32'), 'cublas'),
+            (prefill(1, 10, 4, 2, 'bf16', dim=32), 'sdpa_math'),
+            (decode(2, 33, 4, 2, 'f16', dim=32), 'sdpa_math'),
+        ]:
             definition, y = self.right(case, name)
             good = definition.judge(y)
             self.assertIsNone(check.verdict(good, good, check.between(case, y, y.clone())), case.name)

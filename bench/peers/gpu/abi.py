@@ -1,5 +1,5 @@
-"""The C interface of a library of kernels (kernels/core/abi.h) through ctypes. Every struct and every signature comes from
-layout.json, which layout.cc prints from the headers; nothing about them is written down here."""
+"""The C interface of a library of kernels (kernels/core/abi.h) through ctypes. Every struct and every signature comes
+from layout.json, which layout.cc prints from the headers; nothing about them is written down here."""
 import ctypes
 import json
 import pathlib
@@ -43,7 +43,8 @@ def _type(kind):
 
 
 def structure(name):
-    """The ctypes struct that layout.json describes under this name; AssertionError where this machine lays it out otherwise."""
+    """The ctypes struct that layout.json describes under this name; AssertionError where this machine lays it out
+    otherwise."""
     described = LAYOUT['structs'][name]
     made = type(name, (ctypes.Structure,), {
         '_fields_': [(field, _type(it['kind'])) for field, it in described['members'].items()]
@@ -89,9 +90,8 @@ class Library:
         if self.table.abi != LAYOUT['abi']:
             raise LibraryError('LIBRARY', f'library: {self.path} speaks abi {self.table.abi}, expected {LAYOUT["abi"]}')
         if self.table.size < ctypes.sizeof(_Table):
-            raise LibraryError(
-                'LIBRARY', f'library: the table of {self.path} has {self.table.size} bytes, expected {ctypes.sizeof(_Table)}'
-            )
+            sizes = f'{self.table.size} bytes, expected {ctypes.sizeof(_Table)}'
+            raise LibraryError('LIBRARY', f'library: the table of {self.path} has {sizes}')
         self.build = self.table.build.decode()
         pointers = ctypes.cast(self.table.ops, ctypes.POINTER(ctypes.POINTER(_Op)))
         self._ops = {}

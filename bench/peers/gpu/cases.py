@@ -1,5 +1,5 @@
-"""The cases, most valuable first, and what each operator's call is made of: operands, FLOPs and bytes. The formulas are those
-of src/ops/*.ts; test/peers/gpu.test.ts compares them."""
+"""The cases, most valuable first, and what each operator's call is made of: operands, FLOPs and bytes. The formulas are
+those of src/ops/*.ts; test/peers/gpu.test.ts compares them."""
 import dataclasses
 import math
 
@@ -105,7 +105,8 @@ def attention(kind, batch, len_q, len_kv, heads_q, heads_kv, dim, dtype, cache='
     dims = {
         'batch': batch, 'lenQ': len_q, 'lenKv': len_kv, 'headsQ': heads_q, 'headsKv': heads_kv, 'dim': dim, 'dimV': dim
     }
-    name = f'{kind} {len_kv} of {batch}, {heads_q}/{heads_kv} heads of {dim} {dtype}' + (' hot' if cache == 'hot' else '')
+    name = f'{kind} {len_kv} of {batch}, {heads_q}/{heads_kv} heads of {dim} {dtype}'
+    name += ' hot' if cache == 'hot' else ''
     return Case(name, 'attention_gqa', dims, dtype, cache, {'scale': 1 / math.sqrt(dim), 'causal': True}, ceiling)
 
 

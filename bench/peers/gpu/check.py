@@ -1,8 +1,8 @@
-"""Whether results are right, before anything is timed: sampled rows against the definition in float64, within the tolerance that
-the operator's header states, and all of ours against all of the peer's by the norm of the difference.
+"""Whether results are right, before anything is timed: sampled rows against the definition in float64, within the
+tolerance that the operator's header states, and all of ours against all of the peer's by the norm of the difference.
 
-The header allows |y - ref| <= 2 |plain - ref| + 1 ulp + slack, where plain is rounded on the way. Here plain is the reference
-rounded once, and an ulp is at most eps |ref|."""
+The header allows |y - ref| <= 2 |plain - ref| + 1 ulp + slack, where plain is rounded on the way. Here plain is the
+reference rounded once, and an ulp is at most eps |ref|."""
 import math
 
 from .stats import random_source
@@ -122,12 +122,9 @@ def verdict(ours, peer, difference):
     """Why they disagree, or None."""
     for who, judged in (('kernwatt', ours), ('the peer', peer)):
         if judged is not None and judged['failed']:
-            return (
-                f'{who}: {judged["failed"]} of {judged["elements"]} sampled elements are outside the tolerance of float64, '
-                f'the worst by {"no finite factor" if judged["worst"] is None else format(judged["worst"], ".3g")}'
-            )
+            by = 'no finite factor' if judged['worst'] is None else format(judged['worst'], '.3g')
+            some = f'{judged["failed"]} of {judged["elements"]} sampled elements'
+            return f'{who}: {some} are outside the tolerance of float64, the worst by {by}'
     if difference is not None and (difference['relative'] is None or difference['relative'] > difference['bound']):
-        return (
-            f'results differ by {difference["relative"]} of their norm, expected at most {difference["bound"]:.3g}'
-        )
+        return f'results differ by {difference["relative"]} of their norm, expected at most {difference["bound"]:.3g}'
     return None

@@ -1,5 +1,6 @@
-"""Device time. A sample is one launch of a CUDA graph of n calls between two events, divided by n: neither Python nor the launch
-of a kernel is in it. The samples of a round are queued together, so the device never waits for this process."""
+"""Device time. A sample is one launch of a CUDA graph of n calls between two events, divided by n: neither Python nor
+the launch of a kernel is in it. The samples of a round are queued together, so the device never waits for this
+process."""
 import math
 import time
 
@@ -10,12 +11,14 @@ ROUND_SECONDS = 0.1
 MOST_CALLS = 4096
 WARM_SECONDS = 0.1
 METHOD = (
-    'median over blocks of the ratio of times within a block (each case twice, in mirrored random order); order-statistic interval'
+    'median over blocks of the ratio of times within a block (each case twice, in mirrored random order); '
+    'order-statistic interval'
 )
 
 
 class GraphClock:
-    """Times calls that take an operand set. Every sample visits the sets in order from the first, a whole number of times."""
+    """Times calls that take an operand set. Every sample visits the sets in order from the first, a whole number of
+    times."""
 
     def __init__(self, machine, calls, sets):
         self._torch, self._machine = machine.torch, machine
@@ -48,7 +51,8 @@ class GraphClock:
         return per_call
 
     def round(self, order):
-        """Seconds per call of each sample, in this order. An untimed launch goes first, so that none starts on an idle device."""
+        """Seconds per call of each sample, in this order. An untimed launch goes first, so that none starts on an idle
+        device."""
         torch = self._torch
         events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in order]
         with torch.cuda.stream(self._machine.lane):
@@ -64,8 +68,8 @@ class GraphClock:
 
 
 def interleave(clock, names, baseline, rule, seed, now=time.perf_counter):
-    """Times all in turns until every ratio to `baseline` (an index, or None: the times themselves) is known as well as `rule`
-    asks. Gives the samples, a clock record for each (src/schema/measure.json), and what comparison() needs."""
+    """Times all in turns until every ratio to `baseline` (an index, or None: the times themselves) is known as well as
+    `rule` asks. Gives the samples, a clock record for each (src/schema/measure.json), and what comparison() needs."""
     started = now()
     per_call = [clock.calibrate(i) for i in range(len(names))]
     block_seconds = sum(2 * calls * seconds for calls, seconds in zip(clock.calls_per_sample, per_call))

@@ -1,5 +1,6 @@
-// Prints layout.json: where every member of the structs of the C interface lies, and how its functions are called. abi.py
-// builds its ctypes from that file alone, and test/peers/gpu.test.ts compiles this program to see that the file is current.
+// Prints layout.json: where every member of the structs of the C interface lies, and how its functions are called.
+// abi.py builds its ctypes from that file alone, and test/peers/gpu.test.ts compiles this program to see that the file
+// is current.
 //
 //   g++ -std=c++20 -o /tmp/layout bench/peers/gpu/layout.cc && /tmp/layout > bench/peers/gpu/layout.json
 #include <cstdio>

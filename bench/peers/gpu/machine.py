@@ -1,5 +1,6 @@
-"""Where buffers live and work is queued. Both sides of a comparison use the same torch tensors on the same stream: on a GPU
-torch allocates them and our plans take their addresses; on an emulated device the library allocates and torch looks on."""
+"""Where buffers live and work is queued. Both sides of a comparison use the same torch tensors on the same stream: on a
+GPU torch allocates them and our plans take their addresses; on an emulated device the library allocates and torch looks
+on."""
 import ctypes
 import math
 
@@ -51,7 +52,8 @@ class CudaMachine(_Machine):
 
 
 class EmulatedMachine(_Machine):
-    """A device of libkernwatt_emu.so, whose memory is host memory that both sides can reach. For tests; it is never timed."""
+    """A device of libkernwatt_emu.so, whose memory is host memory that both sides can reach. For tests; it is never
+    timed."""
 
     emulated = True
     device = 'cpu'

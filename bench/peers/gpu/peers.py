@@ -1,13 +1,13 @@
-"""The table of peers. A peer is one function of torch and a case; it gives the call to be timed, which takes a set of operands
-(tensors by name, in the library's layout) and returns its result in the shape of `y`:
+"""The table of peers. A peer is one function of torch and a case; it gives the call to be timed, which takes a set of
+operands (tensors by name, in the library's layout) and returns its result in the shape of `y`:
 
     @peer('gemm', 'my_gemm', 'my_package.gemm')
     def my_gemm(torch, case):
-        import my_package                                  # ImportError, Declined and RuntimeError: declined, with the text
+        import my_package                        # ImportError, Declined, RuntimeError: declined, with the text
         return lambda s: my_package.gemm(s['x'], s['w'])
 
-It is called on the run's stream and captured into a CUDA graph, so it must not synchronise. Its result is compared with ours
-and with float64 before anything is timed.
+It is called on the run's stream and captured into a CUDA graph, so it must not synchronise. Its result is compared with
+ours and with float64 before anything is timed.
 """
 import dataclasses
 from typing import Callable
@@ -54,13 +54,14 @@ def cublas(torch, case):
 
 
 def _sdpa(torch, case, backend):
-    """scaled_dot_product_attention with one backend allowed. Its causal mask begins at the top left, ours ends at the bottom
-    right; a single query sees every key, and with as many queries as keys they are the same."""
+    """scaled_dot_product_attention with one backend allowed. Its causal mask begins at the top left, ours ends at the
+    bottom right; a single query sees every key, and with as many queries as keys they are the same."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     d, args = case.dims, case.args
     if args['causal'] and d['lenQ'] not in (1, d['lenKv']):
-        raise Declined(f'its causal mask is aligned top left, so lenQ {d["lenQ"]} with lenKv {d["lenKv"]} means another thing')
+        sizes = f'lenQ {d["lenQ"]} with lenKv {d["lenKv"]}'
+        raise Declined(f'its causal mask is aligned top left, so {sizes} means another thing')
     options = {
         'is_causal': args['causal'] and d['lenQ'] > 1,
         'scale': args['scale'],

@@ -1,5 +1,5 @@
-"""One case from buffers to records: allocate, bind, compare results, time, write. A record (schema.json) is one case with one
-peer, timed or with the reason why not."""
+"""One case from buffers to records: allocate, bind, compare results, time, write. A record (schema.json) is one case
+with one peer, timed or with the reason why not."""
 import contextlib
 import datetime
 import gc
@@ -14,7 +14,8 @@ from .peers import Declined, peers_of
 from .telemetry import Watch
 
 SCHEMA = 'kernwatt.peers-gpu/0'
-# Copies should span this many times the last-level cache; from the second figure on they count as cold (src/measure/rotation.ts).
+# Copies should span this many times the last-level cache; from the second figure on they count as cold
+# (src/measure/rotation.ts).
 WANTED_FACTOR, COLD_FACTOR = 5, 2
 ABOVE_PEAK = 1.05
 RULE = {'minSamples': 10, 'minSeconds': 0.2, 'target': 0.01}
@@ -29,7 +30,8 @@ class DeviceLost(Exception):
 
 
 class Run:
-    """What the cases of one run share: the machine, what is known of it, the ceilings found so far, and where lines go."""
+    """What the cases of one run share: the machine, what is known of it, the ceilings found so far, and where lines
+    go."""
 
     def __init__(self, machine, meter, environment, seed, write):
         self.machine, self.meter, self.environment, self.seed, self.write = machine, meter, environment, seed, write
@@ -252,9 +254,8 @@ class Trial:
         names = (['kernwatt'] if case.ours else []) + [peer.name for peer, _, _ in right]
         baseline = 0 if case.ours else None
         with Watch(run.meter) as watch:
-            seen, records = clock.interleave(
-                clock.GraphClock(self.machine, calls, self.sets), names, baseline, {**RULE, 'maxSeconds': seconds}, run.seed
-            )
+            graphs = clock.GraphClock(self.machine, calls, self.sets)
+            seen, records = clock.interleave(graphs, names, baseline, {**RULE, 'maxSeconds': seconds}, run.seed)
         telemetry = watch.summary()
         if case.ours:
             again = self._result(self._ours, self.sets[0])
@@ -319,7 +320,8 @@ class Trial:
             known = [one for one in self.run_.ceilings if one['kind'] == kind and what in (None, one['name'])]
             best = max(known, key=lambda one: one['value'], default=None)
             if best is None or rate[of] == 0:
-                reason = 'this case computes nothing' if rate[of] == 0 else f'no {what or kind} ceiling was measured before it'
+                none = f'no {what or kind} ceiling was measured before it'
+                reason = 'this case computes nothing' if rate[of] == 0 else none
                 shares[share] = {'value': None, 'unit': '1', 'state': 'unavailable', 'reason': reason}
             else:
                 basis = f'{best["name"]}: {best["provenance"]}'

@@ -1,5 +1,5 @@
-"""What a list of timings says, and the order in which they are taken: the estimators of src/measure/stats.ts, interleave.ts,
-stop.ts and src/random.ts under the same names. test/peers/gpu.test.ts holds both to the same numbers."""
+"""What a list of timings says, and the order in which they are taken: the estimators of src/measure/stats.ts,
+interleave.ts, stop.ts and src/random.ts under the same names. test/peers/gpu.test.ts holds both to the same numbers."""
 import math
 
 
@@ -26,7 +26,8 @@ def mean(values):
 
 
 def median_rank(n):
-    """Rank k (from 1) such that [x(k), x(n + 1 - k)] covers the median of n samples with at least 95 %; 0 below n = 6."""
+    """Rank k (from 1) such that [x(k), x(n + 1 - k)] covers the median of n samples with at least 95 %; 0 below n =
+    6."""
     log_term = -n * math.log(2)
     below = 0.0
     k = 0
@@ -147,8 +148,8 @@ def random_source(seed):
 
 
 def mirrored_blocks(cases, blocks, following):
-    """Order of samples: each block is a random permutation of the cases and its mirror image (A B B A), so that within a
-    block every case has the same mean position and a linear drift cancels."""
+    """Order of samples: each block is a random permutation of the cases and its mirror image (A B B A), so that within
+    a block every case has the same mean position and a linear drift cancels."""
     order = []
     for _ in range(blocks):
         forward = list(range(cases))
@@ -205,8 +206,8 @@ def settled(spreads):
 
 
 def decide(stat, measured_seconds, elapsed_seconds, spreads, rule):
-    """The rule that ends the measurement now ('precision', 'noise', 'time'), or None to go on. rule: minSamples, minSeconds,
-    target, maxSeconds as in stop.ts."""
+    """The rule that ends the measurement now ('precision', 'noise', 'time'), or None to go on. rule: minSamples,
+    minSeconds, target, maxSeconds as in stop.ts."""
     if stat is not None and stat['n'] >= rule['minSamples'] and measured_seconds >= rule['minSeconds']:
         width = relative_half_width(stat['ci95Median'], stat['median'])
         if width <= rule['target']:

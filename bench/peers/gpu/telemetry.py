@@ -1,5 +1,5 @@
-"""Clocks, power, temperature and reasons for throttling while something runs, through the NVML binding in tools/gpu/nvml.py. A
-meter that cannot be had says why; its readings are then None, never 0."""
+"""Clocks, power, temperature and reasons for throttling while something runs, through the NVML binding in
+tools/gpu/nvml.py. A meter that cannot be had says why; its readings are then None, never 0."""
 import ctypes
 import importlib.util
 import pathlib
@@ -49,8 +49,8 @@ class Meter:
             return None
 
     def read(self):
-        """One reading: FIELDS in SI units (power is the driver's average over about a second), and what throttles the device;
-        None for what NVML does not say."""
+        """One reading: FIELDS in SI units (power is the driver's average over about a second), and what throttles the
+        device; None for what NVML does not say."""
         if self.reason is not None:
             return None
         mask = None

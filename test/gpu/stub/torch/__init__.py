@@ -1,5 +1,6 @@
-"""A stand-in for PyTorch in plain Python: as much of its tensors as bench/peers/gpu.py touches, on host memory, for dry runs on a
-machine without it. Put the folder above on PYTHONPATH. Values of 16 bits are rounded to nearest even, sums are in double."""
+"""A stand-in for PyTorch in plain Python: as much of its tensors as bench/peers/gpu.py touches, on host memory, for dry
+runs on a machine without it. Put the folder above on PYTHONPATH. Values of 16 bits are rounded to nearest even, sums
+are in double."""
 import builtins
 import ctypes
 import itertools
