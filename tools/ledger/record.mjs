@@ -131,8 +131,8 @@ export function record(outdir, root) {
 
   const nothing = proved === 0 && measured === 0 && !golden && found.failed.size === 0;
   if (nothing) throw new Refusal([...lines, 'nothing is recorded'].join('; '));
-  if (golden) replaceFile(join(folder, 'conformance.txt'), golden.text);
   writeLedger(path, ledger);
+  if (golden) replaceFile(join(folder, 'conformance.txt'), golden.text);
   lines.push(
     `${proved} kernels proved, ${measured} results recorded, ${found.failed.size} kernels failed, ` +
       `conformance ${golden ? `of ${golden.results} results recorded` : 'not recorded'}: ${path}`,
