@@ -222,7 +222,12 @@ describe.skipIf(!present)('over the emulated library', () => {
     expect(status).toBe(0);
     const records = lines(stdout);
     validate(records);
-    const [product] = records.filter((one) => one.case.op === 'gemm');
+    const [refused, product] = records.filter((one) => one.case.op === 'gemm');
+    expect(refused).toMatchObject({
+      peer: { name: 'waits' },
+      state: 'declined',
+      reason: 'waits: no CUDA graph takes it: operation not permitted when stream is capturing',
+    });
     expect(product.comparison).toMatchObject({ baseline: 'cublas', ratio: expect.closeTo(2, 1) });
     expect(product.rate.peer.flopsPerSecond).toBeCloseTo(product.work.flops / product.time.peer.median, 3);
     expect(product.utilisation.peer.ofPeakFlops).toMatchObject({ state: 'ok', value: expect.closeTo(1, 6) });

@@ -13,6 +13,7 @@ from gpu import clock, run
 from gpu.abi import Library
 from gpu.cases import tiny
 from gpu.machine import EmulatedMachine
+from gpu.peers import peer
 
 # Seconds of a call, except of cuBLAS, and their noise.
 SECONDS, CUBLAS_SECONDS, NOISE = 1e-4, 5e-5, 0.02
@@ -34,10 +35,17 @@ class SimulatedClock:
         return seconds * self._random.uniform(1 - NOISE, 1 + NOISE)
 
     def calibrate(self, which):
+        if 'waits' in self._calls[which].__qualname__:
+            raise RuntimeError('operation not permitted when stream is capturing')
         return self._seconds(which)
 
     def round(self, order):
         return [self._seconds(which) for which in order]
+
+
+@peer('gemm', 'waits', 'nothing')
+def waits(torch, case):
+    return lambda s: torch.mm(s['x'], s['w'].t(), out=s['y'])
 
 
 class Still:

@@ -16,7 +16,8 @@
 #include "../../../kernels/gemm/gemm.h"
 
 namespace kw {
-// Members of the structs without a KW_FIELDS of their own; one that is forgotten leaves a gap, which print() refuses.
+// Members of the structs without a KW_FIELDS of their own. One that is forgotten leaves a gap, which print() refuses
+// where it is larger than padding; no other member moves by it.
 KW_FIELDS(TensorView, data, dtype, rank, shape, stride)
 }  // namespace kw
 KW_FIELDS(kw_device_info, size, name, uuid, pci, cc_major, cc_minor, sm_count, emulated, total_bytes, smem_bytes,

@@ -228,13 +228,8 @@ class Trial:
                 result = self._result(call, operands)
                 last = None if self._last is None else self._result(call, self.sets[-1])
             except (Declined, ImportError, NotImplementedError, RuntimeError) as error:
-                try:
-                    self.machine.synchronize()
-                except Exception as lost:
-                    run.emit(case, 'failed', f'{peer.name}: {first_line(lost)}', peer, kernel=self.kernel)
-                    raise DeviceLost(first_line(lost)) from None
                 why = '; '.join(dict.fromkeys([first_line(error), *(first_line(one.message) for one in said)]))
-                run.emit(case, 'declined', f'{peer.name}: {why}', peer, kernel=self.kernel)
+                self._decline(peer, why)
                 return None, None
         theirs = definition.judge(result, peer.name)
         difference = None if ours is None else between(case, ours, result)
@@ -246,7 +241,22 @@ class Trial:
         if reason is not None:
             run.emit(case, 'failed', f'{peer.name}: {reason}', peer, kernel=self.kernel, correctness=correctness)
             return None, None
+        if not self.machine.emulated:
+            try:  # alone, so that one that no graph takes does not end the measurement of the others
+                clock.GraphClock(self.machine, [call], self.sets).calibrate(0)
+            except RuntimeError as error:
+                self._decline(peer, f'no CUDA graph takes it: {first_line(error)}')
+                return None, None
         return call, correctness
+
+    def _decline(self, peer, why):
+        """Writes that a peer does not do this case; DeviceLost if it took the device with it."""
+        try:
+            self.machine.synchronize()
+        except Exception as lost:
+            self.run_.emit(self.case, 'failed', f'{peer.name}: {first_line(lost)}', peer, kernel=self.kernel)
+            raise DeviceLost(first_line(lost)) from None
+        self.run_.emit(self.case, 'declined', f'{peer.name}: {why}', peer, kernel=self.kernel)
 
     def _time(self, right, ours, seconds):
         run, case = self.run_, self.case
