@@ -3,9 +3,9 @@
 #
 #   npm run build && npm run build:cuda && tools/gpu-bundle.sh [OUT.tar.xz]      default: .gpu/bundle.tar.xz
 #
-# Inside: the CUDA library and its programs, the addon, the TypeScript as JavaScript with what it imports, the running Node, cases,
-# peers and these scripts, laid out as in a checkout; bundle.json says which commit. It runs there as
-# `tar xf bundle.tar.xz && tools/gpu-run.sh OUTDIR`, or from a checkout that finds it (KERNWATT_GPU_BUNDLE, .gpu/bundle.tar.xz).
+# Inside: the CUDA library and its programs, the addon, the TypeScript as JavaScript with what it imports, the running Node,
+# cases, peers and these scripts, laid out as in a checkout; bundle.json says which commit. It runs there as
+# `tar xf bundle.tar.xz && tools/gpu-run.sh OUTDIR`, or from a checkout (KERNWATT_GPU_BUNDLE, .gpu/bundle.tar.xz).
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
@@ -33,7 +33,7 @@ need() {
     missing=1
   done
 }
-built=(.build/cuda/lib/libkernwatt_cuda.so .build/cuda/bin/kernwatt_check .build/cuda/bin/simt_test_gpu .build/cuda/kernels.json)
+built=(.build/cuda/{lib/libkernwatt_cuda.so,bin/kernwatt_check,bin/simt_test_gpu,kernels.json})
 need 'npm run build:cuda' "${built[@]}"
 need 'npm run build' build/Release/kernwatt.node dist/cli/main.js
 need 'npm run cases' test/gpu/cases.jsonl
@@ -82,4 +82,5 @@ fi
 mv "$out.new" "$out"
 printf '%s: %d.%d MB, commit %s%s\n' "$out" $((size / 1000000)) $((size / 100000 % 10)) "${commit:0:12}" \
   "$([ "$dirty" = true ] && echo ' with local changes')"
-(cd "$stage/tree" && du -sk --apparent-size -- bin .build build dist node_modules tools test bench | awk '{ printf "  %8.1f MB  %s\n", $1 / 1000, $2 }')
+cd "$stage/tree" && du -sk --apparent-size -- bin .build build dist node_modules tools test bench |
+  awk '{ printf "  %8.1f MB  %s\n", $1 / 1000, $2 }'

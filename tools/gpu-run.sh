@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything a GPU has to prove, in one command that needs neither Node nor a network:
 #
-#   tools/gpu-run.sh OUTDIR [part...]      build probe conformance check sanitize peers meter node; docs/gpu.md says what each does
+#   tools/gpu-run.sh OUTDIR [part...]      build probe conformance check sanitize peers meter node (see docs/gpu.md)
 #
 # Each part runs by itself under its own time limit, from tools/gpu/PART.sh or .py. OUTDIR/run.json is rewritten after each, so
 # a run cut off at any moment loses only the part in progress; a table comes last. Exit code: 0 when every part passed, 1 when
@@ -71,7 +71,8 @@ check_gpu() {
   [[ $driver =~ ^[0-9]+\. ]] || stop "no GPU: nvidia-smi says \"${said%%$'\n'*}\""
   # Below it a compatibility package may still bring CUDA 13, and then libcuda says so.
   if ((${driver%%.*} < oldest_driver)); then
-    python3 - <<'END' 2>/dev/null || stop "driver too old: $name has driver $driver, expected $oldest_driver or newer for CUDA 13"
+    said="driver too old: $name has driver $driver, expected $oldest_driver or newer for CUDA 13"
+    python3 - <<'END' 2>/dev/null || stop "$said"
 import ctypes, sys
 version = ctypes.c_int()
 ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -103,7 +104,8 @@ fi
 build=${KERNWATT_GPU_BUILD:-$root/.build/cuda}
 library=$build/lib/libkernwatt_cuda.so
 if [ -n "${KERNWATT_GPU_LIBRARY:-}" ]; then
-  library=$(realpath -e "$KERNWATT_GPU_LIBRARY" 2>/dev/null) || stop "KERNWATT_GPU_LIBRARY is $KERNWATT_GPU_LIBRARY, expected a file"
+  library=$(realpath -e "$KERNWATT_GPU_LIBRARY" 2>/dev/null) ||
+    stop "KERNWATT_GPU_LIBRARY is $KERNWATT_GPU_LIBRARY, expected a file"
 fi
 node=${KERNWATT_GPU_NODE:-}
 [ -n "$node" ] || { [ -x "$root/bin/node" ] && node=$root/bin/node; } || node=$(command -v node)

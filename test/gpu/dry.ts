@@ -27,7 +27,7 @@ export interface Run {
   kernels: string | null;
   kernelsReason?: string;
   library: string | null;
-  device: { name: string; uuid: string; emulated: boolean | null; reason?: string };
+  device: { name: string; uuid: string; driver: string | null; emulated: boolean | null; reason?: string };
   parts: Part[];
 }
 

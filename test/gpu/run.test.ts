@@ -1,6 +1,6 @@
 // tools/gpu-run.sh without a GPU: states of parts, limits, interruption, and one line for everything that can be wrong.
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -10,7 +10,6 @@ import {
   gpuRun,
   hasEmulator,
   interrupt,
-  isBuilt,
   part,
   readJson,
   readRun,
@@ -212,19 +211,35 @@ describe('bad input is one line, and what is done is kept', () => {
   });
 });
 
-test('a bundle is unpacked beside the scripts, once, and what is in it is run', () => {
-  const packed = join(folder, 'bundle.tar');
-  expect(spawnSync('tar', ['-C', home, '-cf', packed, '.']).status).toBe(0);
-  const bare = join(folder, 'bare');
-  mkdirSync(bare);
-  for (const name of ['tools', 'bench']) cpSync(join(home, name), join(bare, name), { recursive: true });
-  const env = { KERNWATT_GPU_BUNDLE: packed };
-  expect(gpuRun(bare, out, ['check'], { path, env }).status).toBe(0);
-  expect(readRun(out)).toMatchObject({ commit: '1'.repeat(40) });
-  const kept = join(bare, '.gpu/bundle/kept');
-  writeFileSync(kept, '');
-  expect(gpuRun(bare, out, ['check'], { path, env }).status).toBe(0);
-  expect(existsSync(kept)).toBe(true);
+test('on a device that is none of the emulator: its driver, its own programs, and Node where it was brought', () => {
+  const real = mkdtempSync(join(tmpdir(), 'kernwatt-device-')); // the fake library is emulated where its path says so
+  try {
+    for (const name of ['tools', 'bench', '.build', 'test', 'bundle.json'])
+      cpSync(join(home, name), join(real, name), { recursive: true });
+    for (const name of ['dist/cli/main.js', 'build/Release/kernwatt.node']) script(join(real, name), '');
+    script(join(real, '.build/cuda/bin/simt_test_gpu'), 'echo device >"$2"; echo "9 passed, 0 failed"');
+    const calls = join(real, 'calls');
+    script(
+      join(real, 'bin/node'),
+      `echo "$KERNWATT_CUDA_LIBRARY $*" >>${calls}; [ "$2" = check ] || echo {} >"\${!#}"`,
+    );
+    expect(gpuRun(real, out, ['conformance', 'node'], { path }).status).toBe(0);
+    expect(readRun(out).device).toMatchObject({ name: 'fake', driver: '580.95.05', emulated: false });
+    expect(readFileSync(join(out, 'summary.txt'), 'utf8')).not.toContain('EMULATED');
+    expect(lines('conformance.txt')).toEqual(['device']);
+    expect(part(out, 'node').summary).toMatch(/^check: exit code 0, bench: exit code 0, 1 records/);
+    const library = join(real, '.build/cuda/lib/libkernwatt_cuda.so');
+    const program = join(real, 'dist/cli/main.js');
+    expect(readFileSync(calls, 'utf8').trim().split('\n')).toEqual([
+      `${library} ${program} check --backend cuda`,
+      `${library} ${program} bench --quick --backend cuda --out ${join(out, 'node.jsonl')}`,
+    ]);
+    script(join(real, 'bin/node'), '[ "$2" = check ] && exit 124; exit 0');
+    expect(gpuRun(real, out, ['node'], { path }).status).toBe(1);
+    expect(part(out, 'node').state).toBe('timeout');
+  } finally {
+    removeTree(real);
+  }
 });
 
 test('kernels.json answers for its own library alone, and is kept beside the results', () => {
@@ -335,42 +350,5 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     expect(items.clockLock.state).toBe('not tried');
     for (const item of Object.values(items) as { value: unknown; reason?: string }[])
       expect(item.value === null).toBe(typeof item.reason === 'string');
-  });
-});
-
-describe('tools/gpu-bundle.sh', () => {
-  const bundle = (home: string, to: string) =>
-    spawnSync('bash', [join(home, 'tools/gpu-bundle.sh'), to], {
-      encoding: 'utf8',
-      env: { ...process.env, XZ_OPT: '-0' },
-    });
-
-  test('names what is missing, each with the command that makes it', () => {
-    const bare = join(folder, 'unbuilt');
-    cpSync(join(root, 'tools/gpu-bundle.sh'), join(bare, 'tools/gpu-bundle.sh'));
-    const { status, stderr } = bundle(bare, join(folder, 'none.tar.xz'));
-    expect(status).toBe(2);
-    for (const [file, command] of [
-      ['.build/cuda/lib/libkernwatt_cuda.so', 'npm run build:cuda'],
-      ['.build/cuda/kernels.json', 'npm run build:cuda'],
-      ['build/Release/kernwatt.node', 'npm run build'],
-      ['test/gpu/cases.jsonl', 'npm run cases'],
-    ])
-      expect(stderr).toContain(`${file} is not there; ${command} makes it\n`);
-    expect(existsSync(join(folder, 'none.tar.xz'))).toBe(false);
-  });
-
-  test.skipIf(!isBuilt())('packs what a machine without Node runs (npm run build:cuda)', () => {
-    const packed = join(folder, 'bundle.tar.xz');
-    const { status, stdout, stderr } = bundle(root, packed);
-    expect(status, stderr).toBe(0);
-    expect(stdout).toMatch(/bundle\.tar\.xz: \d\d\.\d MB, commit [0-9a-f]{12}/);
-    const bare = join(folder, 'machine');
-    mkdirSync(bare);
-    expect(spawnSync('tar', ['-C', bare, '-xf', packed]).status).toBe(0);
-    const env = { KERNWATT_GPU_LIBRARY: emulator };
-    expect(gpuRun(bare, out, ['check', 'node', 'probe'], { path, env }).status).toBe(0);
-    expect(states(out)).toEqual({ probe: 'passed', check: 'passed', node: 'passed' });
-    expect(readRun(out).commit).toMatch(/^[0-9a-f]{40}$/);
   });
 });

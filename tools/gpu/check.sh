@@ -9,7 +9,8 @@ cases=$KW_ROOT/test/gpu/cases.jsonl
 [ -f "$KW_LIBRARY" ] || { echo "$KW_LIBRARY is not there; npm run build:cuda makes it"; exit 77; }
 size=()
 [ "$KW_EMULATED" = 0 ] || size=(--small)
-"$program" "$KW_LIBRARY" "$cases" --out "$KW_OUT/check.jsonl" --seconds $((KW_LIMIT > 10 ? KW_LIMIT - 5 : KW_LIMIT)) "${size[@]}"
+seconds=$((KW_LIMIT > 10 ? KW_LIMIT - 5 : KW_LIMIT))
+"$program" "$KW_LIBRARY" "$cases" --out "$KW_OUT/check.jsonl" --seconds $seconds "${size[@]}"
 status=$?
 # Cases that time left out are no failure to the program, but the part has not passed.
 if [ $status -eq 0 ] && tail -n 1 "$KW_OUT/check.log" | grep -q 'not run'; then exit 124; fi

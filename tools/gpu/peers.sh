@@ -7,4 +7,5 @@ python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch
   { echo "PyTorch is not installed for $(command -v python3)"; exit 77; }
 size=()
 [ "$KW_EMULATED" = 0 ] || size=(--tiny)
-exec python3 "$program" --library "$KW_LIBRARY" --out "$KW_OUT/peers.jsonl" --seconds $((KW_LIMIT > 10 ? KW_LIMIT - 8 : KW_LIMIT)) "${size[@]}"
+seconds=$((KW_LIMIT > 10 ? KW_LIMIT - 8 : KW_LIMIT))
+exec python3 "$program" --library "$KW_LIBRARY" --out "$KW_OUT/peers.jsonl" --seconds $seconds "${size[@]}"
