@@ -100,6 +100,7 @@ if [ -n "$bundle" ]; then
   [ -f "$bundle" ] || stop "KERNWATT_GPU_BUNDLE is $bundle, expected a file"
   root=$tree/.gpu/bundle
   python3 "$here/gpu/unpack.py" "$bundle" "$root" || exit 2
+  printf 'gpu-run: running what %s holds, whatever this checkout is\n' "$bundle" >&2
 fi
 build=${KERNWATT_GPU_BUILD:-$root/.build/cuda}
 library=$build/lib/libkernwatt_cuda.so
