@@ -4,82 +4,16 @@
 // by test/cpu/CMakeLists.txt.
 //
 //   gemm_cpu_test [cases [seed]]
-#include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <limits>
 #include <memory>
-#include <random>
-#include <string>
-#include <vector>
 
-#include "../../kernels/core/numeric.h"
-#include "../../kernels/core/plan.h"
-#include "../../kernels/core/threads.h"
 #include "../../kernels/gemm/gemm.h"
+#include "support.h"
 
 namespace {
 
 using namespace kw;
-
-int passed = 0, failed = 0;
-
-void expect(bool ok, const std::string& what) {
-  ok ? ++passed : ++failed;
-  if (!ok && failed <= 20) std::printf("FAILED %s\n", what.c_str());
-}
-
-std::mt19937 rng;
-
-int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
-template <class T>
-T one_of(std::initializer_list<T> values) {
-  return values.begin()[pick(0, static_cast<int64_t>(values.size()) - 1)];
-}
-bool chance(double p) { return std::uniform_real_distribution<>()(rng) < p; }
-
-constexpr uint8_t kGuard = 0xff;  // NaN in every float type: reading it where nothing should be read spoils the result
-
-// A strided [batch?, rows, columns] tensor in memory of its own, all of which but the elements is guard bytes.
-struct Holder {
-  std::vector<uint8_t> bytes;
-  TensorView view;
-
-  void shape(DType dtype, std::vector<int64_t> dims, bool padded, bool broadcast_batch = false) {
-    view.dtype = dtype;
-    view.rank = static_cast<int32_t>(dims.size());
-    const int64_t size = bits(dtype) / 8, offset = padded ? pick(0, 5) : 0;
-    int64_t stride = 1;
-    for (int i = view.rank - 1; i >= 0; --i) {
-      view.shape[i] = dims[i];
-      view.stride[i] = broadcast_batch && i == view.rank - 3 ? 0 : stride;
-      if (view.stride[i] != 0) stride *= dims[i];
-      if (padded) stride += pick(0, 7);
-    }
-    bytes.assign(static_cast<size_t>((offset + stride + (padded ? 9 : 0)) * size), kGuard);
-    view.data = bytes.data() + offset * size;
-  }
-  template <class Visit>
-  void each(Visit visit) const {  // element offsets, row-major; a broadcast batch is visited once for each
-    if (!view.present()) return;
-    const int r = view.rank;
-    const int64_t batch = r > 2 ? view.dim(-3) : 1, rows = r > 1 ? view.dim(-2) : 1;
-    for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < view.dim(-1); ++j) {
-          visit((r > 2 ? b * view.step(-3) : 0) + (r > 1 ? i * view.step(-2) : 0) + j * view.step(-1));
-        }
-      }
-    }
-  }
-  void fill(const std::function<float()>& value) {
-    each([&](int64_t at) { store_f32(view.data, view.dtype, at, value()); });
-  }
-};
+using namespace kw::test;
 
 struct Case {
   Holder x, w, c, bias, residual, y;
@@ -97,74 +31,16 @@ struct Case {
 };
 
 void describe(Case& t, const char* isa, int threads) {
-  const auto one = [](const char* field, const TensorView& v) {
-    if (!v.present()) return std::string();
-    std::string s = std::string(" ") + field + " " + name(v.dtype) + "[";
-    for (int i = 0; i < v.rank; ++i)
-      s += (i ? "," : "") + std::to_string(v.shape[i]) + ":" + std::to_string(v.stride[i]);
-    return s + "]";
-  };
   const GemmArgs& a = t.args;
-  t.text = std::string(isa) + " threads " + std::to_string(threads) + one("x", a.x) + one("w", a.w) + one("c", a.c) +
-           one("bias", a.bias) + one("residual", a.residual) + one("y", a.y) + " alpha " + std::to_string(a.alpha) +
+  t.text = std::string(isa) + " threads " + std::to_string(threads) + test::describe("x", a.x) +
+           test::describe("w", a.w) + test::describe("c", a.c) + test::describe("bias", a.bias) +
+           test::describe("residual", a.residual) + test::describe("y", a.y) + " alpha " + std::to_string(a.alpha) +
            " beta " + std::to_string(a.beta) + " " + choice_names(a.activation).names[static_cast<int>(a.activation)] +
            (a.trans_x ? " trans_x" : "") + (a.trans_w ? " trans_w" : "");
 }
 
-// Runs the plan with a workspace of exactly the promised size, full of NaN. Returns explain().
 std::string run(const GemmArgs& args, cpu::Isa isa, ThreadPool& pool) {
-  kw_device_info device{};
-  device.size = sizeof(device);
-  device.sm_count = pool.threads();
-  device.isa = static_cast<int32_t>(isa);
-  const kw_op& op = cpu::gemm();
-  if (op.supports(&device, &args) != 0) return "declined: " + last_error();
-  kw_plan* plan = nullptr;
-  if (op.plan_create(&device, &args, &plan) != 0) return "plan_create: " + last_error();
-  const uint64_t bytes = op.plan_workspace(plan);
-  void* space = nullptr;
-  if (posix_memalign(&space, 64, bytes) != 0) return "no memory for the workspace";
-  std::memset(space, kGuard, bytes);
-  std::string result;
-  if (op.plan_rebind(plan, &args, space) != 0 || op.plan_enqueue(plan, &pool) != 0) {
-    result = "error: " + last_error();
-  } else {
-    result = op.plan_explain(plan);
-  }
-  op.plan_destroy(plan);
-  std::free(space);
-  return result;
-}
-
-// y against the definition on every row, and everything around y against the guard bytes.
-void compare(const Case& t, const ReferenceOutput& r, bool exact, const Holder& y) {
-  int64_t i = 0, wrong = 0, worst_at = -1;
-  double worst = 0;
-  y.each([&](int64_t at) {
-    const double actual = load_f32(y.view.data, y.view.dtype, at), value = r.value[i], plain = r.plain[i];
-    const double allowed = 2 * std::abs(plain - value) + ulp(y.view.dtype, value) + r.slack[i];
-    const bool same = actual == value || (std::isnan(actual) && std::isnan(value));
-    const bool ok = same || (!exact && std::isfinite(value) && std::abs(actual - value) <= allowed);
-    const double ratio = std::abs(actual - value) / allowed;
-    if (!ok) ++wrong;
-    if (!ok && (worst_at < 0 || ratio > worst)) worst = ratio, worst_at = i;
-    ++i;
-  });
-  std::string what = t.text;
-  if (wrong != 0) {
-    what += ": " + std::to_string(wrong) + " of " + std::to_string(i) + " wrong, element " + std::to_string(worst_at) +
-            " by " + std::to_string(worst) + " of the tolerance around " + std::to_string(r.value[worst_at]);
-  }
-  std::vector<bool> element(y.bytes.size());
-  const int64_t size = bits(y.view.dtype) / 8;
-  const int64_t offset = static_cast<const uint8_t*>(y.view.data) - y.bytes.data();
-  y.each([&](int64_t at) {
-    for (int64_t b = 0; b < size; ++b) element[static_cast<size_t>(offset + at * size + b)] = true;
-  });
-  int64_t touched = 0;
-  for (size_t b = 0; b < y.bytes.size(); ++b) touched += !element[b] && y.bytes[b] != kGuard;
-  if (touched != 0) what += ": " + std::to_string(touched) + " bytes outside y were written";
-  expect(wrong == 0 && touched == 0, what);
+  return test::run(cpu::gemm(), args, isa, pool);
 }
 
 // A random problem. exact: small whole numbers and an epilogue that keeps every intermediate exact.
@@ -188,7 +64,8 @@ std::unique_ptr<Case> random_case(bool exact) {
   };
   const auto operand = [&](Holder& h, DType dtype, int64_t rows, int64_t columns, bool broadcasts) {
     const int64_t b = batch && broadcasts && chance(0.4) ? one_of<int64_t>({0, 1}) : batch;
-    h.shape(dtype, dims(b, rows, columns), chance(0.5), b > 1 && broadcasts && chance(0.2));
+    const bool repeats = b > 1 && broadcasts && chance(0.2);
+    h.shape(dtype, dims(b, rows, columns), chance(0.5), {}, {repeats});
   };
   a.trans_x = chance(0.3), a.trans_w = chance(0.3);
   operand(t->x, in, a.trans_x ? k : m, a.trans_x ? m : k, true);
@@ -202,10 +79,10 @@ std::unique_ptr<Case> random_case(bool exact) {
   if (!exact && chance(0.5)) a.alpha = one_of({0.5f, -1.25f, 0.0f, 0.1f});
   if (with_c) a.beta = exact ? one_of({1.0f, -2.0f}) : one_of({1.0f, 0.3f, -0.7f, 0.0f});
 
-  const bool normal = chance(0.5);
-  const auto value = [&, normal] {
+  const bool spread = chance(0.5);
+  const auto value = [&, spread] {
     if (exact) return static_cast<float>(pick(-3, 3));
-    return normal ? std::normal_distribution<float>()(rng) : std::uniform_real_distribution<float>(-1, 1)(rng);
+    return spread ? normal() : std::uniform_real_distribution<float>(-1, 1)(rng);
   };
   for (Holder* h : {&t->x, &t->w, &t->c, &t->bias, &t->residual}) h->fill(value);
   if (in_place && with_c && !gated) {
@@ -233,7 +110,7 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   describe(t, cpu::name(isa), pool.threads());
   const std::string explained = run(t.args, isa, pool);
   if (explained.rfind("{\"variant\":\"gemm_cpu_", 0) != 0) return expect(false, t.text + ": " + explained);
-  compare(t, r, exact, t.y);
+  compare(t.text, t.y, r, exact);
   const std::vector<uint8_t> after = t.y.bytes;
   std::copy(before.begin(), before.end(), t.y.bytes.begin());
   run(t.args, isa, other);
@@ -268,7 +145,7 @@ void check_activations(cpu::Isa isa, ThreadPool& pool) {
     t.attach();
     describe(t, cpu::name(isa), pool.threads());
     run(t.args, isa, pool);
-    compare(t, reference(t.args), false, t.y);
+    compare(t.text, t.y, reference(t.args), false);
   }
 }
 
@@ -291,7 +168,7 @@ void check_special(cpu::Isa isa, ThreadPool& pool, DType dtype, int64_t m) {
     t.attach();
     describe(t, cpu::name(isa), pool.threads());
     run(t.args, isa, pool);
-    compare(t, reference(t.args), false, t.y);
+    compare(t.text, t.y, reference(t.args), false);
   }
 }
 
@@ -327,7 +204,7 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
     std::fill(space.begin(), space.end(), kGuard);
     const bool ok = op.plan_rebind(plan, &t.args, space.data()) == 0 && op.plan_enqueue(plan, &pool) == 0;
     expect(ok, "rebind " + t.text + ": " + (ok ? "" : last_error()));
-    if (ok) compare(t, reference(t.args), true, t.y);
+    if (ok) compare(t.text, t.y, reference(t.args), true);
   }
   op.plan_destroy(plan);
 }
