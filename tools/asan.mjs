@@ -2,12 +2,10 @@
 //
 //   node tools/asan.mjs [vitest arguments, in place of test/native test/ops]
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join } from 'node:path';
+import { buildEnvironment, headerArguments, root, stage } from './stage.mjs';
 
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const folder = join(root, '.build/asan');
 const require = createRequire(import.meta.url);
 
@@ -17,20 +15,18 @@ function run(command, args, options) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
-// node-gyp builds beside binding.gyp, so the folder shows it the same sources under other names.
-mkdirSync(folder, { recursive: true });
-for (const name of ['binding.gyp', 'package.json', 'native', 'kernels', 'tools', 'node_modules']) {
-  rmSync(join(folder, name), { force: true });
-  symlinkSync(join(root, name), join(folder, name));
-}
-
-const prefix = resolve(dirname(process.execPath), '..');
-const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
+stage(folder);
 const flags = '-fsanitize=address -fno-omit-frame-pointer -g1';
-const env = { ...process.env, CXXFLAGS: flags, CFLAGS: flags, LDFLAGS: '-fsanitize=address' };
+const env = {
+  ...buildEnvironment(),
+  CXXFLAGS: flags,
+  CFLAGS: flags,
+  LDFLAGS: '-fsanitize=address',
+  GYP_DEFINES: 'static_libstdcxx=0',
+};
 const gyp = require.resolve('node-gyp/bin/node-gyp.js');
 for (const step of [['configure'], ['build', '-j', 'max']]) {
-  run(process.execPath, [gyp, ...step, ...headers, '--loglevel=warn'], { cwd: folder, env });
+  run(process.execPath, [gyp, ...step, ...headerArguments(), '--loglevel=warn'], { cwd: folder, env });
 }
 
 const library = execFileSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim();
