@@ -4,6 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 import { type LibraryInfo, native } from './native.js';
+import { prebuilds, verified } from './prebuilt.js';
 
 export type LibraryKind = 'cuda' | 'emu';
 
@@ -24,9 +25,12 @@ export function librarySearch(kind: LibraryKind, option?: string): { path: strin
   return [
     { path: join(root, '.build/cuda/lib', file), from: 'this checkout' },
     { path: join(root, 'build/Release', file), from: 'beside the addon' },
-    { path: join(root, 'prebuilds', `${process.platform}-${process.arch}`, file), from: 'beside the addon' },
+    { path: join(prebuilds(), file), from: 'with the package' },
   ];
 }
+
+/** Libraries that agreed with their manifest: hashing megabytes once is enough. */
+const intact = new Set<string>();
 
 /**
  * Opens the first library found.
@@ -41,6 +45,14 @@ export function findLibrary(kind: LibraryKind, option?: string): Library {
       'LIBRARY',
       `openDevice: library libkernwatt_${kind}.so is missing, expected at ${tried}; ${buildLine} KERNWATT_${kind.toUpperCase()}_LIBRARY`,
     );
+  }
+  if (found.path === join(prebuilds(), `libkernwatt_${kind}.so`) && !intact.has(found.path)) {
+    try {
+      verified(found.path);
+    } catch (error) {
+      throw new KernwattError('LIBRARY', `openDevice: library ${found.path} ${(error as Error).message}`);
+    }
+    intact.add(found.path);
   }
   return { path: found.path, ...native().loadLibrary(found.path) };
 }

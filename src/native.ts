@@ -1,8 +1,11 @@
 // The raw shape of the addon (native/*.cc), and the only file that loads it. Everything here is unchecked: op.ts, tensor.ts,
 // stream.ts and measure.ts check first. Names are snake_case in C++ and camelCase here; opArgs() in this file converts.
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
+import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
 
 declare const tag: unique symbol;
 /** Opaque native objects; the garbage collector releases what nobody disposed. */
@@ -223,30 +226,32 @@ export function native(): Native {
   return addon;
 }
 
-/** Its own build first, then what the package brings; KERNWATT_ADDON names another file (the sanitizer's build, for one). */
+/**
+ * An own build first, then what the package brings, once it agrees with its manifest; KERNWATT_ADDON names another file (the
+ * sanitizer's build, for one).
+ */
 function load(): Native {
-  const platform = `${process.platform}-${process.arch}`;
   const given = process.env.KERNWATT_ADDON;
-  const candidates = given ? [given] : ['../build/Release/kernwatt.node', `../prebuilds/${platform}/kernwatt.node`];
+  const prebuilt = join(prebuilds(), 'kernwatt.node');
+  const own = fileURLToPath(new URL('../build/Release/kernwatt.node', import.meta.url));
+  const candidates = given ? [resolve(given)] : [own, prebuilt];
   const require = createRequire(import.meta.url);
   const tried: string[] = [];
   for (const candidate of candidates) {
     try {
+      if (!existsSync(candidate)) throw new Error('not there');
+      const manifest = candidate === prebuilt ? verified(candidate) : null;
       const loaded = require(candidate) as Native & { setErrorClass(errorClass: typeof KernwattError): void };
+      if (manifest && loaded.abi !== manifest.abi) throw new Error(`has ABI ${loaded.abi}, expected ${manifest.abi}`);
       loaded.setErrorClass(KernwattError);
       return loaded;
     } catch (cause) {
-      tried.push(`\n  ${fileURLToPath(new URL(candidate, import.meta.url))}: ${String(cause).split('\n')[0]}`);
+      tried.push(`\n  ${candidate}: ${(cause as Error).message.split('\n')[0]}`);
     }
   }
   throw new KernwattError(
     'LIBRARY',
     `kernwatt: the native addon is ${tried.length === 1 ? 'a file that does not load' : 'in none of these files'} ` +
-      `on ${platform} (${libc()}), expected one that loads; in a checkout \`npm run build\` makes it${tried.join('')}`,
+      `on ${platformName()}, expected one that loads; ${addonFix()}${tried.join('')}`,
   );
-}
-
-function libc(): string {
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
-  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'no glibc';
 }

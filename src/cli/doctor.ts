@@ -1,10 +1,11 @@
 // `kernwatt doctor`: what works here, what does not, and the line that fixes it. Runs without the addon.
 import { existsSync, readFileSync } from 'node:fs';
 import { findLibrary, type LibraryKind, librarySearch } from '../library.js';
-import { describeTool, libcVersion, packageRoot, type Tool } from '../measure/environment.js';
+import { describeTool, packageRoot, type Tool } from '../measure/environment.js';
 import { type EnergySource, loadable, probeEnergySources } from '../measure/sources.js';
 import { type CpuInfo, native } from '../native.js';
 import { type DeviceName, openDevice } from '../open.js';
+import { addonFix, libcVersion } from '../prebuilt.js';
 import { bytes, si } from '../report/format.js';
 import { facts, table } from '../report/table.js';
 
@@ -61,7 +62,7 @@ function probeAddon(): Addon {
     const { abi, napi } = native();
     return { state: 'ok', abi, napi, detail: 'loads', fix: null };
   } catch (error) {
-    return { state: 'missing', abi: null, napi: null, detail: firstLine(error), fix: 'npm run build' };
+    return { state: 'missing', abi: null, napi: null, detail: firstLine(error), fix: addonFix() };
   }
 }
 

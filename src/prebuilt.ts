@@ -1,0 +1,83 @@
+// Files that a package brings ready-made (prebuilds/<platform>-<arch>/) and the manifest beside them, written by tools/prebuild.mjs.
+// A file is compared with its manifest before it is opened: a truncated library can end the process that maps it.
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export interface Manifest {
+  schema: 'kernwatt.prebuild/0';
+  /** Version of the package that the files belong to. */
+  version: string;
+  platform: string;
+  arch: string;
+  /** Oldest glibc that has every symbol the files need, for example `2.34`. */
+  glibc: string;
+  /** Node-API version and KW_ABI of the addon. */
+  napi: number;
+  abi: number;
+  files: Record<string, { bytes: number; sha256: string }>;
+}
+
+/** Root folder of this package, in a checkout and installed. */
+const root = fileURLToPath(new URL('..', import.meta.url));
+const manifestName = 'manifest.json';
+
+/** Where ready-made files for this platform are, whether or not there are any. */
+export const prebuilds = (): string => join(root, 'prebuilds', `${process.platform}-${process.arch}`);
+
+let libc: string | null | undefined;
+
+/** `glibc 2.36`, or null where the C library does not say (musl) or there is none. */
+export function libcVersion(): string | null {
+  if (libc !== undefined) return libc;
+  const header = (process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined)?.header;
+  libc = header?.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : null;
+  return libc;
+}
+
+/** `linux-x64 (glibc 2.36)`, as error messages name where they happen. */
+export const platformName = (): string =>
+  `${process.platform}-${process.arch} (${libcVersion() ?? (process.platform === 'linux' ? 'no glibc' : 'no C library named')})`;
+
+/** The line that makes the addon where none loads: another one in a checkout than in a package. */
+export function addonFix(): string {
+  if (existsSync(join(root, 'binding.gyp'))) return 'npm run build';
+  if (existsSync(join(prebuilds(), manifestName))) return 'rm -rf node_modules/kernwatt && npm install';
+  return 'npm install --no-save node-gyp node-addon-api && node node_modules/kernwatt/tools/from-source.mjs';
+}
+
+function readManifest(folder: string): Manifest {
+  const file = join(folder, manifestName);
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Manifest;
+  } catch (error) {
+    throw new Error(`${file} is not a manifest (${(error as Error).message})`);
+  }
+}
+
+const older = (a: string, b: string): boolean => {
+  const [x, y] = [a, b].map((version) => version.split('.').map(Number)) as [number[], number[]];
+  const at = x.findIndex((part, i) => part !== (y[i] ?? 0));
+  return at >= 0 && x[at]! < (y[at] ?? 0);
+};
+
+/** The manifest that `path` agrees with. Throws an Error that says what is expected and what is there instead. */
+export function verified(path: string): Manifest {
+  const manifest = readManifest(dirname(path));
+  const expected = manifest.files?.[basename(path)];
+  if (!expected) throw new Error(`not in ${join(dirname(path), manifestName)}`);
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  if (manifest.version !== version) throw new Error(`made for kernwatt ${manifest.version}, expected ${version}`);
+  const glibc = libcVersion()?.replace('glibc ', '');
+  if (glibc === undefined || older(glibc, manifest.glibc))
+    throw new Error(`needs glibc ${manifest.glibc} or newer, this system has ${libcVersion() ?? 'none'}`);
+  const napi = Number(process.versions.napi);
+  if (napi < manifest.napi) throw new Error(`needs Node-API ${manifest.napi}, Node ${process.version} has ${napi}`);
+  const { size } = statSync(path);
+  if (size !== expected.bytes) throw new Error(`has ${size} bytes, expected ${expected.bytes}`);
+  // Asked for here, not imported above: 2 ms that importing this package should not take.
+  const { createHash } = process.getBuiltinModule('node:crypto');
+  const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex');
+  if (sha256 !== expected.sha256) throw new Error(`has sha256 ${sha256}, expected ${expected.sha256}`);
+  return manifest;
+}
