@@ -39,11 +39,25 @@ export function libcVersion(): string | null {
 export const platformName = (): string =>
   `${process.platform}-${process.arch} (${libcVersion() ?? (process.platform === 'linux' ? 'no glibc' : 'no C library named')})`;
 
-/** The line that makes the addon where none loads: another one in a checkout than in a package. */
+/** Whether this system has a glibc as new as that. */
+function hasGlibc(wanted: string): boolean {
+  const parts = (version: string) => version.split('.').map(Number);
+  const [have, want] = [parts(libcVersion()?.replace('glibc ', '') ?? '0'), parts(wanted)];
+  const at = want.findIndex((part, i) => part !== (have[i] ?? 0));
+  return at < 0 || (have[at] ?? 0) > want[at]!;
+}
+
+/** The line that makes the addon where none loads: another one in a checkout, in a damaged package, and where none fits. */
 export function addonFix(): string {
   if (existsSync(join(root, 'binding.gyp'))) return 'npm run build';
-  if (existsSync(join(prebuilds(), manifestName))) return 'rm -rf node_modules/kernwatt && npm install';
-  return 'npm install --no-save node-gyp node-addon-api && node node_modules/kernwatt/tools/from-source.mjs';
+  const source = 'npm install --no-save node-gyp node-addon-api && node node_modules/kernwatt/tools/from-source.mjs';
+  if (!existsSync(prebuilds())) return source;
+  try {
+    if (!hasGlibc(readManifest(prebuilds()).glibc)) return source;
+  } catch {
+    // A package whose manifest cannot be read is damaged.
+  }
+  return 'rm -rf node_modules/kernwatt && npm install';
 }
 
 function readManifest(folder: string): Manifest {
@@ -55,12 +69,6 @@ function readManifest(folder: string): Manifest {
   }
 }
 
-const older = (a: string, b: string): boolean => {
-  const [x, y] = [a, b].map((version) => version.split('.').map(Number)) as [number[], number[]];
-  const at = x.findIndex((part, i) => part !== (y[i] ?? 0));
-  return at >= 0 && x[at]! < (y[at] ?? 0);
-};
-
 /** The manifest that `path` agrees with. Throws an Error that says what is expected and what is there instead. */
 export function verified(path: string): Manifest {
   const manifest = readManifest(dirname(path));
@@ -68,8 +76,7 @@ export function verified(path: string): Manifest {
   if (!expected) throw new Error(`not in ${join(dirname(path), manifestName)}`);
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
   if (manifest.version !== version) throw new Error(`made for kernwatt ${manifest.version}, expected ${version}`);
-  const glibc = libcVersion()?.replace('glibc ', '');
-  if (glibc === undefined || older(glibc, manifest.glibc))
+  if (!hasGlibc(manifest.glibc))
     throw new Error(`needs glibc ${manifest.glibc} or newer, this system has ${libcVersion() ?? 'none'}`);
   const napi = Number(process.versions.napi);
   if (napi < manifest.napi) throw new Error(`needs Node-API ${manifest.napi}, Node ${process.version} has ${napi}`);
