@@ -172,6 +172,26 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// An array and the element type it stores; throws unless it has `count` elements.
+char* array_of(Napi::Value value, Napi::Value dtype, int64_t count, const char* name, Element* element) {
+  const HostArray array = read_array(value, "convert", name);
+  *element = element_of(static_cast<DType>(dtype.ToNumber().Int32Value()), "convert");
+  if (count < 0 || count > static_cast<int64_t>(array.bytes) / size_of(*element)) {
+    refuse(Code::SHAPE, "convert", name, "of " + std::to_string(array.bytes) + " bytes",
+           std::to_string(count) + " elements");
+  }
+  return static_cast<char*>(array.data);
+}
+
+Napi::Value convert_now(const Napi::CallbackInfo& info) {
+  const int64_t count = info[4].ToNumber().Int64Value();
+  Element from, to;
+  const char* source = array_of(info[0], info[1], count, "from", &from);
+  char* target = array_of(info[2], info[3], count, "into", &to);
+  convert(source, from, 1, target, to, 1, count);
+  return info.Env().Undefined();
+}
+
 // FNV-1a, 64 bits (Fowler, Noll, Vo).
 uint64_t hash_elements(const HostView& host) {
   const Walk<1> elements = walk(host.view());
@@ -212,6 +232,7 @@ void export_transfer(Napi::Object exports) {
   exported<write>(exports, "write");
   exported<read>(exports, "read");
   exported<copy>(exports, "copy");
+  exported<convert_now>(exports, "convert");
   exported<hash>(exports, "hash");
 }
 

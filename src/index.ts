@@ -26,6 +26,8 @@ export * from './ops/index.js';
 /** Every operator by its name in TypeScript; `Object.values(ops)` walks over all of them. */
 export * as ops from './ops/index.js';
 export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
+export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';
+export type { PoolArray, PoolInput, PoolResult } from './pool/request.js';
 export type { Shape } from './shape.js';
 export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';
 export type { Stream } from './stream.js';

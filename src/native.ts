@@ -170,6 +170,8 @@ export interface Native {
   write(stream: StreamHandle, view: NativeView, data: ArrayBufferView, raw: boolean): void;
   /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. Do not transfer or detach it before. */
   read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
+  /** Converts the first `count` elements of an array at once, on this thread; element types as indices into `dtypes`. */
+  convert(from: ArrayBufferView, fromDtype: number, into: ArrayBufferView, intoDtype: number, count: number): void;
   /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. */
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
   /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; kernels/core/host/distribution.h says how. */
