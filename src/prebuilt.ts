@@ -47,8 +47,18 @@ function hasGlibc(wanted: string): boolean {
   return at < 0 || (have[at] ?? 0) > want[at]!;
 }
 
-/** The line that makes the addon where none loads: another one in a checkout, in a damaged package, and where none fits. */
+function readPackage(): { name: string; version: string } {
+  try {
+    return JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  } catch {
+    return { name: 'unknown', version: 'unknown' };
+  }
+}
+
+/** What makes the addon load where it does not: another line in a bundle, a checkout, a damaged package, and where none fits. */
 export function addonFix(): string {
+  if (readPackage().name !== 'kernwatt')
+    return 'mark kernwatt as external to the bundler, which took it away from its files';
   if (existsSync(join(root, 'binding.gyp'))) return 'npm run build';
   const source = 'npm install --no-save node-gyp node-addon-api && node node_modules/kernwatt/tools/from-source.mjs';
   if (!existsSync(prebuilds())) return source;
@@ -74,7 +84,7 @@ export function verified(path: string): Manifest {
   const manifest = readManifest(dirname(path));
   const expected = manifest.files?.[basename(path)];
   if (!expected) throw new Error(`not in ${join(dirname(path), manifestName)}`);
-  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  const { version } = readPackage();
   if (manifest.version !== version) throw new Error(`made for kernwatt ${manifest.version}, expected ${version}`);
   if (!hasGlibc(manifest.glibc))
     throw new Error(`needs glibc ${manifest.glibc} or newer, this system has ${libcVersion() ?? 'none'}`);

@@ -27,7 +27,9 @@ function find(name, file) {
       // Looked for in the other place, then reported.
     }
   }
-  return stop(`${name} is not installed in ${process.cwd()}; npm install --no-save node-gyp node-addon-api installs it`);
+  return stop(
+    `${name} is not installed in ${process.cwd()}; npm install --no-save node-gyp node-addon-api installs it`,
+  );
 }
 
 const gyp = find('node-gyp', 'bin/node-gyp.js');
@@ -35,7 +37,10 @@ const headers = dirname(find('node-addon-api', 'package.json'));
 const given = process.argv.slice(2);
 const folder = join(root, '.build/source');
 stage(folder);
-const env = { ...buildEnvironment(), NODE_PATH: [dirname(headers), process.env.NODE_PATH].filter(Boolean).join(delimiter) };
+const env = {
+  ...buildEnvironment(),
+  NODE_PATH: [dirname(headers), process.env.NODE_PATH].filter(Boolean).join(delimiter),
+};
 const nodedir = given.some((argument) => argument.startsWith('--nodedir')) ? [] : headerArguments();
 const jobs = ['-j', String(availableParallelism())];
 const { status, error } = spawnSync(process.execPath, [gyp, 'rebuild', ...jobs, ...nodedir, ...given], {

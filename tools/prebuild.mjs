@@ -57,4 +57,5 @@ const manifest = {
 };
 writeFileSync(join(folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
 for (const [name, { bytes }] of Object.entries(files)) process.stdout.write(`${join(folder, name)}: ${bytes} bytes\n`);
-if (!existsSync(cuda)) process.stdout.write('no library of CUDA kernels: .build/cuda/lib has none (npm run build:cuda)\n');
+if (!existsSync(cuda))
+  process.stdout.write('no library of CUDA kernels: .build/cuda/lib has none (npm run build:cuda)\n');
