@@ -3,7 +3,8 @@ import type { Compiled } from './compile.js';
 import type { Device } from './device.js';
 import { type DType, checkDType, type RawData, type TensorData } from './dtype.js';
 import { KernwattError } from './errors.js';
-import type { Backend } from './plan.js';
+import { type Backend, chooseBackend } from './plan.js';
+import { Aborts } from './pool/aborts.js';
 import { Capacity } from './pool/capacity.js';
 import { Lane } from './pool/lane.js';
 import { Reader, type PoolInput, type PoolResult, type Request } from './pool/request.js';
@@ -90,6 +91,11 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
   readonly #all: Slot[] = [];
   readonly #free: Slot[] = [];
   readonly #lane: Lane | undefined;
+  readonly #aborts = new Aborts<Request>((request, reason) => {
+    // One that waits leaves the queue with that.
+    if (request === this.#first || (request as Waiting).before) this.#remove(request as Waiting);
+    this.#reject(request, reason);
+  });
   #first: Waiting | undefined;
   #last: Waiting | undefined;
   #waiting = 0;
@@ -109,6 +115,7 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
     this.limits = this.#capacity.limits;
     this.bytes = slots * this.#capacity.slotBytes;
     try {
+      chooseBackend(this.#where, this.device, backend);
       for (let i = 0; i < slots; ++i) this.#all.push(new Slot(compiled, this.#capacity, backend, plans));
       if (this.device.kind === 'cpu') this.#lane = new Lane(this.device.createStream());
     } catch (error) {
@@ -148,7 +155,7 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
       if (this.#free.length === 0 && this.#waiting >= this.queue)
         throw new KernwattError(
           'BUSY',
-          `${this.#where}: requests under way are ${this.running + this.#waiting}, expected fewer than ${this.slots} slots and ${this.queue} in the queue`,
+          `${this.#where}: requests under way are ${this.running + this.#waiting}, expected fewer than ${this.slots} slots and ${this.queue} in the queue; try again later`,
         );
       const read = this.#reader.read(inputs);
       const request: Waiting = {
@@ -163,7 +170,7 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
         before: undefined,
         next: undefined,
       };
-      if (signal) this.#listen(request, signal);
+      if (signal) this.#aborts.add(signal, request);
       const slot = this.#free.pop();
       if (!slot) this.#append(request);
       else if (!this.#start(slot, request)) this.#next(slot);
@@ -201,23 +208,19 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
     return { signal, as };
   }
 
-  /** Rejects when aborted; a request that waits leaves the queue with that. */
-  #listen(request: Waiting, signal: AbortSignal): void {
-    const aborted = () => {
-      if (request === this.#first || request.before) this.#remove(request);
-      request.reject(signal.reason);
-    };
-    const { resolve, reject } = request;
-    request.resolve = (results) => {
-      signal.removeEventListener('abort', aborted);
-      resolve(results);
-    };
-    request.reject = (reason) => {
-      signal.removeEventListener('abort', aborted);
-      request.settled = true;
-      reject(reason);
-    };
-    signal.addEventListener('abort', aborted, { once: true });
+  #resolve(request: Request, results: Record<string, unknown>): void {
+    this.#settle(request);
+    request.resolve(results);
+  }
+
+  #reject(request: Request, reason: unknown): void {
+    this.#settle(request);
+    request.reject(reason);
+  }
+
+  #settle(request: Request): void {
+    request.settled = true;
+    if (request.signal) this.#aborts.delete(request.signal, request);
   }
 
   #append(request: Waiting): void {
@@ -250,18 +253,26 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
       lane.add({
         plan,
         ended: () => {
-          if (!request.settled) settle(request, () => slot.take(request));
+          if (!request.settled) this.#take(slot, request);
           this.#next(slot);
         },
         failed: (error) => {
-          request.reject(error);
+          this.#reject(request, error);
           this.#next(slot);
         },
       });
       return true;
     } catch (error) {
-      request.reject(error);
+      this.#reject(request, error);
       return false;
+    }
+  }
+
+  #take(slot: Slot, request: Request): void {
+    try {
+      this.#resolve(request, slot.take(request));
+    } catch (error) {
+      this.#reject(request, error);
     }
   }
 
@@ -277,9 +288,9 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
       const results = await slot.run(request);
       if (results && request.settled && request.as === 'tensor')
         for (const tensor of Object.values(results)) (tensor as Tensor).dispose();
-      else if (results) request.resolve(results);
+      else if (results) this.#resolve(request, results);
     } catch (error) {
-      request.reject(error);
+      this.#reject(request, error);
     }
     this.#next(slot);
   }
@@ -301,14 +312,6 @@ export class Pool<I = Readonly<Record<string, PoolInput | undefined>>, O extends
       });
     await Promise.all([...this.#all.map((slot) => slot.close()), this.#lane?.stream.close()]);
     this.#capacity.release();
-  }
-}
-
-function settle(request: Request, results: () => Record<string, unknown>): void {
-  try {
-    request.resolve(results());
-  } catch (error) {
-    request.reject(error);
   }
 }
 
