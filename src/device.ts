@@ -18,6 +18,7 @@ import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
 import { Storage } from './storage.js';
 import { Stream } from './stream.js';
 import { type Origin, Tensor } from './tensor.js';
+import { type UploadOptions, upload } from './upload.js';
 
 export type DeviceKind = 'cpu' | 'cuda' | 'emu';
 /** Memory of this library's own tensors and workspaces, exact; `free` and `total` are the device's. */
@@ -93,6 +94,29 @@ export class Device {
     const tensor = this.allocate('tensor', sizes, type);
     try {
       return tensor.write(data);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * As `tensor`, but for arrays so large that copying them takes a while (a GB some tenths of a second): in pieces, with turns
+   * of the event loop in between. Leave the array alone until the promise settles.
+   * @throws {KernwattError} as `tensor`, and `ARGUMENT` where the array is detached or resized meanwhile; the signal's reason.
+   */
+  async upload(
+    data: Exclude<NumericData, readonly number[]>,
+    shape?: Shape | undefined,
+    dtype?: DType | undefined,
+    options: UploadOptions = {},
+  ): Promise<Tensor> {
+    checkData('upload', data);
+    options.signal?.throwIfAborted();
+    const tensor = this.allocate('upload', shape ?? [data.length], dtype ?? ownDType('upload', data));
+    try {
+      await upload('upload', tensor, data, options);
+      return tensor;
     } catch (error) {
       tensor.dispose();
       throw error;

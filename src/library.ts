@@ -4,7 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 import { type LibraryInfo, native } from './native.js';
-import { prebuilds, verified } from './prebuilt.js';
+import { prebuilds, verified, verifiedSoon } from './prebuilt.js';
 
 export type LibraryKind = 'cuda' | 'emu';
 
@@ -31,6 +31,26 @@ export function librarySearch(kind: LibraryKind, option?: string): { path: strin
 
 /** Libraries that agreed with their manifest: hashing megabytes once is enough. */
 const intact = new Set<string>();
+const mustAgree = (kind: LibraryKind, path: string): boolean =>
+  path === join(prebuilds(), `libkernwatt_${kind}.so`) && !intact.has(path);
+
+const broken = (path: string, error: unknown): KernwattError =>
+  new KernwattError('LIBRARY', `openDevice: library ${path} ${(error as Error).message}`);
+
+/** Does without blocking what makes the first `findLibrary` slow: checking and loading the file, and waking the driver. */
+export async function prepareLibrary(kind: LibraryKind, option?: string): Promise<void> {
+  const found = librarySearch(kind, option).find(({ path }) => existsSync(path));
+  if (!found) return;
+  if (mustAgree(kind, found.path)) {
+    try {
+      await verifiedSoon(found.path);
+    } catch (error) {
+      throw broken(found.path, error);
+    }
+    intact.add(found.path);
+  }
+  await native().prepareLibrary(found.path);
+}
 
 /**
  * Opens the first library found.
@@ -46,11 +66,11 @@ export function findLibrary(kind: LibraryKind, option?: string): Library {
       `openDevice: library libkernwatt_${kind}.so is missing, expected at ${tried}; ${buildLine} KERNWATT_${kind.toUpperCase()}_LIBRARY`,
     );
   }
-  if (found.path === join(prebuilds(), `libkernwatt_${kind}.so`) && !intact.has(found.path)) {
+  if (mustAgree(kind, found.path)) {
     try {
       verified(found.path);
     } catch (error) {
-      throw new KernwattError('LIBRARY', `openDevice: library ${found.path} ${(error as Error).message}`);
+      throw broken(found.path, error);
     }
     intact.add(found.path);
   }

@@ -139,6 +139,8 @@ export interface Native {
   cpu(): CpuInfo;
   /** dlopen once per path; throws LIBRARY with the reason. */
   loadLibrary(path: string): LibraryInfo;
+  /** Loads a library and wakes its driver on a native thread, which may take a second; loadLibrary then says how that went. */
+  prepareLibrary(path: string): Promise<void>;
   /** Opens on a native thread; the CPU resolves at once. */
   openDevice(options: {
     kind: 'cpu' | 'library';

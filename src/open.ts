@@ -1,7 +1,7 @@
 // Opening a device by name.
 import { Device, type DeviceKind } from './device.js';
 import { KernwattError } from './errors.js';
-import { findLibrary, type LibraryKind } from './library.js';
+import { findLibrary, type LibraryKind, prepareLibrary } from './library.js';
 import { native } from './native.js';
 
 /** `auto` takes the first GPU that opens and the CPU otherwise; `cuda` and `emu` mean number 0. */
@@ -63,6 +63,7 @@ async function openCpu({ threads, isa }: OpenOptions): Promise<Device> {
 }
 
 async function openLibrary(kind: LibraryKind, index: number, options: OpenOptions): Promise<Device> {
+  await prepareLibrary(kind, options.library);
   const library = findLibrary(kind, options.library);
   const name = `${kind}:${index}`;
   if (library.deviceCount === 0)

@@ -6,6 +6,7 @@ import { attentionGqa, type Device, gemm, openDevice, type PoolOptions, type Ten
 import { native } from '../src/native.js';
 import { Lane } from '../src/pool/lane.js';
 import { randomSource } from '../src/random.js';
+import { fakeLibrary } from './native/raw.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -383,6 +384,24 @@ describe('failures', () => {
     add('e', false);
     while (said.length < 5) await turn();
     expect(said.at(-1)).toBe('e failed: the third');
+  });
+
+  test('of a library: those that run fail by themselves, and when the device is lost all do', async () => {
+    // The library's gemm gives alpha x; alpha -2 fails when it runs, -3 loses the device; beta is how many milliseconds it takes.
+    const lib = await openDevice('cuda', { library: fakeLibrary('sm90') });
+    const square = { m: 3, w: lib.zeros([3, 3]), c: lib.zeros([3, 3]) };
+    const x = { x: Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9) };
+    const three = async (alpha: number) => {
+      await using pool = gemm.pool({ ...square, alpha, beta: 5 }, { slots: 2 });
+      const results = await Promise.allSettled([pool.run(x), pool.run(x), pool.run(x)]);
+      return results.map((r) => (r.status === 'rejected' ? r.reason.code : (r.value as { y: Float32Array }).y));
+    };
+    const doubled = x.x.map((v) => 2 * v);
+    expect(await three(2)).toEqual([doubled, doubled, doubled]);
+    expect(await three(-2)).toEqual(Array(3).fill('ERR_KERNWATT_CUDA'));
+    expect(await three(2)).toEqual([doubled, doubled, doubled]);
+    expect(await three(-3)).toEqual(Array(3).fill('ERR_KERNWATT_DEVICE_LOST'));
+    await lib.close();
   });
 
   test('of a device that closes reject what it still had to do', async () => {

@@ -6,7 +6,8 @@
 //   alpha  -1: the launch fails; -2: the call fails when it runs; -3: it loses the device
 //
 // Device 0 has 256 MiB, device 1 has 1 MiB. Copies of the file behave by their name: *abi* speaks another abi, *mute* none,
-// *args* has other arguments, *empty* has no device, *emulated* says so. device_info counts live events and streams in
+// *args* has other arguments, *empty* has no device, *slow* takes half a second to wake its driver, *sm90* is of
+// that architecture, *emulated* says so. device_info counts live events and streams in
 // clock_khz and memory_clock_khz.
 #include <dlfcn.h>
 
@@ -134,6 +135,8 @@ const kw_op* const kOps[] = {&kGemm};
 int32_t device_count(int32_t* count) {
   return guarded([&] {
     if (named("empty")) throw Error(Code::CUDA, "fake: no driver");
+    static std::once_flag awake;
+    if (named("slow")) std::call_once(awake, [] { std::this_thread::sleep_for(std::chrono::milliseconds(500)); });
     *count = 2;
   });
 }
@@ -144,6 +147,7 @@ int32_t device_info(int32_t device, kw_device_info* info) {
     info->sm_count = 1;
     info->total_bytes = kTotal[device];
     info->emulated = named("emulated");
+    if (named("sm90")) info->cc_major = 9;
     info->clock_khz = events.load();
     info->memory_clock_khz = streams.load();
   });
