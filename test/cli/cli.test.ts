@@ -88,9 +88,10 @@ test('doctor and ops work without the addon, and say that it is missing', async 
   symlinkSync(join(root, 'node_modules'), join(bare, 'node_modules'));
   const main = join(bare, 'dist/cli/main.js');
   const doctor = await run(main, ['doctor', '--json']);
-  expect(doctor.code).toBe(0);
+  expect(doctor.code).toBe(1);
+  expect(doctor.err).toMatch(/^kernwatt doctor: addon is missing: /);
   expect(JSON.parse(doctor.out)).toMatchObject({
-    addon: { state: 'missing', fix: 'npm run build' },
+    addon: { state: 'missing', fix: expect.stringMatching(/^npm install --no-save node-gyp .*from-source\.mjs$/) },
     cpu: null,
     cuda: { state: 'unavailable' },
   });
