@@ -132,6 +132,12 @@ Napi::Value enqueue_once(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value enqueue_often(const Napi::CallbackInfo& info) {
+  Plan& plan = *get_handle<Plan>(info[0], "enqueueOften");
+  for (int64_t i = integer(info[1], "enqueueOften", "times", 0, 4096); i > 0; --i) plan.enqueue();
+  return info.Env().Undefined();
+}
+
 // The hot path: the plan comes as the function's own data, so a call reads no argument.
 napi_value enqueue(napi_env env, napi_callback_info info) {
   return guard_javascript(env, [&]() -> napi_value {
@@ -178,6 +184,7 @@ void export_plan(Napi::Object exports) {
   exported<rebind_plan>(exports, "rebindPlan");
   exported<enqueue_once>(exports, "enqueue");
   exported<enqueue_function>(exports, "enqueueFunction");
+  exported<enqueue_often>(exports, "enqueueOften");
   exported<explain>(exports, "explain");
   exported<workspace_bytes>(exports, "workspaceBytes");
   exported<destroy_plan>(exports, "destroyPlan");

@@ -1,20 +1,13 @@
 // The public interface on one screen.
 export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
-export {
-  type CheckOpOptions,
-  type CheckOptions,
-  type CheckOutcome,
-  checkCase,
-  checkFuzz,
-  checkOp,
-} from './check.js';
+export type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
 export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
 export { type Code, codes, KernwattError } from './errors.js';
 export type { DeviceInfo } from './info.js';
-export { type ComparisonResult, compare } from './measure/compare.js';
-export { emptyNativeCall } from './measure/crossing.js';
-export { measure } from './measure/measure.js';
+export { checkCase, checkFuzz, checkOp, compare, measure } from './later.js';
+export type { ComparisonResult } from './measure/compare.js';
+export { emptyNativeCall, nativeLaunches } from './measure/crossing.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
 export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';

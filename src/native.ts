@@ -197,6 +197,8 @@ export interface Native {
   enqueueFunction(plan: PlanHandle): () => void;
   /** The same once, for a plan that is queued no second time: cheaper than making a function for it. */
   enqueue(plan: PlanHandle): void;
+  /** The same several times in one call: what queuing costs without crossing from JavaScript each time. */
+  enqueueOften(plan: PlanHandle, times: number): void;
   /** JSON object: variant, tile, reason ... */
   explain(plan: PlanHandle): string;
   workspaceBytes(plan: PlanHandle): number;
