@@ -85,6 +85,23 @@ std::shared_ptr<void> Library::staging(uint64_t bytes) const {
   return {block, give_back};
 }
 
+std::string Loss::cause() const {
+  const std::lock_guard lock(mutex_);
+  return cause_;
+}
+
+void Loss::happen(const std::string& cause) {
+  const std::lock_guard lock(mutex_);
+  if (happened()) return;
+  cause_ = cause;
+  happened_.store(true);
+}
+
+Loss& Library::loss(int index) const {
+  const std::lock_guard lock(mutex_);
+  return losses_[index];
+}
+
 void Library::fail(int32_t status) const { throw Error(code_of(status), table_->last_error()); }
 
 void export_library(Napi::Object exports) {

@@ -84,6 +84,11 @@ export interface MemoryCounters {
   /** Seconds since open, same clock. */
   seconds: number;
   allocations: number;
+  /** Held from the system or the GPU, in use or kept for reuse; now and at most. */
+  reservedBytes: number;
+  reservedPeakBytes: number;
+  /** What openDevice was given as memoryLimit. */
+  limitBytes?: number;
   freeBytes: number;
   totalBytes: number;
 }
@@ -149,9 +154,15 @@ export interface Native {
     threads?: number;
     /** Strongest instruction set allowed on the CPU; default: the best there is. */
     isa?: string;
+    /** CPU numbers that the threads are tied to, in turn. */
+    affinity?: readonly number[];
+    /** Bytes that the device may hold at most. */
+    memoryLimit?: number;
   }): Promise<DeviceHandle>;
   deviceInfo(device: DeviceHandle): NativeDeviceInfo;
   memory(device: DeviceHandle): MemoryCounters;
+  /** Gives unused memory back, on a thread; resolves to its bytes. */
+  trim(device: DeviceHandle): Promise<number>;
   /** Drains every stream of the device, then releases it. Later calls on it throw DISPOSED. */
   closeDevice(device: DeviceHandle): Promise<void>;
   createStream(device: DeviceHandle): StreamHandle;
@@ -162,12 +173,25 @@ export interface Native {
    */
   mark(stream: StreamHandle): Promise<void>;
   syncNow(stream: StreamHandle): void;
-  /** 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. */
-  alloc(device: DeviceHandle, bytes: number): BufferHandle;
+  /**
+   * 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. With a stream, memory may come back whose
+   * last work is still queued there: until that is done, other streams are refused with ARGUMENT.
+   */
+  alloc(device: DeviceHandle, bytes: number, stream?: StreamHandle): BufferHandle;
   /** Idempotent; memory goes back once queued work no longer needs it. */
   free(buffer: BufferHandle): void;
+  /** Page-locked where the device's library offers that; made on a thread. Write and read use arrays over it in place. */
+  hostBuffer(device: DeviceHandle, bytes: number): Promise<ArrayBuffer>;
+  /** Detaches an ArrayBuffer. */
+  detach(buffer: ArrayBuffer): void;
   /** Wraps caller-owned memory of the CPU device without copying; the typed array is kept alive until the buffer is gone. */
   wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;
+  /** Wraps memory at an address of the device; owner is kept alive until the buffer is gone. */
+  wrapPointer(device: DeviceHandle, pointer: bigint, bytes: number, owner: object): BufferHandle;
+  /** An id by which any environment of this process can use the buffer's memory while a buffer over it lives. */
+  share(buffer: BufferHandle): string;
+  /** Throws DISPOSED when no buffer over it lives, ARGUMENT for memory of another device. */
+  adopt(device: DeviceHandle, id: string): { buffer: BufferHandle; bytes: number };
   /** Queues a copy of `data` (copied now) into the view, converting from the array's element type (or raw 16/8-bit storage). */
   write(stream: StreamHandle, view: NativeView, data: ArrayBufferView, raw: boolean): void;
   /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. Do not transfer or detach it before. */
@@ -216,7 +240,7 @@ export interface Native {
   /** Measured ceiling of the CPU device: FLOP/s of fma_f32 or dot_bf16, bytes/s of read or copy; NaN when the instruction set lacks it. */
   peak(stream: StreamHandle, kind: 'fma_f32' | 'dot_bf16' | 'read' | 'copy', seconds: number): Promise<number>;
   /** Live objects, for leak tests: they return to their baseline. */
-  counters(): { devices: number; streams: number; buffers: number; bytes: number; plans: number; pending: number };
+  counters(): Record<'devices' | 'streams' | 'buffers' | 'bytes' | 'plans' | 'pending' | 'hostBuffers', number>;
   /** Cost of crossing into C++ and back: does nothing. */
   nothing(): void;
 }

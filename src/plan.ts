@@ -241,7 +241,7 @@ export function prepare(compiled: Compiled, args: Readonly<Record<string, unknow
   const made: Tensor[] = [];
   try {
     for (const { name, shape, dtype } of solved.missing) {
-      const tensor = device.allocate(where, shape, dtype);
+      const tensor = device.allocate(where, shape, dtype, stream);
       made.push(tensor);
       tensors[name] = tensor;
     }

@@ -270,6 +270,7 @@ export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): voi
     if (spec.role !== 'out') continue;
     const out = tensors[name];
     if (!out) continue;
+    out.checkOwn(where, name);
     if (!isInjective(out.shape, out.stride))
       throw new KernwattError(
         'ARGUMENT',

@@ -45,7 +45,8 @@ bool named(const char* word) {
 }
 
 void check_alive() {
-  if (lost.load()) throw Error(Code::DEVICE_LOST, "fake: the device is lost");
+  static std::atomic<int> reports{0};
+  if (lost.load()) throw Error(Code::DEVICE_LOST, "fake: the device is lost, report " + std::to_string(++reports));
 }
 
 struct Event {
@@ -119,7 +120,10 @@ class FakePlan {
       for (int64_t i = 0; i < args.y.count(); ++i) static_cast<float*>(args.y.data)[i] = args.alpha * x[i];
     });
   }
-  std::string explain() const { return R"({"variant":"fake"})"; }
+  // With the address of x, which is one of host memory here.
+  std::string explain() const {
+    return R"({"variant":"fake","x":")" + std::to_string(reinterpret_cast<uintptr_t>(args_.x.data)) + "\"}";
+  }
 
  private:
   kw::GemmArgs args_;
@@ -154,9 +158,11 @@ int32_t device_info(int32_t device, kw_device_info* info) {
 }
 
 int32_t memory_info(int32_t device, uint64_t* free_bytes, uint64_t* total_bytes) {
-  *total_bytes = kTotal[device];
-  *free_bytes = kTotal[device] - allocated[device].load();
-  return 0;
+  return guarded([&] {
+    check_alive();
+    *total_bytes = kTotal[device];
+    *free_bytes = kTotal[device] - allocated[device].load();
+  });
 }
 
 // Each block begins with its size.
@@ -191,9 +197,11 @@ int32_t host_free(void* ptr) {
 }
 
 int32_t stream_create(int32_t, void** stream) {
-  *stream = new Stream;
-  ++streams;
-  return 0;
+  return guarded([&] {
+    check_alive();
+    *stream = new Stream;
+    ++streams;
+  });
 }
 
 int32_t stream_destroy(void* stream) {
