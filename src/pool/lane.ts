@@ -8,8 +8,11 @@ export interface Launched {
   failed(error: unknown): void;
 }
 
-/** Requests that are waited for together at most: what the turn that settles them has to do. */
-const mostTogether = 64;
+/**
+ * Requests that are waited for together at most. Few enough that the device works on some while the answers of others are
+ * handed out: with 64, 32 clients of small requests took 5.4 µs each on two cores, with 16 3.7 µs, with 8 4.0 µs.
+ */
+const mostTogether = 16;
 
 /** @internal */
 export class Lane {
