@@ -1,8 +1,11 @@
 // Pools: answers, sizes, the queue and its end, aborts at every stage, failures, closing.
-import { getEventListeners } from 'node:events';
+import { getEventListeners, once } from 'node:events';
+import { resolve } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attentionGqa, type Device, gemm, openDevice, type PoolOptions, type Tensor } from '../src/index.js';
+import { attentionGqa, type Device, gemm, openDevice, ops, type PoolOptions, type Tensor } from '../src/index.js';
 import { native } from '../src/native.js';
 import { Lane } from '../src/pool/lane.js';
 import { randomSource } from '../src/random.js';
@@ -449,6 +452,33 @@ describe('closing', () => {
     for (const { y } of await Promise.all(taken)) expect(y).toEqual(wideAnswer);
     expect(native().counters()).toEqual(before);
   });
+});
+
+test('a worker may be terminated with requests in flight', async () => {
+  const code = `import { gemm, openDevice } from ${JSON.stringify(pathToFileURL(resolve('dist/index.js')).href)};
+    import { parentPort } from 'node:worker_threads';
+    const device = await openDevice('cpu', { threads: 2 });
+    const pool = gemm.pool({ m: 64, w: device.random([512, 512]) }, { slots: 4 });
+    const client = async (m) => { for (;;) await pool.run({ x: new Float32Array(m * 512) }); };
+    for (const m of [1, 2, 64, 64, 3, 64]) client(m);
+    setTimeout(() => parentPort.postMessage('under way'), 30);`;
+  for (let i = 0; i < 3; ++i) {
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`));
+    await once(worker, 'message');
+    expect(await worker.terminate()).toBe(1);
+  }
+  await using pool = make();
+  expect((await pool.run({ x: input(3) })).y).toEqual(answer(input(3)));
+});
+
+test('dimensions, tensors and parameters of an operator have names of their own, as a capacity needs', () => {
+  for (const { spec, compiled } of Object.values(ops)) {
+    const dims = new Set(compiled.tensors.flatMap((t) => t.dims.map(({ name }) => name)));
+    expect(
+      [...dims].filter((name) => compiled.names.has(name)),
+      spec.name,
+    ).toEqual([]);
+  }
 });
 
 test('a capacity that cannot be is refused: name, what was received, what was expected', async () => {
