@@ -9,7 +9,7 @@ import { attentionGqa, type Device, gemm, openDevice, ops, type PoolOptions, typ
 import { native } from '../src/native.js';
 import { Lane } from '../src/pool/lane.js';
 import { randomSource } from '../src/random.js';
-import { fakeLibrary } from './native/raw.js';
+import { collect, fakeLibrary } from './native/raw.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -42,6 +42,13 @@ const make = (options: PoolOptions = {}, m = 8) => {
 };
 const input = (m: number, seed = m) => integers(m * k, seed);
 const answer = (x: Float32Array) => product(x, weights, k);
+
+/** Native objects alive, once what earlier tests dropped is collected. */
+const living = async () => {
+  await device.stream.mark();
+  await collect();
+  return native().counters();
+};
 
 /** Large enough to go the way of large requests, and to be uploaded in more than one turn. */
 const wide = { k: 4096, n: 2, m: 100 };
@@ -244,7 +251,7 @@ describe('the queue', () => {
   });
 
   test('keeps plans for the shapes seen last, and no more', async () => {
-    const before = native().counters().plans;
+    const before = (await living()).plans;
     await using pool = make({ slots: 1, plans: 2 });
     for (const m of [1, 2, 3, 1, 2, 3, 8]) expect((await pool.run({ x: input(m) })).y).toEqual(answer(input(m)));
     expect(native().counters().plans - before).toBe(2);
@@ -297,8 +304,7 @@ describe('an abort', () => {
   ] as const)(
     'of a %s request that runs rejects at once; the slot is free when the work has ended',
     async (_, pooled, inputs, options) => {
-      await device.stream.mark();
-      const before = native().counters();
+      const before = await living();
       {
         await using pool = pooled({ slots: 1 });
         const controller = new AbortController();
@@ -310,7 +316,7 @@ describe('an abort', () => {
         expect((await next).y).toEqual(pooled === make ? answer(input(8)) : wideAnswer);
         expect(pool.running).toBe(0);
       }
-      expect(native().counters()).toMatchObject({ buffers: before.buffers, plans: before.plans, pending: 0 });
+      expect(await living()).toMatchObject({ buffers: before.buffers, plans: before.plans, pending: 0 });
     },
   );
 
@@ -392,7 +398,9 @@ describe('failures', () => {
   test('of a library: those that run fail by themselves, and when the device is lost all do', async () => {
     // The library's gemm gives alpha x; alpha -2 fails when it runs, -3 loses the device; beta is how many milliseconds it takes.
     const lib = await openDevice('cuda', { library: fakeLibrary('sm90') });
-    const square = { m: 3, w: lib.zeros([3, 3]), c: lib.zeros([3, 3]) };
+    using w = lib.zeros([3, 3]);
+    using c = lib.zeros([3, 3]);
+    const square = { m: 3, w, c };
     const x = { x: Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9) };
     const three = async (alpha: number) => {
       await using pool = gemm.pool({ ...square, alpha, beta: 5 }, { slots: 2 });
@@ -422,8 +430,7 @@ describe('failures', () => {
 
 describe('closing', () => {
   test('finishes what was taken, refuses what comes, and leaves nothing behind', async () => {
-    await device.stream.mark();
-    const before = native().counters();
+    const before = await living();
     const pool = make({ slots: 2 });
     const taken = [1, 2, 3, 4, 5].map((m) => pool.run({ x: input(m) }));
     const closing = pool.close();
@@ -435,12 +442,11 @@ describe('closing', () => {
     await closing;
     expect((await Promise.all(taken)).map(({ y }) => y)).toEqual([1, 2, 3, 4, 5].map((m) => answer(input(m))));
     await pool.close();
-    expect(native().counters()).toEqual(before);
+    expect(await living()).toEqual(before);
   });
 
   test('with large requests and an abort in flight', async () => {
-    await device.stream.mark();
-    const before = native().counters();
+    const before = await living();
     const pool = makeWide({ slots: 2 });
     const controller = new AbortController();
     const taken = [0, 1, 2].map(() => pool.run({ x: wideX }));
@@ -450,7 +456,7 @@ describe('closing', () => {
     await expect(aborted).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
     await closing;
     for (const { y } of await Promise.all(taken)) expect(y).toEqual(wideAnswer);
-    expect(native().counters()).toEqual(before);
+    expect(await living()).toEqual(before);
   });
 });
 
@@ -482,8 +488,9 @@ test('dimensions, tensors and parameters of an operator have names of their own,
 });
 
 test('a capacity that cannot be is refused: name, what was received, what was expected', async () => {
-  const before = native().counters();
+  const before = await living();
   const w = device.zeros([n, k]);
+  const odd = device.zeros([3, k]);
   const other = await openDevice('cpu', { threads: 1 });
   const elsewhere = other.zeros([n]);
   const bad = [
@@ -529,7 +536,7 @@ test('a capacity that cannot be is refused: name, what was received, what was ex
     expect(() => gemm.pool(capacity as never, options as never), String(message)).toThrow(refused(code, matcher));
   }
   w.dispose();
+  odd.dispose();
   await other.close();
-  await device.stream.mark();
-  expect(native().counters().streams).toBe(before.streams);
+  expect(await living()).toMatchObject({ buffers: before.buffers, streams: before.streams });
 });
