@@ -1,4 +1,5 @@
-// Builds the addon with AddressSanitizer into .build/asan and runs the tests of test/native and test/ops with it.
+// Builds the addon with AddressSanitizer into .build/asan, runs the tests of test/native and test/ops with it, and then a program that
+// uses everything once under LeakSanitizer.
 //
 //   node tools/asan.mjs [vitest arguments, in place of test/native test/ops]
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -31,13 +32,22 @@ for (const step of [['configure'], ['build', '-j', 'max']]) {
 
 const library = execFileSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim();
 const tests = process.argv.length > 2 ? process.argv.slice(2) : ['test/native', 'test/ops'];
+const sanitized = {
+  ...process.env,
+  KERNWATT_ADDON: join(folder, 'build/Release/kernwatt.node'),
+  LD_PRELOAD: library,
+};
 run(process.execPath, [join(dirname(require.resolve('vitest/package.json')), 'vitest.mjs'), 'run', ...tests], {
   cwd: root,
+  // Leaks are looked for by the tests' own counters: workers that are terminated leave what Node itself drops.
+  env: { ...sanitized, ASAN_OPTIONS: 'detect_leaks=0' },
+});
+const suppressions = join(root, 'test/native/lsan.supp');
+run(process.execPath, [join(root, 'test/native/leaks.mjs')], {
+  cwd: root,
   env: {
-    ...process.env,
-    KERNWATT_ADDON: join(folder, 'build/Release/kernwatt.node'),
-    LD_PRELOAD: library,
-    // Leaks are looked for by the tests' own counters: workers that are terminated leave what Node itself drops.
-    ASAN_OPTIONS: 'detect_leaks=0',
+    ...sanitized,
+    ASAN_OPTIONS: 'detect_leaks=1',
+    LSAN_OPTIONS: `suppressions=${suppressions}:print_suppressions=0:exitcode=23`,
   },
 });
