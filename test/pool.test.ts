@@ -511,12 +511,7 @@ test('a capacity that cannot be is refused: name, what was received, what was ex
     ],
     [{ m: 8, w, x: 'f16' }, {}, 'DTYPE', 'w is f32, but x is f16'],
     [{ m: 8, w, activation: 'swish' }, {}, 'ARGUMENT', /^gemm.pool: activation is "swish", expected one of none, relu/],
-    [
-      { m: 8, w: device.zeros([3, k]), activation: 'swiglu' },
-      {},
-      'SHAPE',
-      /^gemm.pool: w has rowsW 3, expected an even/,
-    ],
+    [{ m: 8, w: odd, activation: 'swiglu' }, {}, 'SHAPE', /^gemm.pool: w has rowsW 3, expected an even/],
     [{ m: 8, w }, { slots: 0 }, 'ARGUMENT', 'slots is 0, expected a whole number from 1 to 1024'],
     [{ m: 8, w }, { queue: 1.5 }, 'ARGUMENT', 'queue is 1.5, expected a whole number from 0 to 1048576'],
     [{ m: 8, w }, { plans: 0 }, 'ARGUMENT', 'plans is 0, expected a whole number from 1 to 65536'],
