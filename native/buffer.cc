@@ -334,6 +334,23 @@ Napi::Value adopt(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value expose(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Buffer& buffer = *get_handle<Buffer>(info[0], "expose");
+  if (buffer.freed()) refuse(Code::DISPOSED, "expose", "buffer", "freed", "a live one");
+  if (!buffer.device()->is_cpu()) refuse(Code::UNSUPPORTED, "expose", "device", buffer.device()->name(), "cpu");
+  const std::shared_ptr<Memory>& memory = buffer.memory();
+  auto held = std::make_unique<std::shared_ptr<Memory>>(memory);
+  const auto gone = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Memory>*>(hint); };
+  napi_value array;
+  const napi_status status =
+      napi_create_external_arraybuffer(env, memory->data(), memory->bytes(), gone, held.get(), &array);
+  if (status == napi_no_external_buffers_allowed) return env.Null();
+  NAPI_THROW_IF_FAILED(env, status, Napi::Value());
+  held.release();
+  return Napi::Value(env, array);
+}
+
 }  // namespace
 
 void export_buffer(Napi::Object exports) {
@@ -341,6 +358,7 @@ void export_buffer(Napi::Object exports) {
   exported<free_buffer>(exports, "free");
   exported<wrap>(exports, "wrap");
   exported<wrap_pointer>(exports, "wrapPointer");
+  exported<expose>(exports, "expose");
   exported<share>(exports, "share");
   exported<adopt>(exports, "adopt");
 }

@@ -188,6 +188,8 @@ export interface Native {
   wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;
   /** Wraps memory at an address of the device; owner is kept alive until the buffer is gone. */
   wrapPointer(device: DeviceHandle, pointer: bigint, bytes: number, owner: object): BufferHandle;
+  /** The memory of a buffer of the CPU as an ArrayBuffer, which keeps it until it is detached; null where the runtime forbids that. */
+  expose(buffer: BufferHandle): ArrayBuffer | null;
   /** An id by which any environment of this process can use the buffer's memory while a buffer over it lives. */
   share(buffer: BufferHandle): string;
   /** Throws DISPOSED when no buffer over it lives, ARGUMENT for memory of another device. */

@@ -1,16 +1,16 @@
 // What one request in flight has to itself: memory of the capacity, a stream, and plans for the shapes seen last.
 import type { Compiled } from '../compile.js';
-import { arrayFor, type DType, dtypeIndex, encode, isInteger, type NumericData, type RawData } from '../dtype.js';
+import { type DType, dtypeIndex, encode, isInteger, type NumericData, type RawData, storedArray } from '../dtype.js';
 import { KernwattError } from '../errors.js';
 import { native } from '../native.js';
 import { type Backend, type CallOptions, callOnce, Plan, prepare } from '../plan.js';
 import { rowMajor, type Shape } from '../shape.js';
 import { checkNumbers } from '../solve.js';
-import { Storage } from '../storage.js';
+import type { Storage } from '../storage.js';
 import type { Stream } from '../stream.js';
 import { Tensor } from '../tensor.js';
 import { upload } from '../upload.js';
-import { bytesOf, type Capacity, type Room } from './capacity.js';
+import { type Capacity, type Room } from './capacity.js';
 import type { Brought, Form, Request } from './request.js';
 
 /** Memory of one operand. */
@@ -30,6 +30,7 @@ export class Slot {
   readonly #mostPlans: number;
   readonly #cells: Record<string, Cell> = {};
   readonly #plans = new Map<string, Plan>();
+  readonly #inPlace: boolean;
   #stream: Stream | undefined;
 
   constructor(compiled: Compiled, capacity: Capacity, backend: Backend | undefined, mostPlans: number) {
@@ -39,6 +40,7 @@ export class Slot {
     this.#mostPlans = mostPlans;
     try {
       for (const room of [...capacity.inputs, ...capacity.outputs]) this.#cells[room.name] = this.#cell(room);
+      this.#inPlace = Object.values(this.#cells).every(({ memory }) => memory !== undefined);
       // A stream of a GPU takes a while to make; one of the CPU is a thread, which small requests never need.
       if (capacity.device.kind !== 'cpu') this.#stream = capacity.device.createStream();
     } catch (error) {
@@ -54,7 +56,7 @@ export class Slot {
 
   /** Whether a request is copied on the spot, launched on a stream that others share, and copied back on the spot. */
   direct({ bound, form }: Request): boolean {
-    return !bound && this.#capacity.device.kind === 'cpu' && form.largest <= directBytes;
+    return !bound && this.#inPlace && form.largest <= directBytes;
   }
 
   /** Copies the inputs in and queues the operator on `stream`. Returns the plan: what ran may be run again. */
@@ -101,7 +103,7 @@ export class Slot {
     }
   }
 
-  /** Frees everything once it has run. */
+  /** Frees everything; nothing may be running. */
   async close(): Promise<void> {
     this.release();
     await this.#stream?.close();
@@ -110,22 +112,18 @@ export class Slot {
   release(): void {
     for (const plan of this.#plans.values()) plan.dispose();
     this.#plans.clear();
-    for (const { storage } of Object.values(this.#cells)) storage.release();
+    for (const { storage, memory } of Object.values(this.#cells)) {
+      if (memory && memory.length > 0) native().detach(memory.buffer as ArrayBuffer);
+      storage.release();
+    }
   }
 
   #cell({ dtype, elements }: Room): Cell {
     const { device, where } = this.#capacity;
-    const bytes = bytesOf(elements, dtype);
-    if (device.kind !== 'cpu') return { storage: device.allocate(where, [elements], dtype).storage, memory: undefined };
-    let memory: RawData;
-    try {
-      memory = arrayFor(dtype, elements, true) as RawData;
-    } catch (cause) {
-      throw new KernwattError('OUT_OF_MEMORY', `${where}: capacity needs ${bytes} bytes at once, expected less`, {
-        cause,
-      });
-    }
-    return { storage: new Storage(device, native().wrap(device.handle, memory), bytes, memory), memory };
+    const { storage } = device.allocate(where, [elements], dtype);
+    if (device.kind !== 'cpu') return { storage, memory: undefined };
+    const buffer = elements > 0 ? native().expose(storage.handle) : new ArrayBuffer(0);
+    return { storage, memory: buffer ? storedArray(dtype, buffer) : undefined };
   }
 
   /** A tensor over the first elements of a cell. */
