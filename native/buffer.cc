@@ -93,12 +93,7 @@ bool same_shape(const TensorView& a, const TensorView& b) {
 }
 
 std::shared_ptr<void> keep_alive(Napi::Env env, Napi::Value value) {
-  napi_ref reference;
-  const napi_status status = napi_create_reference(env, value, 1, &reference);
-  NAPI_THROW_IF_FAILED(env, status, nullptr);
-  return std::shared_ptr<void>(reference, [channel = Environment::of(env).channel](void* held) {
-    channel->post([held](napi_env e) { napi_delete_reference(e, static_cast<napi_ref>(held)); });
-  });
+  return Channel::keep_alive(Environment::of(env).channel, value);
 }
 
 namespace {

@@ -12,7 +12,7 @@ import {
   storedAs,
 } from './dtype.js';
 import { KernwattError } from './errors.js';
-import { type HostBuffer, makeHostBuffer } from './host.js';
+import { type HostBuffer, isHostBuffer, makeHostBuffer } from './host.js';
 import { type DeviceInfo, describeDevice } from './info.js';
 import type { Library } from './library.js';
 import { type DeviceHandle, native } from './native.js';
@@ -340,7 +340,7 @@ const firstThatHolds = 24;
 
 /** Keeps a buffer from being transferred away under queued work, as far as this Node can; the addon looks again at each use. */
 function keepInPlace(buffer: ArrayBufferLike): void {
-  if (!(buffer instanceof ArrayBuffer)) return;
+  if (!(buffer instanceof ArrayBuffer) || isHostBuffer(buffer)) return;
   markAsUntransferable(buffer);
   if (Number.parseInt(process.versions.node, 10) >= firstThatHolds) return;
   for (const name of ['transfer', 'transferToFixedLength'])

@@ -43,13 +43,32 @@ export class HostBuffer {
     if (this.#disposed) return;
     this.#disposed = true;
     owners.delete(this.#buffer);
-    native().detach(this.#buffer);
+    detach(this.#buffer);
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 }
+
+/** Missing before Node 22. */
+const transfer = (ArrayBuffer.prototype as { transfer?: (bytes: number) => ArrayBuffer }).transfer;
+
+/**
+ * Detaches by the language's own means where it has them: the addon's would abort a Node of 24 and later on a buffer that somebody has
+ * marked as untransferable. Such a one stays attached, and its memory until it is collected.
+ */
+function detach(buffer: ArrayBuffer): void {
+  try {
+    if (transfer) transfer.call(buffer, 0);
+    else native().detach(buffer);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+  }
+}
+
+/** @internal Whether the buffer is one that `hostBuffer` made, whose memory lasts as long as anything uses it. */
+export const isHostBuffer = (buffer: ArrayBufferLike): boolean => owners.has(buffer);
 
 /** @internal */
 export async function makeHostBuffer(device: Device, bytes: number): Promise<HostBuffer> {

@@ -182,7 +182,7 @@ export interface Native {
   free(buffer: BufferHandle): void;
   /** Page-locked where the device's library offers that; made on a thread. Write and read use arrays over it in place. */
   hostBuffer(device: DeviceHandle, bytes: number): Promise<ArrayBuffer>;
-  /** Detaches an ArrayBuffer. */
+  /** Detaches an ArrayBuffer. Aborts Node 24 and later where it is marked as untransferable. */
   detach(buffer: ArrayBuffer): void;
   /** Wraps caller-owned memory of the CPU device without copying; the typed array is kept alive until the buffer is gone. */
   wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;

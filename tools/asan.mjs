@@ -1,5 +1,5 @@
-// Builds the addon with AddressSanitizer into .build/asan, runs the tests of test/native and test/ops with it, and then a program that
-// uses everything once under LeakSanitizer.
+// Builds the addon with AddressSanitizer into .build/asan, runs the tests of test/native and test/ops with it, and then two programs under
+// LeakSanitizer: one that uses the package, one that uses and drops every native object.
 //
 //   node tools/asan.mjs [vitest arguments, in place of test/native test/ops]
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -42,12 +42,22 @@ run(process.execPath, [join(dirname(require.resolve('vitest/package.json')), 'vi
   // Leaks are looked for by the tests' own counters: workers that are terminated leave what Node itself drops.
   env: { ...sanitized, ASAN_OPTIONS: 'detect_leaks=0' },
 });
+const fake = join(folder, 'libfake.so');
+const source = join(root, 'test/native/fake_library.cc');
+run(
+  'g++',
+  ['-std=c++20', '-g1', '-shared', '-fPIC', '-fvisibility=hidden', '-o', fake, source, '-lpthread', '-ldl'],
+  {},
+);
 const suppressions = join(root, 'test/native/lsan.supp');
-run(process.execPath, [join(root, 'test/native/leaks.mjs')], {
-  cwd: root,
-  env: {
-    ...sanitized,
-    ASAN_OPTIONS: 'detect_leaks=1',
-    LSAN_OPTIONS: `suppressions=${suppressions}:print_suppressions=0:exitcode=23`,
-  },
-});
+const handles = ['--expose-gc', join(root, 'test/native/handles.mjs'), sanitized.KERNWATT_ADDON, fake];
+for (const script of [[join(root, 'test/native/leaks.mjs')], handles]) {
+  run(process.execPath, script, {
+    cwd: root,
+    env: {
+      ...sanitized,
+      ASAN_OPTIONS: 'detect_leaks=1',
+      LSAN_OPTIONS: `suppressions=${suppressions}:print_suppressions=0:exitcode=23`,
+    },
+  });
+}
