@@ -331,19 +331,29 @@ Napi::Value adopt(const Napi::CallbackInfo& info) {
 
 Napi::Value expose(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const Buffer& buffer = *get_handle<Buffer>(info[0], "expose");
+  Buffer& buffer = *get_handle<Buffer>(info[0], "expose");
   if (buffer.freed()) refuse(Code::DISPOSED, "expose", "buffer", "freed", "a live one");
   if (!buffer.device()->is_cpu()) refuse(Code::UNSUPPORTED, "expose", "device", buffer.device()->name(), "cpu");
-  const std::shared_ptr<Memory>& memory = buffer.memory();
-  auto held = std::make_unique<std::shared_ptr<Memory>>(memory);
-  const auto gone = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Memory>*>(hint); };
+  const Memory& memory = *buffer.memory();
+  buffer.exposed = std::make_shared<std::shared_ptr<Memory>>(buffer.memory());
+  auto held = std::make_unique<Buffer::Exposed>(buffer.exposed);
+  const auto gone = [](napi_env, void*, void* hint) { delete static_cast<Buffer::Exposed*>(hint); };
   napi_value array;
   const napi_status status =
-      napi_create_external_arraybuffer(env, memory->data(), memory->bytes(), gone, held.get(), &array);
+      napi_create_external_arraybuffer(env, memory.data(), memory.bytes(), gone, held.get(), &array);
   if (status == napi_no_external_buffers_allowed) return env.Null();
   NAPI_THROW_IF_FAILED(env, status, Napi::Value());
   held.release();
   return Napi::Value(env, array);
+}
+
+Napi::Value conceal(const Napi::CallbackInfo& info) {
+  Buffer& buffer = *get_handle<Buffer>(info[0], "conceal");
+  const napi_status status = napi_detach_arraybuffer(info.Env(), info[1]);
+  NAPI_THROW_IF_FAILED(info.Env(), status, Napi::Value());
+  // Node runs the ArrayBuffer's own finalizer some turns later; the memory need not wait for it.
+  if (buffer.exposed) buffer.exposed->reset();
+  return info.Env().Undefined();
 }
 
 }  // namespace
@@ -354,6 +364,7 @@ void export_buffer(Napi::Object exports) {
   exported<wrap>(exports, "wrap");
   exported<wrap_pointer>(exports, "wrapPointer");
   exported<expose>(exports, "expose");
+  exported<conceal>(exports, "conceal");
   exported<share>(exports, "share");
   exported<adopt>(exports, "adopt");
 }

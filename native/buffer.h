@@ -32,6 +32,9 @@ class Buffer final : public Resource {
     array_ = array;
   }
   bool detached() const { return array_ != nullptr && !still_attached(); }
+  // Memory that an ArrayBuffer of ours shows to JavaScript: it stays until that is detached, freed or not.
+  using Exposed = std::shared_ptr<std::shared_ptr<Memory>>;
+  Exposed exposed;
   // Null once freed.
   const std::shared_ptr<Memory>& memory() const { return memory_; }
   const std::shared_ptr<Device>& device() const { return device_; }

@@ -134,8 +134,8 @@ export function arrayFor(dtype: DType, size: number, raw: boolean): TensorData |
 
 /** The elements of a dtype as they are stored, in memory that is there. */
 export function storedArray(dtype: DType, buffer: ArrayBuffer): RawData {
-  const { constructor } = arrayFor(dtype, 0, true) as RawData;
-  return new (constructor as new (buffer: ArrayBuffer) => RawData)(buffer);
+  const kind = arrayFor(dtype, 0, true).constructor as new (buffer: ArrayBuffer) => RawData;
+  return new kind(buffer);
 }
 
 /** Throws unless `dtype` names an element type that a plain tensor can hold. */

@@ -190,6 +190,8 @@ export interface Native {
   wrapPointer(device: DeviceHandle, pointer: bigint, bytes: number, owner: object): BufferHandle;
   /** The memory of a buffer of the CPU as an ArrayBuffer, which keeps it until it is detached; null where the runtime forbids that. */
   expose(buffer: BufferHandle): ArrayBuffer | null;
+  /** Detaches what `expose` gave. */
+  conceal(buffer: BufferHandle, exposed: ArrayBuffer): void;
   /** An id by which any environment of this process can use the buffer's memory while a buffer over it lives. */
   share(buffer: BufferHandle): string;
   /** Throws DISPOSED when no buffer over it lives, ARGUMENT for memory of another device. */

@@ -10,7 +10,7 @@ import type { Storage } from '../storage.js';
 import type { Stream } from '../stream.js';
 import { Tensor } from '../tensor.js';
 import { upload } from '../upload.js';
-import { type Capacity, type Room } from './capacity.js';
+import type { Capacity, Room } from './capacity.js';
 import type { Brought, Form, Request } from './request.js';
 
 /** Memory of one operand. */
@@ -113,7 +113,7 @@ export class Slot {
     for (const plan of this.#plans.values()) plan.dispose();
     this.#plans.clear();
     for (const { storage, memory } of Object.values(this.#cells)) {
-      if (memory && memory.length > 0) native().detach(memory.buffer as ArrayBuffer);
+      if (memory && memory.length > 0) native().conceal(storage.handle, memory.buffer as ArrayBuffer);
       storage.release();
     }
   }
