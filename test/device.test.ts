@@ -78,7 +78,7 @@ describe('libraries of kernels', () => {
     expect(librarySearch('emu').map((place) => place.from)).toEqual([
       'this checkout',
       'beside the addon',
-      'beside the addon',
+      'with the package',
     ]);
     vi.stubEnv('KERNWATT_EMU_LIBRARY', '/a/lib.so');
     expect(librarySearch('emu')).toEqual([{ path: '/a/lib.so', from: 'KERNWATT_EMU_LIBRARY' }]);
