@@ -47,7 +47,8 @@ int64_t Buffer::free() {
     alone = alone && (!pending || pending == use.stream);
     pending = use.stream;
   }
-  if (pending && alone) pending->keep(memory);
+  const bool shown = exposed && *exposed;  // JavaScript may still look at it
+  if (pending && alone && !shown) pending->keep(memory);
   last_ = after_ = {};
   others_.clear();
   counted_.reset();

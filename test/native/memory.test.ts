@@ -152,6 +152,20 @@ function slow(bench: Bench, x: NativeView) {
   return { plan: bench.square(1024).plan, ms: 1 };
 }
 
+test('memory that JavaScript looks at is not passed on', async () => {
+  const { bench, device, stream, close } = await open({ kind: 'cpu', threads: 2 });
+  const buffer = native().alloc(device, 400_000, stream);
+  const seen = new Float32Array(native().expose(buffer)!);
+  seen.fill(3);
+  native().enqueue(slow(bench, over(buffer, 100_000)).plan);
+  native().copy(stream, over(buffer, 100_000), bench.empty([100_000]));
+  native().free(buffer);
+  native().fill(stream, over(native().alloc(device, 400_000, stream), 100_000), 'constant', 0, 4, 0);
+  await bench.mark();
+  expect(seen.every((v) => v === 3)).toBe(true);
+  await close();
+});
+
 test('an emulated device keeps nothing, so that it sees every stray access', async () => {
   const { bench, device, stream, close } = await open({ kind: 'library', library: fakeLibrary('emulated') });
   const buffer = native().alloc(device, 1001);
