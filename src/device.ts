@@ -1,5 +1,4 @@
 // A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
-import { markAsUntransferable } from 'node:worker_threads';
 import {
   bitsOf,
   checkData,
@@ -341,7 +340,7 @@ const firstThatHolds = 24;
 /** Keeps a buffer from being transferred away under queued work, as far as this Node can; the addon looks again at each use. */
 function keepInPlace(buffer: ArrayBufferLike): void {
   if (!(buffer instanceof ArrayBuffer) || isHostBuffer(buffer)) return;
-  markAsUntransferable(buffer);
+  process.getBuiltinModule('node:worker_threads').markAsUntransferable(buffer);
   if (Number.parseInt(process.versions.node, 10) >= firstThatHolds) return;
   for (const name of ['transfer', 'transferToFixedLength'])
     if (name in buffer)

@@ -1,10 +1,12 @@
 // Where the libraries of kernels (libkernwatt_cuda.so, libkernwatt_emu.so) are looked for.
-import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 import { type LibraryInfo, native } from './native.js';
 import { prebuilds, verified, verifiedSoon } from './prebuilt.js';
+
+// Not imported: native.ts says why.
+const { existsSync } = process.getBuiltinModule('node:fs');
 
 export type LibraryKind = 'cuda' | 'emu';
 

@@ -1,11 +1,13 @@
 // The raw shape of the addon (native/*.cc), and the only file that loads it. Everything here is unchecked: op.ts, tensor.ts,
 // stream.ts and measure.ts check first. Names are snake_case in C++ and camelCase here; opArgs() in this file converts.
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
+
+// Not imported: an import makes Node evaluate all that a builtin module exports, 2 ms for this one.
+const { existsSync } = process.getBuiltinModule('node:fs');
 
 declare const tag: unique symbol;
 /** Opaque native objects; the garbage collector releases what nobody disposed. */

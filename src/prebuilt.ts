@@ -1,8 +1,10 @@
 // Files that a package brings ready-made (prebuilds/<platform>-<arch>/) and the manifest beside them, written by tools/prebuild.mjs.
 // A file is compared with its manifest before it is opened: a truncated library can end the process that maps it.
-import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+// Not imported: native.ts says why.
+const { createReadStream, existsSync, readFileSync, statSync } = process.getBuiltinModule('node:fs');
 
 export interface Manifest {
   schema: 'kernwatt.prebuild/0';
