@@ -37,6 +37,7 @@ Napi::Value read_counters(const Napi::CallbackInfo& info) {
   set("bytes", counters.bytes);
   set("plans", counters.plans);
   set("pending", counters.pending);
+  set("hostBuffers", counters.host_buffers);
   return result;
 }
 
@@ -53,6 +54,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_device(exports);
   export_stream(exports);
   export_buffer(exports);
+  export_host_memory(exports);
   export_transfer(exports);
   export_fill(exports);
   export_plan(exports);

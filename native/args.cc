@@ -37,7 +37,8 @@ bool Arguments::external() const {
   });
 }
 
-Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& device, const char* op) {
+Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& device, const char* op,
+                         const Stream* stream) {
   if (value.IsEmpty() || !value.IsObject()) refuse(Code::ARGUMENT, op, "arguments", "no object", "an object");
   const auto object = value.As<Napi::Object>();
   Arguments arguments;
@@ -50,6 +51,7 @@ Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& 
       }
     } else if (is_tensor(field)) {
       View view = read_view(given, device, op, field.name);
+      if (stream != nullptr) view.buffer->check_order(*stream, op, field.name);
       store_field(arguments.bytes, field, view.tensor);
       arguments.buffers.push_back(std::move(view.buffer));
     } else {

@@ -23,7 +23,9 @@ struct Arguments {
 
 // Fills an Args struct from { field: NativeView | number | boolean | choice index | undefined }. A scalar left out keeps
 // its default. Throws ARGUMENT, SHAPE, DTYPE, DISPOSED as `<op>: <field> ...`.
-Arguments read_arguments(const Schema& schema, Napi::Value object, const Device& device, const char* op);
+// stream: the work's, where it is known already.
+Arguments read_arguments(const Schema& schema, Napi::Value object, const Device& device, const char* op,
+                         const Stream* stream = nullptr);
 
 // NativeOp.fields of src/native.ts.
 Napi::Array describe_fields(Napi::Env env, const Schema& schema);

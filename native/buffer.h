@@ -19,14 +19,30 @@ class Stream;
 // JavaScript thread only.
 class Buffer final : public Resource {
  public:
-  explicit Buffer(std::shared_ptr<Memory> memory, std::shared_ptr<Device> device);
+  // after: a stream that still has work queued on the memory from its former buffer; only it may use it until that is
+  // done.
+  Buffer(std::shared_ptr<Memory> memory, std::shared_ptr<Device> device, std::shared_ptr<Stream> after);
   ~Buffer() override;
 
   bool freed() const { return memory_ == nullptr; }
+  // Over memory of JavaScript: the array, kept alive by the memory, and whether its ArrayBuffer was since transferred or
+  // detached, which no part of Node before 24 lets us prevent altogether.
+  void wraps(napi_env env, napi_ref array) {
+    env_ = env;
+    array_ = array;
+  }
+  bool detached() const { return array_ != nullptr && !still_attached(); }
+  // Memory that an ArrayBuffer of ours shows to JavaScript: it stays until that is detached, freed or not.
+  using Exposed = std::shared_ptr<std::shared_ptr<Memory>>;
+  Exposed exposed;
   // Null once freed.
   const std::shared_ptr<Memory>& memory() const { return memory_; }
   const std::shared_ptr<Device>& device() const { return device_; }
 
+  // Throws ARGUMENT where the stream's work would not come after what is queued on the memory.
+  void check_order(const Stream& stream, const char* where, const char* name) {
+    if (after_.stream) check_after(stream, where, name);
+  }
   // Work `number` of the stream uses this buffer.
   void used(const std::shared_ptr<Stream>& stream, uint64_t number) {
     if (last_.stream == stream) {
@@ -36,7 +52,8 @@ class Buffer final : public Resource {
     }
   }
 
-  // Idempotent. Returns the bytes that the garbage collector no longer needs to count.
+  // Idempotent. The memory serves again at once on the stream that alone has work queued on it, elsewhere once all work
+  // on it is done. Returns the bytes that the garbage collector no longer needs to count.
   int64_t free();
   void dispose() override { free(); }
 
@@ -48,10 +65,14 @@ class Buffer final : public Resource {
     std::shared_ptr<Stream> stream;
     uint64_t number = 0;
   };
+  bool still_attached() const;
   void used_elsewhere(const std::shared_ptr<Stream>& stream, uint64_t number);
+  void check_after(const Stream& stream, const char* where, const char* name);
 
   std::shared_ptr<Memory> memory_;
-  Use last_;
+  napi_env env_ = nullptr;
+  napi_ref array_ = nullptr;
+  Use last_, after_;
   const std::shared_ptr<Device> device_;
   std::vector<Use> others_;
   int64_t weight_ = 0;
@@ -65,8 +86,9 @@ struct View {
 };
 
 // Reads a NativeView. Throws ARGUMENT, DTYPE, SHAPE, DISPOSED; `<where>: <name>...`. The view must lie within its buffer
-// and the buffer on `device`.
+// and the buffer on `device`, and work of `stream` may use it.
 View read_view(Napi::Value value, const Device& device, const char* where, const char* name);
+View read_view(Napi::Value value, const Stream& stream, const char* where, const char* name);
 
 // Row-major without gaps.
 bool is_contiguous(const TensorView& view);

@@ -55,13 +55,31 @@ void Channel::settled() {
   if (--pending_ == 0) napi_unref_threadsafe_function(env_, function_);
 }
 
+std::shared_ptr<void> Channel::keep_alive(const std::shared_ptr<Channel>& channel, Napi::Value value) {
+  napi_ref reference;
+  const napi_status status = napi_create_reference(channel->env_, value, 1, &reference);
+  NAPI_THROW_IF_FAILED(value.Env(), status, nullptr);
+  channel->kept_.insert(reference);
+  return std::shared_ptr<void>(reference, [channel](void* held) {
+    channel->post([held, channel = channel.get()](napi_env env) {
+      const auto kept = static_cast<napi_ref>(held);
+      if (channel->kept_.erase(kept) != 0) napi_delete_reference(env, kept);
+    });
+  });
+}
+
 void Channel::close() {
   closing_.store(true);
   const std::unique_lock memory(memory_);  // waits for whoever holds a lease
+  for (napi_ref kept : kept_) napi_delete_reference(env_, kept);
+  kept_.clear();
   std::vector<Task> dropped;
   const std::lock_guard lock(mutex_);
   open_ = false;
   dropped.swap(posted_);
+  // Since 24.14 Node keeps the function for whoever has not released it. This hook runs before Node's own for it, so it is
+  // still there; afterwards releasing it would be an error.
+  napi_release_threadsafe_function(function_, napi_tsfn_release);
   counters.pending.fetch_sub(pending_, std::memory_order_relaxed);
   pending_ = 0;
 }

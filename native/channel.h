@@ -14,6 +14,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "../kernels/core/error.h"
@@ -35,6 +36,10 @@ class Channel {
   void opened();
   void settled();
 
+  // JavaScript thread: keeps a value of the environment alive until the last holder, on whichever thread, lets go, or the
+  // environment ends.
+  static std::shared_ptr<void> keep_alive(const std::shared_ptr<Channel>& channel, Napi::Value value);
+
   // The environment is going away: work of its that has not begun is not worth beginning.
   bool closing() const { return closing_.load(std::memory_order_relaxed); }
 
@@ -50,7 +55,8 @@ class Channel {
   bool open_ = true;
   std::vector<Task> posted_;
   napi_threadsafe_function function_ = nullptr;
-  int64_t pending_ = 0;  // JavaScript thread only
+  int64_t pending_ = 0;                // JavaScript thread only, as the next
+  std::unordered_set<napi_ref> kept_;  // by keep_alive: the environment does not free them when it ends
   std::atomic<bool> closing_{false};
   std::shared_mutex memory_;
 };

@@ -1,5 +1,6 @@
 // check(op, stream, args, rows): the outputs in args against the definition (kernels/core/host/compare.h).
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "../kernels/core/host/compare.h"
@@ -67,7 +68,7 @@ Napi::Value check(const Napi::CallbackInfo& info) {
   stream->check_usable("check");
   const Device& device = *stream->device;
   if (!device.is_cpu()) refuse(Code::UNSUPPORTED, "check", "device", device.name(), "the CPU; copy the tensors there");
-  Arguments arguments = read_arguments(op.schema, info[2], device, op.name.c_str());
+  Arguments arguments = read_arguments(op.schema, info[2], device, op.name.c_str(), stream.get());
   bool every = false;
   std::vector<int64_t> rows = read_rows(info[3], op, arguments, &every);
   napi_value result;
@@ -75,20 +76,23 @@ Napi::Value check(const Napi::CallbackInfo& info) {
   const bool external = arguments.external();
   std::vector<std::shared_ptr<Memory>> memory;
   for (const std::shared_ptr<Buffer>& buffer : arguments.buffers) memory.push_back(buffer->memory());
-  arguments.buffers.clear();  // they belong to the JavaScript thread
-  stream->step(once([&op, stream, promise = std::move(promise), arguments = std::move(arguments),
-                     rows = std::move(rows), every, external, memory = std::move(memory)] {
-    stream->settle(*promise, [&]() -> Promise::Value {
-      std::vector<Verdict> found;
-      const RowList list{rows.data(), static_cast<int64_t>(rows.size()), every};
-      stream->with_memory(external, [&] {
-        ReferenceOutputs references;
-        op.define(arguments.data(), list, references);
-        found = compare_outputs(op.schema, arguments.data(), list, references);
-      });
-      return [found = std::move(found)](Napi::Env env) { return describe(env, found); };
-    });
-  }));
+  // They belong to the JavaScript thread.
+  const std::vector<std::shared_ptr<Buffer>> buffers = std::exchange(arguments.buffers, {});
+  const uint64_t number =
+      stream->step(once([&op, stream, promise = std::move(promise), arguments = std::move(arguments),
+                         rows = std::move(rows), every, external, memory = std::move(memory)] {
+        stream->settle(*promise, [&]() -> Promise::Value {
+          std::vector<Verdict> found;
+          const RowList list{rows.data(), static_cast<int64_t>(rows.size()), every};
+          stream->with_memory(external, [&] {
+            ReferenceOutputs references;
+            op.define(arguments.data(), list, references);
+            found = compare_outputs(op.schema, arguments.data(), list, references);
+          });
+          return [found = std::move(found)](Napi::Env env) { return describe(env, found); };
+        });
+      }));
+  for (const std::shared_ptr<Buffer>& buffer : buffers) buffer->used(stream, number);
   return Napi::Value(info.Env(), result);
 }
 

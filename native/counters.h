@@ -6,7 +6,7 @@
 namespace kw {
 
 struct Counters {
-  std::atomic<int64_t> devices{0}, streams{0}, buffers{0}, bytes{0}, plans{0}, pending{0};
+  std::atomic<int64_t> devices{0}, streams{0}, buffers{0}, bytes{0}, plans{0}, pending{0}, host_buffers{0};
 };
 inline Counters counters;
 

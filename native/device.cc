@@ -13,17 +13,22 @@
 
 namespace kw {
 
-Device::Device(int threads, cpu::Isa isa) : pool_(std::make_unique<ThreadPool>(threads, isa)) {
-  const cpu::Features& features = cpu::features();
-  info_.size = sizeof(info_);
-  std::snprintf(info_.name, sizeof(info_.name), "%s", features.model.c_str());
-  info_.sm_count = threads;
-  info_.total_bytes = cpu::memory_bytes();
-  info_.llc_bytes = features.llc_bytes;
-  info_.isa = static_cast<int32_t>(isa);
+namespace {
+
+std::string lost_means(const Loss& loss) {
+  return "one that works, in a new process; its first error was: " + loss.cause();
 }
 
-Device::Device(const Library& library, int index) : library_(&library), index_(index) {
+// Unused blocks that a CPU device keeps: enough for the outputs that eager calls make and drop, little beside the machine.
+uint64_t kept_on_cpu() { return cpu::memory_bytes() / 16; }
+
+// What work on a CPU does cannot end the device.
+Loss& never() {
+  static auto* loss = new Loss;
+  return *loss;
+}
+
+kw_device_info device_info_of(const Library& library, int index) {
   const kw_table& table = library.table();
   int32_t count = 0;
   library.check(table.device_count(&count));
@@ -31,13 +36,37 @@ Device::Device(const Library& library, int index) : library_(&library), index_(i
     refuse(Code::ARGUMENT, "openDevice", "index", std::to_string(index),
            "a device number below " + std::to_string(count));
   }
-  info_.size = sizeof(info_);
-  library.check(table.device_info(index, &info_));
+  if (library.loss(index).happened()) {
+    refuse(Code::DEVICE_LOST, "openDevice", "device", "lost", lost_means(library.loss(index)));
+  }
+  kw_device_info info = {};
+  info.size = sizeof(info);
+  library.check(table.device_info(index, &info));
+  return info;
 }
 
+}  // namespace
+
+Device::Device(std::shared_ptr<ThreadPool> threads, uint64_t memory_limit)
+    : loss_(never()), threads_(std::move(threads)), pool_(*this, kept_on_cpu(), memory_limit, false) {
+  const cpu::Features& features = cpu::features();
+  info_.size = sizeof(info_);
+  std::snprintf(info_.name, sizeof(info_.name), "%s", features.model.c_str());
+  info_.sm_count = threads_->threads();
+  info_.total_bytes = cpu::memory_bytes();
+  info_.llc_bytes = features.llc_bytes;
+  info_.isa = static_cast<int32_t>(threads_->isa());
+}
+
+Device::Device(const Library& library, int index, uint64_t memory_limit)
+    : library_(&library),
+      index_(index),
+      loss_(library.loss(index)),
+      info_(device_info_of(library, index)),
+      pool_(*this, UINT64_MAX, memory_limit, info_.emulated != 0) {}
+
 void* Device::allocate(uint64_t bytes) {
-  if (is_cpu()) return host_allocate(std::max<uint64_t>(bytes, 1));
-  if (bytes == 0) return nullptr;
+  if (is_cpu()) return host_allocate(bytes);
   const kw_table& table = library_->table();
   void* data = nullptr;
   const int32_t status = table.alloc(index_, bytes, &data);
@@ -49,15 +78,15 @@ void* Device::allocate(uint64_t bytes) {
     throw Error(Code::OUT_OF_MEMORY, "alloc: bytes is " + std::to_string(bytes) + ", expected at most " + left +
                                          " on " + name() + " (" + reason + ")");
   }
-  library_->check(status);
+  check(status);
   return data;
 }
 
 // A device that fails to take memory back is lost, and says so at the next call.
 void Device::release(void* data, uint64_t bytes) noexcept {
   if (is_cpu()) {
-    host_free(data, std::max<uint64_t>(bytes, 1));
-  } else if (data != nullptr) {
+    host_free(data, bytes);
+  } else {
     library_->table().free(index_, data);
   }
 }
@@ -67,21 +96,23 @@ void Device::memory_info(uint64_t* free_bytes, uint64_t* total_bytes) const {
     *free_bytes = cpu::available_bytes();
     *total_bytes = info_.total_bytes;
   } else {
-    library_->check(library_->table().memory_info(index_, free_bytes, total_bytes));
+    check(library_->table().memory_info(index_, free_bytes, total_bytes));
   }
 }
 
 void Device::check_usable(const char* where) const {
   if (usable()) return;
-  const std::lock_guard lock(mutex_);
   if (closing_) refuse(Code::DISPOSED, where, "device", "closed", "an open one");
-  throw Error(Code::DEVICE_LOST, lost_);
+  refuse(Code::DEVICE_LOST, where, "device", "lost", lost_means(loss_));
 }
 
-void Device::lose(const std::string& message) {
-  const std::lock_guard lock(mutex_);
-  if (lost_.empty()) lost_ = message;
-  usable_.store(false);
+void Device::fail(int32_t status) const {
+  try {
+    library_->fail(status);
+  } catch (const Error& error) {
+    if (error.code == Code::DEVICE_LOST) lose(error.what());
+    throw;
+  }
 }
 
 void Device::add(const std::shared_ptr<Stream>& stream) {
@@ -102,9 +133,7 @@ void Device::remove(Resource* resource) {
 
 bool Device::begin_closing(std::vector<std::shared_ptr<Stream>>* streams) {
   const std::lock_guard lock(mutex_);
-  if (closing_) return false;
-  closing_ = true;
-  usable_.store(false);
+  if (closing_.exchange(true)) return false;
   for (const std::weak_ptr<Stream>& held : streams_) {
     if (std::shared_ptr<Stream> stream = held.lock()) streams->push_back(std::move(stream));
   }
@@ -119,7 +148,8 @@ void Device::end_closing() {
     return resources_.extract(resources_.begin()).value();
   };
   while (Resource* resource = take()) resource->dispose();
-  pool_.reset();
+  pool_.close();
+  threads_.reset();
   counted_.reset();
 }
 
@@ -144,12 +174,27 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   return result;
 }
 
+uint64_t memory_limit(const Napi::Object& options) {
+  const Napi::Value limit = options.Get("memoryLimit");
+  return limit.IsUndefined() ? UINT64_MAX : integer(limit, "openDevice", "memoryLimit", 1, 9007199254740991.0);
+}
+
 std::shared_ptr<Device> open_cpu(const Napi::Object& options) {
-  const Napi::Value threads = options.Get("threads"), isa = options.Get("isa");
+  const Napi::Value threads = options.Get("threads"), isa = options.Get("isa"), affinity = options.Get("affinity");
+  std::vector<int> cpus;
+  if (!affinity.IsUndefined()) {
+    if (!affinity.IsArray()) refuse(Code::ARGUMENT, "openDevice", "affinity", "not an array", "CPU numbers");
+    const auto list = affinity.As<Napi::Array>();
+    for (uint32_t i = 0; i < std::min<uint32_t>(list.Length(), 1024); ++i) {
+      cpus.push_back(static_cast<int>(integer(list.Get(i), "openDevice", "affinity", 0, 65535)));
+    }
+  }
+  const int usual = cpus.empty() ? cpu::cores() : static_cast<int>(cpus.size());
   const int count =
-      threads.IsUndefined() ? cpu::cores() : static_cast<int>(integer(threads, "openDevice", "threads", 1, 1024));
+      threads.IsUndefined() ? usual : static_cast<int>(integer(threads, "openDevice", "threads", 1, 1024));
   if (!isa.IsUndefined() && !isa.IsString()) refuse(Code::ARGUMENT, "openDevice", "isa", "not a string", "a name");
-  return std::make_shared<Device>(count, isa.IsUndefined() ? cpu::best() : cpu::parse(isa.As<Napi::String>()));
+  const cpu::Isa strongest = isa.IsUndefined() ? cpu::best() : cpu::parse(isa.As<Napi::String>());
+  return std::make_shared<Device>(ThreadPool::shared(count, strongest, cpus), memory_limit(options));
 }
 
 Napi::Value open_device(const Napi::CallbackInfo& info) {
@@ -169,10 +214,11 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
   const Napi::Value path = options.Get("library"), index = options.Get("index");
   if (!path.IsString()) refuse(Code::ARGUMENT, "openDevice", "library", "not a string", "a file name");
   const int number = index.IsUndefined() ? 0 : static_cast<int>(integer(index, "openDevice", "index", 0, 4096));
+  const uint64_t limit = memory_limit(options);
   auto promise = std::make_unique<Promise>(Environment::of(env).channel, env, &result);
-  std::thread([promise = std::move(promise), file = std::string(path.As<Napi::String>()), number] {
+  std::thread([promise = std::move(promise), file = std::string(path.As<Napi::String>()), number, limit] {
     promise->settle_with([&] {
-      const auto device = std::make_shared<Device>(Library::open(file), number);
+      const auto device = std::make_shared<Device>(Library::open(file), number, limit);
       return [device](Napi::Env e) { return make_handle(e, device); };
     });
   }).detach();
@@ -211,15 +257,34 @@ Napi::Value memory(const Napi::CallbackInfo& info) {
   const Meter::Reading reading = device->meter.read();
   uint64_t free_bytes = 0, total_bytes = 0;
   device->memory_info(&free_bytes, &total_bytes);
+  const Pool::Reading pool = device->pool().read();
   auto result = Napi::Object::New(info.Env());
   result.Set("currentBytes", static_cast<double>(reading.current));
   result.Set("peakBytes", static_cast<double>(reading.peak));
   result.Set("byteSeconds", reading.byte_seconds);
   result.Set("seconds", reading.seconds);
   result.Set("allocations", static_cast<double>(reading.allocations));
+  result.Set("reservedBytes", static_cast<double>(pool.reserved));
+  result.Set("reservedPeakBytes", static_cast<double>(pool.peak));
+  if (pool.limit != UINT64_MAX) result.Set("limitBytes", static_cast<double>(pool.limit));
   result.Set("freeBytes", static_cast<double>(free_bytes));
   result.Set("totalBytes", static_cast<double>(total_bytes));
   return result;
+}
+
+// On a thread of its own, as giving memory back may wait for the device.
+Napi::Value trim(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Device> device = get_handle<Device>(info[0], "trim");
+  device->check_usable("trim");
+  napi_value result;
+  auto promise = std::make_unique<Promise>(Environment::of(info.Env()).channel, info.Env(), &result);
+  std::thread([promise = std::move(promise), device] {
+    promise->settle_with([&] {
+      const auto bytes = static_cast<double>(device->pool().trim());
+      return [bytes](Napi::Env env) { return Napi::Number::New(env, bytes); };
+    });
+  }).detach();
+  return Napi::Value(info.Env(), result);
 }
 
 // Settles when the last stream has drained; holds the device and the promise until then.
@@ -253,6 +318,7 @@ void export_device(Napi::Object exports) {
   exported<open_device>(exports, "openDevice");
   exported<device_info>(exports, "deviceInfo");
   exported<memory>(exports, "memory");
+  exported<trim>(exports, "trim");
   exported<close_device>(exports, "closeDevice");
 }
 

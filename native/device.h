@@ -28,10 +28,10 @@ class Resource {
 
 class Device {
  public:
-  // The CPU.
-  Device(int threads, cpu::Isa isa);
+  // The CPU. memory_limit: bytes of its tensors and workspaces together, at most.
+  Device(std::shared_ptr<ThreadPool> threads, uint64_t memory_limit);
   // Device `index` of a library; may take long.
-  Device(const Library& library, int index);
+  Device(const Library& library, int index, uint64_t memory_limit);
 
   bool is_cpu() const { return library_ == nullptr; }
   // Of a library device.
@@ -40,18 +40,26 @@ class Device {
   const kw_device_info& info() const { return info_; }
   std::string name() const { return info_.name; }
   // Of the CPU, until it is closed.
-  ThreadPool& pool() { return *pool_; }
+  ThreadPool& threads() { return *threads_; }
 
+  // Memory as the system or the library gives it; for the pool.
   void* allocate(uint64_t bytes);
   void release(void* data, uint64_t bytes) noexcept;
+  // Whether both were opened on one device, so that an address means the same to both.
+  bool same_memory(const Device& other) const { return library_ == other.library_ && index_ == other.index_; }
   void memory_info(uint64_t* free_bytes, uint64_t* total_bytes) const;
+  Pool& pool() { return pool_; }
   Meter meter;
 
-  bool usable() const { return usable_.load(std::memory_order_relaxed); }
-  // Throws DISPOSED once closing, and the first cause once the device is lost.
+  bool usable() const { return !closing_.load(std::memory_order_relaxed) && !loss_.happened(); }
+  // Throws DISPOSED once closing, and DEVICE_LOST with the first cause once the device is lost.
   void check_usable(const char* where) const;
-  // Work failed with DEVICE_LOST: everything later fails fast with this message.
-  void lose(const std::string& message);
+  // Something failed with DEVICE_LOST: from here on everything fails fast with this message.
+  void lose(const std::string& cause) const { loss_.happen(cause); }
+  // Of a library device: throws what a failed call of the table means; one that says so loses the device.
+  void check(int32_t status) const {
+    if (status != 0) fail(status);
+  }
 
   // JavaScript thread. What closing must wait for and dispose of.
   void add(const std::shared_ptr<Stream>& stream);
@@ -63,17 +71,19 @@ class Device {
   void end_closing();
 
  private:
+  [[noreturn]] void fail(int32_t status) const;
+
   std::optional<Counted<&Counters::devices>> counted_{std::in_place};  // until closed
   const Library* const library_ = nullptr;
   const int index_ = 0;
+  Loss& loss_;
   kw_device_info info_ = {};
-  std::unique_ptr<ThreadPool> pool_;
-  std::atomic<bool> usable_{true};
+  std::shared_ptr<ThreadPool> threads_;
+  std::atomic<bool> closing_{false};
   mutable std::mutex mutex_;  // guards the rest
-  bool closing_ = false;
-  std::string lost_;
   std::vector<std::weak_ptr<Stream>> streams_;
   std::unordered_set<Resource*> resources_;
+  Pool pool_;  // last: emptying it needs the rest
 };
 
 }  // namespace kw

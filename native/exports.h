@@ -8,6 +8,7 @@ void export_library(Napi::Object exports);
 void export_device(Napi::Object exports);
 void export_stream(Napi::Object exports);
 void export_buffer(Napi::Object exports);
+void export_host_memory(Napi::Object exports);
 void export_transfer(Napi::Object exports);
 void export_fill(Napi::Object exports);
 void export_ops(Napi::Object exports);

@@ -41,7 +41,7 @@ void fill_view(Stream& stream, const TensorView& view, const Distribution& value
 Napi::Value fill(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "fill");
   stream->check_usable("fill");
-  const View to = read_view(info[1], *stream->device, "fill", "view");
+  const View to = read_view(info[1], *stream, "fill", "view");
   const Distribution values = read_distribution(info);
   const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "fill"));
   if (bytes == 0) return info.Env().Undefined();
@@ -50,7 +50,7 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
     fill_view(*stream, to.tensor, values);
     return info.Env().Undefined();
   }
-  stream->step(once([stream, values, view = to.tensor, memory = to.buffer->memory()] {
+  const uint64_t number = stream->step(once([stream, values, view = to.tensor, memory = to.buffer->memory()] {
     stream->attempt([&] {
       stream->with_memory(memory->external(), [&] {
         HostView host(*stream, view, HostView::kWrite);
@@ -59,6 +59,7 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
       });
     });
   }));
+  to.buffer->used(stream, number);
   return info.Env().Undefined();
 }
 

@@ -5,7 +5,7 @@
 namespace kw {
 namespace {
 
-// Elements below which sharing the work out costs more than it saves.
+// Elements of one share of the work.
 constexpr int64_t kGrain = 64 << 10;
 
 }  // namespace
@@ -39,8 +39,9 @@ void HostView::commit() {
 }
 
 void for_elements(Stream& stream, int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-  if (!stream.device->is_cpu() || count <= kGrain) return body(0, count);
-  stream.device->pool().parallel_for(
+  // What the JavaScript thread does at once never waits for its turn with the threads.
+  if (!stream.device->is_cpu() || count <= static_cast<int64_t>(kAtOnce)) return body(0, count);
+  stream.device->threads().parallel_for(
       count, [&](int64_t begin, int64_t end, int) { body(begin, end); }, kGrain);
 }
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <thread>
 
+#include "channel.h"
 #include "export.h"
 #include "exports.h"
 
@@ -33,6 +35,23 @@ Napi::Value load_library(const Napi::CallbackInfo& info) {
   result.Set("deviceCount", devices);
   result.Set("reason", reason);
   return result;
+}
+
+Napi::Value prepare_library(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsString()) throw Error(Code::ARGUMENT, "prepareLibrary: path is not a string, expected a file name");
+  napi_value result;
+  auto promise = std::make_unique<Promise>(Environment::of(env).channel, env, &result);
+  std::thread([promise = std::move(promise), path = std::string(info[0].As<Napi::String>())] {
+    try {
+      int32_t devices = 0;
+      Library::open(path).table().device_count(&devices);
+    } catch (const Error&) {
+      // loadLibrary meets it again and tells the caller.
+    }
+    promise->resolve();
+  }).detach();
+  return Napi::Value(env, result);
 }
 
 }  // namespace
@@ -66,8 +85,28 @@ std::shared_ptr<void> Library::staging(uint64_t bytes) const {
   return {block, give_back};
 }
 
+std::string Loss::cause() const {
+  const std::lock_guard lock(mutex_);
+  return cause_;
+}
+
+void Loss::happen(const std::string& cause) {
+  const std::lock_guard lock(mutex_);
+  if (happened()) return;
+  cause_ = cause;
+  happened_.store(true);
+}
+
+Loss& Library::loss(int index) const {
+  const std::lock_guard lock(mutex_);
+  return losses_[index];
+}
+
 void Library::fail(int32_t status) const { throw Error(code_of(status), table_->last_error()); }
 
-void export_library(Napi::Object exports) { exported<load_library>(exports, "loadLibrary"); }
+void export_library(Napi::Object exports) {
+  exported<load_library>(exports, "loadLibrary");
+  exported<prepare_library>(exports, "prepareLibrary");
+}
 
 }  // namespace kw

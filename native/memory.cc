@@ -1,6 +1,7 @@
 // Host allocation that asks first whether the memory is there, and the counters of every device's allocator.
 #include "memory.h"
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -77,6 +78,8 @@ void reserve(uint64_t bytes) {
 
 }  // namespace
 
+void check_host_memory(uint64_t bytes) { reserve(bytes); }
+
 void* host_allocate(uint64_t bytes) {
   reserve(bytes);
   const uint64_t alignment = bytes >= kHugePage ? kHugePage : 64;
@@ -125,6 +128,14 @@ void Meter::remove(uint64_t bytes) {
   counters.bytes.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
 }
 
+void Meter::change(uint64_t from, uint64_t to) {
+  const std::lock_guard lock(mutex_);
+  advance(Clock::now());
+  reading_.current += to - from;
+  reading_.peak = std::max(reading_.peak, reading_.current);
+  counters.bytes.fetch_add(static_cast<int64_t>(to - from), std::memory_order_relaxed);
+}
+
 Meter::Reading Meter::read() const {
   const std::lock_guard lock(mutex_);
   advance(Clock::now());
@@ -132,17 +143,26 @@ Meter::Reading Meter::read() const {
 }
 
 Memory::Memory(std::shared_ptr<Device> device, uint64_t bytes)
-    : device_(std::move(device)), data_(device_->allocate(bytes)), bytes_(bytes) {
+    : device_(std::move(device)), block_(device_->pool().take(bytes)), bytes_(bytes) {
   device_->meter.add(bytes);
 }
 
-Memory::Memory(std::shared_ptr<Device> device, void* data, uint64_t bytes, std::shared_ptr<void> owner)
-    : device_(std::move(device)), data_(data), bytes_(bytes), owner_(std::move(owner)) {}
+Memory::Memory(std::shared_ptr<Device> device, void* data, uint64_t bytes, std::shared_ptr<void> held, Owner owner)
+    : device_(std::move(device)), owner_(owner), block_{data, bytes}, bytes_(bytes), held_(std::move(held)) {}
 
 Memory::~Memory() {
-  if (external()) return;
-  device_->release(data_, bytes_);
+  if (!ours()) return;
+  device_->pool().give(block_);
   device_->meter.remove(bytes_);
+}
+
+bool Memory::may_serve(uint64_t bytes) const { return ours() && !shared_ && device_->pool().fits(block_.bytes, bytes); }
+
+void Memory::pass_on(uint64_t bytes) {
+  device_->meter.change(bytes_, bytes);
+  // Work that is queued may still use all of the former size.
+  if (device_->is_cpu()) ASAN_UNPOISON_MEMORY_REGION(block_.data, bytes);
+  bytes_ = bytes;
 }
 
 }  // namespace kw

@@ -47,7 +47,7 @@ const kw_op& get_backend(const Operator& op, const std::string& backend, const D
 
 void check_backend(const Device& device, int32_t status) {
   if (status == 0) return;
-  if (!device.is_cpu()) device.library().check(status);
+  if (!device.is_cpu()) device.check(status);
   throw Error(code_of(status), last_error());
 }
 

@@ -31,7 +31,7 @@ Napi::Value peak(const Napi::CallbackInfo& info) {
   stream->step(once([stream, kind, seconds, promise = std::move(promise)] {
     stream->settle(*promise, [&]() -> Promise::Value {
       double best = 0;
-      stream->with_memory(false, [&] { best = cpu::peak(stream->device->pool(), kind, seconds); });
+      stream->with_memory(false, [&] { best = cpu::peak(stream->device->threads(), kind, seconds); });
       return [best](Napi::Env env) { return Napi::Number::New(env, best); };
     });
   }));

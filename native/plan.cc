@@ -76,7 +76,7 @@ void Plan::retire(std::shared_ptr<Kernel> kernel) {
 
 void Plan::check_buffers() const {
   for (const std::shared_ptr<Buffer>& buffer : buffers_) {
-    if (buffer->freed()) refuse_freed();
+    if (buffer->freed() || buffer->detached()) refuse_freed();
   }
 }
 
@@ -90,7 +90,8 @@ void Plan::refuse_disposed(const char* where) const {
 }
 
 void Plan::refuse_freed() const {
-  refuse(Code::DISPOSED, "enqueue", "a tensor bound to the " + op_.name + " plan", "disposed", "a live one; rebind it");
+  refuse(Code::DISPOSED, "enqueue", "a tensor bound to the " + op_.name + " plan", "disposed or detached",
+         "a live one; rebind it");
 }
 
 namespace {
@@ -100,7 +101,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[2], "createPlan");
   stream->check_usable("createPlan");
   const kw_op& entry = get_backend(op, info[1].ToString(), *stream->device);
-  Arguments arguments = read_arguments(op.schema, info[3], *stream->device, op.name.c_str());
+  Arguments arguments = read_arguments(op.schema, info[3], *stream->device, op.name.c_str(), stream.get());
   return make_handle(info.Env(), std::make_shared<Plan>(op, entry, stream, std::move(arguments)));
 }
 
@@ -123,12 +124,19 @@ Napi::Value rebind_plan(const Napi::CallbackInfo& info) {
   Plan& plan = *get_handle<Plan>(info[0], "rebindPlan");
   plan.kernel("rebindPlan");
   plan.stream()->check_usable("rebindPlan");
-  plan.rebind(read_arguments(plan.op().schema, info[1], *plan.stream()->device, plan.op().name.c_str()));
+  const Stream& stream = *plan.stream();
+  plan.rebind(read_arguments(plan.op().schema, info[1], *stream.device, plan.op().name.c_str(), &stream));
   return info.Env().Undefined();
 }
 
 Napi::Value enqueue_once(const Napi::CallbackInfo& info) {
   get_handle<Plan>(info[0], "enqueue")->enqueue();
+  return info.Env().Undefined();
+}
+
+Napi::Value enqueue_often(const Napi::CallbackInfo& info) {
+  Plan& plan = *get_handle<Plan>(info[0], "enqueueOften");
+  for (int64_t i = integer(info[1], "enqueueOften", "times", 0, 4096); i > 0; --i) plan.enqueue();
   return info.Env().Undefined();
 }
 
@@ -178,6 +186,7 @@ void export_plan(Napi::Object exports) {
   exported<rebind_plan>(exports, "rebindPlan");
   exported<enqueue_once>(exports, "enqueue");
   exported<enqueue_function>(exports, "enqueueFunction");
+  exported<enqueue_often>(exports, "enqueueOften");
   exported<explain>(exports, "explain");
   exported<workspace_bytes>(exports, "workspaceBytes");
   exported<destroy_plan>(exports, "destroyPlan");

@@ -51,7 +51,7 @@ class Plan final : public Resource {
     if (!kernel_) refuse_disposed("enqueue");
     stream_->check_usable("enqueue");
     for (const std::shared_ptr<Buffer>& buffer : buffers_) {
-      if (buffer->freed()) refuse_freed();
+      if (buffer->freed() || buffer->detached()) refuse_freed();
     }
     number_ = stream_->enqueue(*kernel_);
     for (const std::shared_ptr<Buffer>& buffer : buffers_) buffer->used(stream_, number_);

@@ -83,23 +83,25 @@ class QueueTimer final : public Timer {
 // An event of a library.
 class Event {
  public:
-  Event(Stream& stream, bool timing) : library_(stream.device->library()), stream_(stream.argument()) {
-    library_.check(library_.table().event_create(stream.device->index(), timing, &event_));
+  Event(Stream& stream, bool timing)
+      : device_(*stream.device), table_(device_.library().table()), stream_(stream.argument()) {
+    device_.check(table_.event_create(device_.index(), timing, &event_));
   }
-  ~Event() { library_.table().event_destroy(event_); }
+  ~Event() { table_.event_destroy(event_); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
 
-  void record() { library_.check(library_.table().event_record(event_, stream_)); }
-  void wait() { library_.check(library_.table().event_wait(event_)); }
+  void record() { device_.check(table_.event_record(event_, stream_)); }
+  void wait() { device_.check(table_.event_wait(event_)); }
   double seconds_until(const Event& end) const {
     double seconds = 0;
-    library_.check(library_.table().event_seconds(event_, end.event_, &seconds));
+    device_.check(table_.event_seconds(event_, end.event_, &seconds));
     return seconds;
   }
 
  private:
-  const Library& library_;
+  const Device& device_;
+  const kw_table& table_;
   void* const stream_;
   void* event_ = nullptr;
 };
@@ -125,12 +127,16 @@ class LaunchTimer final : public Timer {
 class EventTimer final : public Timer {
  public:
   explicit EventTimer(Stream& stream)
-      : library_(stream.device->library()), stream_(stream.argument()), start_(stream, true), end_(stream, true) {
+      : device_(*stream.device),
+        table_(device_.library().table()),
+        stream_(stream.argument()),
+        start_(stream, true),
+        end_(stream, true) {
     end_.record();
     end_.wait();
   }
   ~EventTimer() override {
-    for (const auto& [key, graph] : graphs_) library_.table().graph_destroy(graph);
+    for (const auto& [key, graph] : graphs_) table_.graph_destroy(graph);
   }
 
   // A graph of each block that the schedule will time, launched once so that the device has it. A block of one call gains
@@ -150,7 +156,7 @@ class EventTimer final : public Timer {
       if (graph == nullptr) break;
       graphs_[key] = graph;
       captured += calls;
-      library_.check(library_.table().graph_launch(graph, stream_));
+      device_.check(table_.graph_launch(graph, stream_));
     }
     end_.record();
     end_.wait();
@@ -160,7 +166,7 @@ class EventTimer final : public Timer {
     const auto graph = graphs_.find({which, rotation.position()});
     start_.record();
     if (graph != graphs_.end()) {
-      library_.check(library_.table().graph_launch(graph->second, stream_));
+      device_.check(table_.graph_launch(graph->second, stream_));
       rotation.skip(calls);
     } else {
       for (uint32_t i = 0; i < calls; ++i) rotation.next().launch();
@@ -176,8 +182,7 @@ class EventTimer final : public Timer {
 
   // Null where the library or the plan cannot be captured.
   void* capture(Rotation& rotation, uint32_t calls) {
-    const kw_table& table = library_.table();
-    if (table.graph_begin(stream_) != 0) return nullptr;
+    if (table_.graph_begin(stream_) != 0) return nullptr;
     bool launched = true;
     try {
       for (uint32_t i = 0; i < calls; ++i) rotation.next().launch();
@@ -185,13 +190,14 @@ class EventTimer final : public Timer {
       launched = false;
     }
     void* graph = nullptr;
-    if (table.graph_end(stream_, &graph) != 0) return nullptr;
+    if (table_.graph_end(stream_, &graph) != 0) return nullptr;
     if (launched) return graph;
-    table.graph_destroy(graph);
+    table_.graph_destroy(graph);
     return nullptr;
   }
 
-  const Library& library_;
+  const Device& device_;
+  const kw_table& table_;
   void* const stream_;
   Event start_, end_;
   std::map<std::pair<size_t, size_t>, void*> graphs_;  // by case and position of the rotation

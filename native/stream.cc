@@ -27,15 +27,19 @@ constexpr uint64_t kEventInterval = kLibraryCapacity / 4;
 
 class CpuStream final : public Stream {
  public:
-  CpuStream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c) : Stream(std::move(d), std::move(c)) {}
+  CpuStream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c) : Stream(std::move(d), std::move(c)) {
+    const std::vector<int>& cpus = device->threads().cpus();
+    if (!cpus.empty()) queue_.push(once([cpu = cpus.front()] { tie_to_cpu(cpu); }));
+  }
 
-  void* argument() override { return &device->pool(); }
+  void* argument() override { return &device->threads(); }
   uint64_t enqueue(Work& launch) override {
     if (queue_.waiting() >= kCpuCapacity) refuse_busy(queue_.waiting(), kCpuCapacity);
     return queue_.push(launch);
   }
   uint64_t step(std::unique_ptr<Work> work) override { return queue_.push(std::move(work)); }
   void after(std::unique_ptr<Work> work) override { queue_.push(std::move(work)); }
+  uint64_t latest() const override { return queue_.pushed(); }
   bool done(uint64_t number) const override { return queue_.done(number); }
   bool launched(uint64_t number) const override { return done(number); }
   bool idle() const override { return queue_.waiting() == 0; }
@@ -56,7 +60,7 @@ class LibraryStream final : public Stream {
  public:
   LibraryStream(std::shared_ptr<Device> d, std::shared_ptr<Channel> c)
       : Stream(std::move(d), std::move(c)), library_(device->library()) {
-    library_.check(library_.table().stream_create(device->index(), &handle_));
+    device->check(library_.table().stream_create(device->index(), &handle_));
   }
   ~LibraryStream() override { LibraryStream::release(); }
 
@@ -94,6 +98,7 @@ class LibraryStream final : public Stream {
     }
   }
 
+  uint64_t latest() const override { return submitted_; }
   bool done(uint64_t number) const override { return completed_.load(std::memory_order_acquire) >= number; }
   // Libraries copy a launch's arguments.
   bool launched(uint64_t) const override { return !stepping(); }
@@ -123,7 +128,7 @@ class LibraryStream final : public Stream {
     int32_t status = library_.table().event_record(event, handle_);
     if (status == 0) status = library_.table().event_wait(event);
     give_event(event);
-    library_.check(status);
+    device->check(status);
   }
 
  protected:
@@ -144,7 +149,7 @@ class LibraryStream final : public Stream {
   bool stepping() const { return steps_ && steps_->waiting() != 0; }
 
   void start_copy(void* dst, const void* src, uint64_t bytes, kw_copy_kind kind) {
-    library_.check(library_.table().copy(device->index(), dst, src, bytes, kind, handle_));
+    device->check(library_.table().copy(device->index(), dst, src, bytes, kind, handle_));
   }
 
   // The next two: JavaScript thread or, while it is stepping, the step thread.
@@ -152,14 +157,14 @@ class LibraryStream final : public Stream {
     void* event = nullptr;
     attempt([&] {
       event = take_event();
-      library_.check(library_.table().event_record(event, handle_));
+      device->check(library_.table().event_record(event, handle_));
     });
     return event;
   }
 
   void wait_for(uint64_t number, void* event, std::unique_ptr<Work> work) {
     waits_.push(once([self = self(), event, number, work = std::move(work)] {
-      if (event != nullptr) self->attempt([&] { self->library_.check(self->library_.table().event_wait(event)); });
+      if (event != nullptr) self->attempt([&] { self->device->check(self->library_.table().event_wait(event)); });
       self->give_event(event);
       self->completed_.store(std::max(number, self->completed_.load()), std::memory_order_release);
       work->run();
@@ -176,7 +181,7 @@ class LibraryStream final : public Stream {
       }
     }
     void* event = nullptr;
-    library_.check(library_.table().event_create(device->index(), 0, &event));
+    device->check(library_.table().event_create(device->index(), 0, &event));
     return event;
   }
 
@@ -235,6 +240,31 @@ void Stream::fail(Code code, const std::string& message) {
 std::optional<Failure> Stream::take_failure() {
   const std::lock_guard lock(failure_mutex_);
   return std::exchange(failure_, std::nullopt);
+}
+
+namespace {
+
+// Blocks that a stream remembers: those of one step of a model, of which the latest matter most.
+constexpr size_t kMostKept = 64;
+
+}  // namespace
+
+void Stream::keep(const std::shared_ptr<Memory>& memory) {
+  if (!memory->may_serve(memory->bytes())) return;
+  std::erase_if(kept_, [](const std::weak_ptr<Memory>& held) { return held.expired(); });
+  if (kept_.size() == kMostKept) kept_.erase(kept_.begin());
+  kept_.push_back(memory);
+}
+
+std::shared_ptr<Memory> Stream::reuse(uint64_t bytes) {
+  for (size_t i = kept_.size(); i-- > 0;) {
+    std::shared_ptr<Memory> memory = kept_[i].lock();
+    if (!memory || !memory->may_serve(bytes)) continue;
+    kept_.erase(kept_.begin() + static_cast<ptrdiff_t>(i));
+    memory->pass_on(bytes);
+    return memory;
+  }
+  return nullptr;
 }
 
 std::shared_ptr<Memory> Stream::workspace(uint64_t bytes) {

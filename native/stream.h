@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "channel.h"
 #include "counters.h"
@@ -41,6 +42,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   virtual uint64_t step(std::unique_ptr<Work> work) = 0;
   // Runs work on a native thread once everything queued so far is done; later work does not wait for it.
   virtual void after(std::unique_ptr<Work> work) = 0;
+  // The number of what was queued last.
+  virtual uint64_t latest() const = 0;
   // Whether the work of that number is known to be done.
   virtual bool done(uint64_t number) const = 0;
   // Whether a launch of that number has been handed over, so that what it launched may be bound anew.
@@ -110,6 +113,12 @@ class Stream : public std::enable_shared_from_this<Stream> {
     settle(promise, [] { return Promise::Value(); });
   }
 
+  // Memory that nothing will use any more but work queued on this stream: it serves later work here without waiting.
+  // The stream does not hold it; it goes back to the device's pool once that work is done.
+  void keep(const std::shared_ptr<Memory>& memory);
+  // Such memory for `bytes`; null where there is none.
+  std::shared_ptr<Memory> reuse(uint64_t bytes);
+
   // Scratch memory shared by everything on this stream, at least that large; null for 0 bytes. It grows by replacement:
   // whoever holds an older, smaller block keeps it.
   std::shared_ptr<Memory> workspace(uint64_t bytes);
@@ -127,6 +136,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::optional<Counted<&Counters::streams>> counted_{std::in_place};  // until closed
   bool closed_ = false;
   std::shared_ptr<Memory> workspace_;
+  std::vector<std::weak_ptr<Memory>> kept_;
   std::mutex failure_mutex_;
   std::optional<Failure> failure_;
 };

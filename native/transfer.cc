@@ -7,6 +7,7 @@
 #include "export.h"
 #include "exports.h"
 #include "handle.h"
+#include "host_memory.h"
 #include "host_view.h"
 
 namespace kw {
@@ -60,10 +61,15 @@ void copy_elements(Stream& stream, const HostView& from, const HostView& to) {
   });
 }
 
+// Whether the device's library copies to and from this memory without staging.
+bool serves(const std::shared_ptr<HostMemory>& host, const Device& device) {
+  return host && !device.is_cpu() && host->library() == &device.library();
+}
+
 Napi::Value write(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "write");
   stream->check_usable("write");
-  const View to = read_view(info[1], *stream->device, "write", "view");
+  const View to = read_view(info[1], *stream, "write", "view");
   const HostArray from = read_elements(info[2], to.tensor, info[3].ToBoolean(), "write", "data");
   const std::shared_ptr<Memory>& memory = to.buffer->memory();
   if (from.length == 0) return info.Env().Undefined();
@@ -73,16 +79,25 @@ Napi::Value write(const Napi::CallbackInfo& info) {
   }
   const Element stored = element_of(to.tensor.dtype, "write");
   const uint64_t bytes = from.length * size_of(stored);
-  if (!stream->device->is_cpu() && bytes <= kAtOnce && is_contiguous(to.tensor)) {
-    const std::shared_ptr<void> staged = allocate_host(bytes);
-    convert(from.data, from.element, 1, staged.get(), stored, 1, from.length);
-    stream->copy(to.tensor.data, staged.get(), bytes, KW_TO_DEVICE);
+  // A host buffer's contents are taken when the stream comes to it.
+  const std::shared_ptr<HostMemory> host = HostMemory::find(from.data, from.bytes);
+  std::shared_ptr<void> staged;
+  if (host) staged = {host, from.data};
+  const bool in_place = serves(host, *stream->device) && from.element == stored;
+  if (!stream->device->is_cpu() && is_contiguous(to.tensor) && (in_place || bytes <= kAtOnce)) {
+    if (!in_place) {
+      staged = allocate_host(bytes);
+      convert(from.data, from.element, 1, staged.get(), stored, 1, from.length);
+    }
+    to.buffer->used(stream, stream->copy(to.tensor.data, staged.get(), bytes, KW_TO_DEVICE));
     stream->after(once([staged, memory] {}));
     return info.Env().Undefined();
   }
-  const std::shared_ptr<void> staged = allocate_host(from.bytes);
-  std::memcpy(staged.get(), from.data, from.bytes);
-  stream->step(once([stream, staged, element = from.element, view = to.tensor, memory] {
+  if (!staged) {
+    staged = allocate_host(from.bytes);
+    std::memcpy(staged.get(), from.data, from.bytes);
+  }
+  const uint64_t number = stream->step(once([stream, staged, element = from.element, view = to.tensor, memory] {
     stream->attempt([&] {
       stream->with_memory(memory->external(), [&] {
         HostView host(*stream, view, HostView::kWrite);
@@ -91,6 +106,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
       });
     });
   }));
+  to.buffer->used(stream, number);
   return info.Env().Undefined();
 }
 
@@ -107,12 +123,13 @@ struct Reading {
 Napi::Value read(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "read");
   stream->check_usable("read");
-  const View from = read_view(info[1], *stream->device, "read", "view");
+  const View from = read_view(info[1], *stream, "read", "view");
   const HostArray into = read_elements(info[2], from.tensor, info[3].ToBoolean(), "read", "into");
   napi_value result;
   const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
+  const std::shared_ptr<HostMemory> host = HostMemory::find(into.data, into.bytes);
   // view() gives the elements as host memory; the array belongs to JavaScript.
-  const auto finish = [reading, into, kept = keep_alive(info.Env(), info[2])](auto&& view) {
+  const auto finish = [reading, into, host, kept = keep_alive(info.Env(), info[2])](auto&& view) {
     reading->stream->settle(reading->promise, [&] {
       reading->stream->with_memory(true, [&] { gather(*reading->stream, view(), into.data, into.element); });
       return Promise::Value();
@@ -125,16 +142,24 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   }
   int64_t first = 0;
   const uint64_t bytes = span_of(from.tensor, &first);
-  if (!stream->device->is_cpu() && bytes <= Library::kMostStaging) {
+  if (serves(host, *stream->device) && is_contiguous(from.tensor) && bytes != 0 &&
+      into.element == element_of(from.tensor.dtype, "read")) {
+    from.buffer->used(stream, stream->copy(into.data, from.tensor.data, bytes, KW_TO_HOST));
+    stream->after(once([reading, host] { reading->stream->settle(reading->promise); }));
+  } else if (!stream->device->is_cpu() && bytes <= Library::kMostStaging) {
     // The copy goes into the stream now, so that work queued later does not wait for the conversion.
     const std::shared_ptr<void> staged = stream->device->library().staging(bytes);
     TensorView view = from.tensor;
     view.data = static_cast<char*>(staged.get()) - first;
-    if (bytes != 0) stream->copy(staged.get(), static_cast<char*>(from.tensor.data) + first, bytes, KW_TO_HOST);
+    if (bytes != 0) {
+      const auto* data = static_cast<char*>(from.tensor.data) + first;
+      from.buffer->used(stream, stream->copy(staged.get(), data, bytes, KW_TO_HOST));
+    }
     stream->after(once([finish, staged, view] { finish([&] { return HostView(view); }); }));
   } else {
-    stream->step(once(
+    const uint64_t number = stream->step(once(
         [finish, stream, view = from.tensor] { finish([&] { return HostView(*stream, view, HostView::kRead); }); }));
+    from.buffer->used(stream, number);
   }
   return Napi::Value(info.Env(), result);
 }
@@ -142,8 +167,8 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "copy");
   stream->check_usable("copy");
-  const View from = read_view(info[1], *stream->device, "copy", "src");
-  const View to = read_view(info[2], *stream->device, "copy", "dst");
+  const View from = read_view(info[1], *stream, "copy", "src");
+  const View to = read_view(info[2], *stream, "copy", "dst");
   if (!same_shape(from.tensor, to.tensor)) refuse(Code::SHAPE, "copy", "src", "of another shape", "that of dst");
   element_of(from.tensor.dtype, "copy");
   const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "copy"));
@@ -160,7 +185,7 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   const std::shared_ptr<Memory>&source = from.buffer->memory(), &target = to.buffer->memory();
-  stream->step(once([stream, from = from.tensor, to = to.tensor, source, target] {
+  const uint64_t number = stream->step(once([stream, from = from.tensor, to = to.tensor, source, target] {
     stream->attempt([&] {
       stream->with_memory(source->external() || target->external(), [&] {
         HostView host(*stream, to, HostView::kWrite);
@@ -169,6 +194,28 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
       });
     });
   }));
+  from.buffer->used(stream, number);
+  to.buffer->used(stream, number);
+  return info.Env().Undefined();
+}
+
+// An array and the element type it stores; throws unless it has `count` elements.
+char* array_of(Napi::Value value, Napi::Value dtype, int64_t count, const char* name, Element* element) {
+  const HostArray array = read_array(value, "convert", name);
+  *element = element_of(static_cast<DType>(dtype.ToNumber().Int32Value()), "convert");
+  if (count < 0 || count > static_cast<int64_t>(array.bytes) / size_of(*element)) {
+    refuse(Code::SHAPE, "convert", name, "of " + std::to_string(array.bytes) + " bytes",
+           std::to_string(count) + " elements");
+  }
+  return static_cast<char*>(array.data);
+}
+
+Napi::Value convert_now(const Napi::CallbackInfo& info) {
+  const int64_t count = info[4].ToNumber().Int64Value();
+  Element from, to;
+  const char* source = array_of(info[0], info[1], count, "from", &from);
+  char* target = array_of(info[2], info[3], count, "into", &to);
+  convert(source, from, 1, target, to, 1, count);
   return info.Env().Undefined();
 }
 
@@ -189,11 +236,11 @@ uint64_t hash_elements(const HostView& host) {
 Napi::Value hash(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "hash");
   stream->check_usable("hash");
-  const View from = read_view(info[1], *stream->device, "hash", "view");
+  const View from = read_view(info[1], *stream, "hash", "view");
   element_of(from.tensor.dtype, "hash");
   napi_value result;
   const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
-  stream->step(once([reading, view = from.tensor] {
+  const uint64_t number = stream->step(once([reading, view = from.tensor] {
     reading->stream->settle(reading->promise, [&]() -> Promise::Value {
       uint64_t hash = 0;
       reading->stream->with_memory(reading->memory->external(),
@@ -203,6 +250,7 @@ Napi::Value hash(const Napi::CallbackInfo& info) {
       return [text = std::string(text)](Napi::Env env) { return Napi::String::New(env, text); };
     });
   }));
+  from.buffer->used(stream, number);
   return Napi::Value(info.Env(), result);
 }
 
@@ -212,6 +260,7 @@ void export_transfer(Napi::Object exports) {
   exported<write>(exports, "write");
   exported<read>(exports, "read");
   exported<copy>(exports, "copy");
+  exported<convert_now>(exports, "convert");
   exported<hash>(exports, "hash");
 }
 

@@ -47,10 +47,7 @@ export interface CheckOutcome {
   seconds: number;
 }
 
-/**
- * Runs every case of an operator (or `fuzz` random ones), one after the other, and yields each outcome as it is known.
- * @example for await (const outcome of checkOp(gemm, { device })) if (outcome.state === 'failed') console.log(outcome.repro);
- */
+/** src/later.ts says what it, and the two below, do. */
 export async function* checkOp(op: Operator, options: CheckOpOptions): AsyncGenerator<CheckOutcome, void, undefined> {
   const { fuzz = 0, only, seed = 0, ...rest } = options;
   const reference = await referenceFor(options);
@@ -65,13 +62,11 @@ export async function* checkOp(op: Operator, options: CheckOpOptions): AsyncGene
   }
 }
 
-/** Runs the random case that belongs to `seed`. */
 export function checkFuzz(op: Operator, options: CheckOptions): Promise<CheckOutcome> {
   const seed = options.seed ?? 0;
   return check(op, fuzzCase(op, seed, options.device), `--seed ${seed} --fuzz 1`, options);
 }
 
-/** Runs one case. A wrong result is an outcome, not an exception. */
 export function checkCase(op: Operator, c: Case, options: CheckOptions): Promise<CheckOutcome> {
   const seed = options.seed ? `--seed ${options.seed} ` : '';
   return check(op, c, `${seed}--case ${JSON.stringify(c.name)}`, options);

@@ -11,13 +11,16 @@ import {
   storedAs,
 } from './dtype.js';
 import { KernwattError } from './errors.js';
+import { type HostBuffer, isHostBuffer, makeHostBuffer } from './host.js';
 import { type DeviceInfo, describeDevice } from './info.js';
 import type { Library } from './library.js';
 import { type DeviceHandle, native } from './native.js';
 import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
+import { adoptTensor, type SharedTensor } from './share.js';
 import { Storage } from './storage.js';
 import { Stream } from './stream.js';
 import { type Origin, Tensor } from './tensor.js';
+import { type UploadOptions, upload } from './upload.js';
 
 export type DeviceKind = 'cpu' | 'cuda' | 'emu';
 /** Memory of this library's own tensors and workspaces, exact; `free` and `total` are the device's. */
@@ -31,6 +34,11 @@ export interface MemoryUse {
   seconds: number;
   /** Allocations alive. */
   allocations: number;
+  /** Held from the system or the GPU: in use, rounded up, or kept for reuse (`trim` gives that back). Now and at most. */
+  reservedBytes: number;
+  reservedPeakBytes: number;
+  /** `memoryLimit` of `openDevice`; null without one. */
+  limitBytes: number | null;
   freeBytes: number;
   totalBytes: number;
 }
@@ -90,9 +98,32 @@ export class Device {
         'SHAPE',
         `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
-    const tensor = this.allocate('tensor', sizes, type);
+    const tensor = this.allocate('tensor', sizes, type, this.stream);
     try {
       return tensor.write(data);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * As `tensor`, but for arrays so large that copying them takes a while (a GB some tenths of a second): in pieces, with turns
+   * of the event loop in between. Leave the array alone until the promise settles.
+   * @throws {KernwattError} as `tensor`, and `ARGUMENT` where the array is detached or resized meanwhile; the signal's reason.
+   */
+  async upload(
+    data: Exclude<NumericData, readonly number[]>,
+    shape?: Shape | undefined,
+    dtype?: DType | undefined,
+    options: UploadOptions = {},
+  ): Promise<Tensor> {
+    checkData('upload', data);
+    options.signal?.throwIfAborted();
+    const tensor = this.allocate('upload', shape ?? [data.length], dtype ?? ownDType('upload', data));
+    try {
+      await upload('upload', tensor, data, options);
+      return tensor;
     } catch (error) {
       tensor.dispose();
       throw error;
@@ -151,7 +182,8 @@ export class Device {
 
   /**
    * Uses the caller's memory without copying; CPU only. The array stays alive with the tensor, and writing to one writes to
-   * the other, so leave it alone while queued work uses it.
+   * the other, so leave it alone while queued work uses it. Its buffer is marked as untransferable for good; shared memory
+   * (`SharedArrayBuffer`) may be used on several threads at once, resizable buffers are refused.
    */
   fromExternal(
     data: Exclude<NumericData, readonly number[]>,
@@ -170,15 +202,63 @@ export class Device {
         `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
       );
     const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
+    keepInPlace(memory.buffer);
     storage.origin = { distribution: 'external' };
     return new Tensor(storage, 0, own, [...sizes], rowMajor(sizes));
+  }
+
+  /**
+   * Uses memory at an address of this device, row-major: of another library on the same GPU, or of the host on the CPU. Nothing
+   * can tell whether the address is right; a wrong one ends the process or the device. `owner` is kept from the garbage collector until the tensor
+   * and the work queued on it are gone; freeing the memory before is the caller's error.
+   * @throws {KernwattError} `ARGUMENT` for an address that is 0, negative, beyond 64 bits or not aligned to the element, and without an
+   *   owner; `SHAPE`, `DTYPE`, `DISPOSED`.
+   */
+  fromPointer(pointer: bigint, shape: Shape, dtype: DType, owner: object): Tensor {
+    const size = this.#count('fromPointer', shape, dtype);
+    if ((typeof owner !== 'object' && typeof owner !== 'function') || owner === null)
+      throw new KernwattError('ARGUMENT', `fromPointer: owner is ${String(owner)}, expected an object`);
+    const bytes = (size * bitsOf(dtype)) / 8;
+    const step = BigInt(Math.max(1, bitsOf(dtype) / 8));
+    if (typeof pointer !== 'bigint' || pointer <= 0n || pointer + BigInt(bytes) >= 2n ** 64n || pointer % step !== 0n)
+      throw new KernwattError(
+        'ARGUMENT',
+        `fromPointer: pointer is ${String(pointer)}, expected a bigint above 0, aligned to ${step} bytes, with ${bytes} bytes after it`,
+      );
+    const handle = native().wrapPointer(this.handle, pointer, bytes, owner);
+    const storage = new Storage(this, handle, bytes, { base: this, byteOffset: Number(pointer) });
+    storage.origin = { distribution: 'external' };
+    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
+  }
+
+  /** A tensor over the memory of one that another thread of this process has shared; read-only, and not counted in `memory()`. */
+  adopt(token: SharedTensor): Tensor {
+    return adoptTensor(this, token);
+  }
+
+  /**
+   * Host memory for fast transfers: page-locked for a library's device, aligned on the CPU. Made on a thread of our own.
+   * @throws {KernwattError} `ARGUMENT`, `OUT_OF_MEMORY`, `DISPOSED`; `UNSUPPORTED` in runtimes that forbid external ArrayBuffers.
+   */
+  hostBuffer(bytes: number): Promise<HostBuffer> {
+    return makeHostBuffer(this, bytes);
   }
 
   /** Live counters. */
   memory(): MemoryUse {
     this.check('memory');
     const m = native().memory(this.handle);
-    return { ...m, averageBytes: m.seconds > 0 ? m.byteSeconds / m.seconds : m.currentBytes };
+    const averageBytes = m.seconds > 0 ? m.byteSeconds / m.seconds : m.currentBytes;
+    return { ...m, limitBytes: m.limitBytes ?? null, averageBytes };
+  }
+
+  /**
+   * Gives memory that is kept for reuse back to the system or the GPU, on a thread of our own. It happens by itself where memory or
+   * `memoryLimit` runs out. Resolves to the bytes.
+   */
+  async trim(): Promise<number> {
+    this.check('trim');
+    return native().trim(this.handle);
   }
 
   createStream(): Stream {
@@ -214,11 +294,14 @@ export class Device {
       throw new KernwattError('DISPOSED', `${where}: device ${this.name} is closed, expected an open one`);
   }
 
-  /** @internal A row-major tensor of unspecified contents, for `where`. */
-  allocate(where: string, shape: Shape, dtype: DType): Tensor {
+  /**
+   * @internal A row-major tensor of unspecified contents, for `where`. stream: the one that writes it first; its memory may come from a
+   * tensor disposed of before, whose last work is still queued there.
+   */
+  allocate(where: string, shape: Shape, dtype: DType, stream?: Stream): Tensor {
     const size = this.#count(where, shape, dtype);
     const bytes = (size * bitsOf(dtype)) / 8;
-    const storage = new Storage(this, native().alloc(this.handle, bytes), bytes);
+    const storage = new Storage(this, native().alloc(this.handle, bytes, stream?.handle), bytes);
     return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
   }
 
@@ -234,7 +317,7 @@ export class Device {
     if (stream.device !== this)
       throw new KernwattError('ARGUMENT', `${where}: stream is on ${stream.device.name}, expected ${this.name}`);
     stream.check(where);
-    const tensor = this.allocate(where, shape, dtype);
+    const tensor = this.allocate(where, shape, dtype, stream);
     try {
       this.fill(tensor, origin, stream);
     } catch (error) {
@@ -249,6 +332,23 @@ export class Device {
     checkDType(where, dtype);
     return countElements(where, shape, dtype);
   }
+}
+
+/** The major release from which Node and V8 refuse every way of detaching a marked buffer. */
+const firstThatHolds = 24;
+
+/** Keeps a buffer from being transferred away under queued work, as far as this Node can; the addon looks again at each use. */
+function keepInPlace(buffer: ArrayBufferLike): void {
+  if (!(buffer instanceof ArrayBuffer) || isHostBuffer(buffer)) return;
+  process.getBuiltinModule('node:worker_threads').markAsUntransferable(buffer);
+  if (Number.parseInt(process.versions.node, 10) >= firstThatHolds) return;
+  for (const name of ['transfer', 'transferToFixedLength'])
+    if (name in buffer)
+      Object.defineProperty(buffer, name, {
+        value: () => {
+          throw new TypeError('the ArrayBuffer is used by a tensor and cannot be transferred');
+        },
+      });
 }
 
 function checkIntegers(where: string, values: Readonly<Record<string, number>>, dtype: DType): void {

@@ -132,6 +132,12 @@ export function arrayFor(dtype: DType, size: number, raw: boolean): TensorData |
   }
 }
 
+/** The elements of a dtype as they are stored, in memory that is there. */
+export function storedArray(dtype: DType, buffer: ArrayBuffer): RawData {
+  const kind = arrayFor(dtype, 0, true).constructor as new (buffer: ArrayBuffer) => RawData;
+  return new kind(buffer);
+}
+
 /** Throws unless `dtype` names an element type that a plain tensor can hold. */
 export function checkDType(where: string, dtype: unknown): asserts dtype is DType {
   if (!dtypes.includes(dtype as DType))

@@ -1,20 +1,14 @@
 // The public interface on one screen.
 export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
-export {
-  type CheckOpOptions,
-  type CheckOptions,
-  type CheckOutcome,
-  checkCase,
-  checkFuzz,
-  checkOp,
-} from './check.js';
+export type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
 export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
 export { type Code, codes, KernwattError } from './errors.js';
+export type { HostBuffer } from './host.js';
 export type { DeviceInfo } from './info.js';
-export { type ComparisonResult, compare } from './measure/compare.js';
-export { emptyNativeCall } from './measure/crossing.js';
-export { measure } from './measure/measure.js';
+export { checkCase, checkFuzz, checkOp, compare, measure } from './later.js';
+export type { ComparisonResult } from './measure/compare.js';
+export { emptyNativeCall, nativeLaunches } from './measure/crossing.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
 export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';
@@ -26,7 +20,10 @@ export * from './ops/index.js';
 /** Every operator by its name in TypeScript; `Object.values(ops)` walks over all of them. */
 export * as ops from './ops/index.js';
 export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
-export type { Shape } from './shape.js';
+export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';
+export type { PoolArray, PoolInput, PoolResult } from './pool/request.js';
+export type { Shape, SliceRange } from './shape.js';
+export type { SharedTensor } from './share.js';
 export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';
 export type { Stream } from './stream.js';
-export type { Origin, SliceRange, Tensor } from './tensor.js';
+export type { Origin, Tensor } from './tensor.js';

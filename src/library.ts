@@ -1,9 +1,12 @@
 // Where the libraries of kernels (libkernwatt_cuda.so, libkernwatt_emu.so) are looked for.
-import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
 import { type LibraryInfo, native } from './native.js';
+import { prebuilds, verified, verifiedSoon } from './prebuilt.js';
+
+// Not imported: native.ts says why.
+const { existsSync } = process.getBuiltinModule('node:fs');
 
 export type LibraryKind = 'cuda' | 'emu';
 
@@ -24,8 +27,31 @@ export function librarySearch(kind: LibraryKind, option?: string): { path: strin
   return [
     { path: join(root, '.build/cuda/lib', file), from: 'this checkout' },
     { path: join(root, 'build/Release', file), from: 'beside the addon' },
-    { path: join(root, 'prebuilds', `${process.platform}-${process.arch}`, file), from: 'beside the addon' },
+    { path: join(prebuilds(), file), from: 'with the package' },
   ];
+}
+
+/** Libraries that agreed with their manifest: hashing megabytes once is enough. */
+const intact = new Set<string>();
+const mustAgree = (kind: LibraryKind, path: string): boolean =>
+  path === join(prebuilds(), `libkernwatt_${kind}.so`) && !intact.has(path);
+
+const broken = (path: string, error: unknown): KernwattError =>
+  new KernwattError('LIBRARY', `openDevice: library ${path} ${(error as Error).message}`);
+
+/** Does without blocking what makes the first `findLibrary` slow: checking and loading the file, and waking the driver. */
+export async function prepareLibrary(kind: LibraryKind, option?: string): Promise<void> {
+  const found = librarySearch(kind, option).find(({ path }) => existsSync(path));
+  if (!found) return;
+  if (mustAgree(kind, found.path)) {
+    try {
+      await verifiedSoon(found.path);
+    } catch (error) {
+      throw broken(found.path, error);
+    }
+    intact.add(found.path);
+  }
+  await native().prepareLibrary(found.path);
 }
 
 /**
@@ -41,6 +67,14 @@ export function findLibrary(kind: LibraryKind, option?: string): Library {
       'LIBRARY',
       `openDevice: library libkernwatt_${kind}.so is missing, expected at ${tried}; ${buildLine} KERNWATT_${kind.toUpperCase()}_LIBRARY`,
     );
+  }
+  if (mustAgree(kind, found.path)) {
+    try {
+      verified(found.path);
+    } catch (error) {
+      throw broken(found.path, error);
+    }
+    intact.add(found.path);
   }
   return { path: found.path, ...native().loadLibrary(found.path) };
 }

@@ -1,8 +1,13 @@
 // The raw shape of the addon (native/*.cc), and the only file that loads it. Everything here is unchecked: op.ts, tensor.ts,
 // stream.ts and measure.ts check first. Names are snake_case in C++ and camelCase here; opArgs() in this file converts.
 import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
+import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
+
+// Not imported: an import makes Node evaluate all that a builtin module exports, 2 ms for this one.
+const { existsSync } = process.getBuiltinModule('node:fs');
 
 declare const tag: unique symbol;
 /** Opaque native objects; the garbage collector releases what nobody disposed. */
@@ -81,6 +86,11 @@ export interface MemoryCounters {
   /** Seconds since open, same clock. */
   seconds: number;
   allocations: number;
+  /** Held from the system or the GPU, in use or kept for reuse; now and at most. */
+  reservedBytes: number;
+  reservedPeakBytes: number;
+  /** What openDevice was given as memoryLimit. */
+  limitBytes?: number;
   freeBytes: number;
   totalBytes: number;
 }
@@ -136,6 +146,8 @@ export interface Native {
   cpu(): CpuInfo;
   /** dlopen once per path; throws LIBRARY with the reason. */
   loadLibrary(path: string): LibraryInfo;
+  /** Loads a library and wakes its driver on a native thread, which may take a second; loadLibrary then says how that went. */
+  prepareLibrary(path: string): Promise<void>;
   /** Opens on a native thread; the CPU resolves at once. */
   openDevice(options: {
     kind: 'cpu' | 'library';
@@ -144,9 +156,15 @@ export interface Native {
     threads?: number;
     /** Strongest instruction set allowed on the CPU; default: the best there is. */
     isa?: string;
+    /** CPU numbers that the threads are tied to, in turn. */
+    affinity?: readonly number[];
+    /** Bytes that the device may hold at most. */
+    memoryLimit?: number;
   }): Promise<DeviceHandle>;
   deviceInfo(device: DeviceHandle): NativeDeviceInfo;
   memory(device: DeviceHandle): MemoryCounters;
+  /** Gives unused memory back, on a thread; resolves to its bytes. */
+  trim(device: DeviceHandle): Promise<number>;
   /** Drains every stream of the device, then releases it. Later calls on it throw DISPOSED. */
   closeDevice(device: DeviceHandle): Promise<void>;
   createStream(device: DeviceHandle): StreamHandle;
@@ -157,16 +175,35 @@ export interface Native {
    */
   mark(stream: StreamHandle): Promise<void>;
   syncNow(stream: StreamHandle): void;
-  /** 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. */
-  alloc(device: DeviceHandle, bytes: number): BufferHandle;
+  /**
+   * 64-byte aligned or better; throws OUT_OF_MEMORY before touching memory that is not there. With a stream, memory may come back whose
+   * last work is still queued there: until that is done, other streams are refused with ARGUMENT.
+   */
+  alloc(device: DeviceHandle, bytes: number, stream?: StreamHandle): BufferHandle;
   /** Idempotent; memory goes back once queued work no longer needs it. */
   free(buffer: BufferHandle): void;
+  /** Page-locked where the device's library offers that; made on a thread. Write and read use arrays over it in place. */
+  hostBuffer(device: DeviceHandle, bytes: number): Promise<ArrayBuffer>;
+  /** Detaches an ArrayBuffer. Aborts Node 24 and later where it is marked as untransferable. */
+  detach(buffer: ArrayBuffer): void;
   /** Wraps caller-owned memory of the CPU device without copying; the typed array is kept alive until the buffer is gone. */
   wrap(device: DeviceHandle, memory: ArrayBufferView): BufferHandle;
+  /** Wraps memory at an address of the device; owner is kept alive until the buffer is gone. */
+  wrapPointer(device: DeviceHandle, pointer: bigint, bytes: number, owner: object): BufferHandle;
+  /** The memory of a buffer of the CPU as an ArrayBuffer, which keeps it until it is detached; null where the runtime forbids that. */
+  expose(buffer: BufferHandle): ArrayBuffer | null;
+  /** Detaches what `expose` gave. */
+  conceal(buffer: BufferHandle, exposed: ArrayBuffer): void;
+  /** An id by which any environment of this process can use the buffer's memory while a buffer over it lives. */
+  share(buffer: BufferHandle): string;
+  /** Throws DISPOSED when no buffer over it lives, ARGUMENT for memory of another device. */
+  adopt(device: DeviceHandle, id: string): { buffer: BufferHandle; bytes: number };
   /** Queues a copy of `data` (copied now) into the view, converting from the array's element type (or raw 16/8-bit storage). */
   write(stream: StreamHandle, view: NativeView, data: ArrayBufferView, raw: boolean): void;
   /** Fills `into` with the view's elements in row-major order, converted, or raw storage; resolves when done. Do not transfer or detach it before. */
   read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
+  /** Converts the first `count` elements of an array at once, on this thread; element types as indices into `dtypes`. */
+  convert(from: ArrayBufferView, fromDtype: number, into: ArrayBufferView, intoDtype: number, count: number): void;
   /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. */
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
   /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; kernels/core/host/distribution.h says how. */
@@ -190,6 +227,8 @@ export interface Native {
   enqueueFunction(plan: PlanHandle): () => void;
   /** The same once, for a plan that is queued no second time: cheaper than making a function for it. */
   enqueue(plan: PlanHandle): void;
+  /** The same several times in one call: what queuing costs without crossing from JavaScript each time. */
+  enqueueOften(plan: PlanHandle, times: number): void;
   /** JSON object: variant, tile, reason ... */
   explain(plan: PlanHandle): string;
   workspaceBytes(plan: PlanHandle): number;
@@ -207,7 +246,7 @@ export interface Native {
   /** Measured ceiling of the CPU device: FLOP/s of fma_f32 or dot_bf16, bytes/s of read or copy; NaN when the instruction set lacks it. */
   peak(stream: StreamHandle, kind: 'fma_f32' | 'dot_bf16' | 'read' | 'copy', seconds: number): Promise<number>;
   /** Live objects, for leak tests: they return to their baseline. */
-  counters(): { devices: number; streams: number; buffers: number; bytes: number; plans: number; pending: number };
+  counters(): Record<'devices' | 'streams' | 'buffers' | 'bytes' | 'plans' | 'pending' | 'hostBuffers', number>;
   /** Cost of crossing into C++ and back: does nothing. */
   nothing(): void;
 }
@@ -223,30 +262,32 @@ export function native(): Native {
   return addon;
 }
 
-/** Its own build first, then what the package brings; KERNWATT_ADDON names another file (the sanitizer's build, for one). */
+/**
+ * An own build first, then what the package brings, once it agrees with its manifest; KERNWATT_ADDON names another file (the
+ * sanitizer's build, for one).
+ */
 function load(): Native {
-  const platform = `${process.platform}-${process.arch}`;
   const given = process.env.KERNWATT_ADDON;
-  const candidates = given ? [given] : ['../build/Release/kernwatt.node', `../prebuilds/${platform}/kernwatt.node`];
+  const prebuilt = join(prebuilds(), 'kernwatt.node');
+  const own = fileURLToPath(new URL('../build/Release/kernwatt.node', import.meta.url));
+  const candidates = given ? [resolve(given)] : [own, prebuilt];
   const require = createRequire(import.meta.url);
   const tried: string[] = [];
   for (const candidate of candidates) {
     try {
+      if (!existsSync(candidate)) throw new Error('not there');
+      const manifest = candidate === prebuilt ? verified(candidate) : null;
       const loaded = require(candidate) as Native & { setErrorClass(errorClass: typeof KernwattError): void };
+      if (manifest && loaded.abi !== manifest.abi) throw new Error(`has ABI ${loaded.abi}, expected ${manifest.abi}`);
       loaded.setErrorClass(KernwattError);
       return loaded;
     } catch (cause) {
-      tried.push(`\n  ${fileURLToPath(new URL(candidate, import.meta.url))}: ${String(cause).split('\n')[0]}`);
+      tried.push(`\n  ${candidate}: ${(cause as Error).message.split('\n')[0]}`);
     }
   }
   throw new KernwattError(
     'LIBRARY',
     `kernwatt: the native addon is ${tried.length === 1 ? 'a file that does not load' : 'in none of these files'} ` +
-      `on ${platform} (${libc()}), expected one that loads; in a checkout \`npm run build\` makes it${tried.join('')}`,
+      `on ${platformName()}, expected one that loads; ${addonFix()}${tried.join('')}`,
   );
-}
-
-function libc(): string {
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
-  return header.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : 'no glibc';
 }

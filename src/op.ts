@@ -1,6 +1,7 @@
 // What an operator is, stated once: its tensors, parameters, rules and cost. Calls, plans, checks, cases and docs read it.
 import { type Compiled, compile } from './compile.js';
 import { type CallOptions, callOnce, Plan, prepare } from './plan.js';
+import { Pool, type OutputNames, type PoolCapacity, type PoolInputs, type PoolOptions } from './pool.js';
 import type { Args, OpSpec, Outputs, ParamSpecs, TensorSpecs } from './spec.js';
 import type { Tensor } from './tensor.js';
 
@@ -9,6 +10,7 @@ export interface Operator {
   readonly spec: OpSpec;
   bind(args: Readonly<Record<string, unknown>>, options?: CallOptions): Plan;
   run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Record<string, Tensor>;
+  pool(capacity: Readonly<Record<string, unknown>>, options?: PoolOptions): Pool;
   /** @internal */
   readonly compiled: Compiled;
 }
@@ -25,6 +27,17 @@ export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
   run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Outputs<T>;
   /** Checks and binds once, for `enqueue` as often as wanted. */
   bind(args: Args<T, P>, options?: CallOptions): Plan<Outputs<T>>;
+  /**
+   * Memory, streams and plans for requests of any size up to a capacity, behind a queue that has an end: what servers use.
+   * @example
+   * await using pool = gemm.pool({ m: 64, w }, { slots: 8, queue: 256 });
+   * const { y } = await pool.run({ x: array }, { signal });
+   * @throws {KernwattError} `ARGUMENT`, and whatever the operator says of a problem of the full capacity; `OUT_OF_MEMORY`.
+   */
+  pool<const C extends PoolCapacity<T, P>>(
+    capacity: C & { readonly [K in Exclude<keyof C, keyof PoolCapacity<T, P>>]: never },
+    options?: PoolOptions,
+  ): Pool<PoolInputs<T, C>, OutputNames<T>>;
   readonly spec: OpSpec<T, P>;
   /** @internal */
   readonly compiled: Compiled;
@@ -42,9 +55,11 @@ export function defineOp<const T extends TensorSpecs, const P extends ParamSpecs
     const { handle, backend, stream, solved } = prepare(compiled, args as Record<string, unknown>, options);
     return new Plan<Outputs<T>>(compiled, handle, backend, stream, solved);
   };
+  const pool = (capacity: object, options: PoolOptions = {}) => new Pool(compiled, capacity, options);
   const op = Object.assign((args: Args<T, P>, options?: CallOptions) => run(args, options), {
     run,
     bind,
+    pool,
     spec,
     compiled,
   });

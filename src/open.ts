@@ -1,7 +1,7 @@
 // Opening a device by name.
 import { Device, type DeviceKind } from './device.js';
 import { KernwattError } from './errors.js';
-import { findLibrary, type LibraryKind } from './library.js';
+import { findLibrary, type LibraryKind, prepareLibrary } from './library.js';
 import { native } from './native.js';
 
 /** `auto` takes the first GPU that opens and the CPU otherwise; `cuda` and `emu` mean number 0. */
@@ -12,6 +12,16 @@ export interface OpenOptions {
   threads?: number;
   /** Strongest CPU instruction set to use: `generic`, `avx2`, `avx512` or `avx512_bf16`; default: the best there is. */
   isa?: string;
+  /**
+   * Numbers of the CPUs that worker threads are tied to, one each and in turn; default: wherever the system puts them. `threads` is
+   * then as many by default. Work of one device that is opened alike in several worker threads shares one set of threads.
+   */
+  affinity?: readonly number[];
+  /**
+   * Bytes that this device's tensors and workspaces may take together, memory kept for reuse included; default: what is there. What goes
+   * beyond throws `OUT_OF_MEMORY`.
+   */
+  memoryLimit?: number;
   /**
    * Path of libkernwatt_cuda.so or libkernwatt_emu.so. Default: `KERNWATT_CUDA_LIBRARY` or `KERNWATT_EMU_LIBRARY`, then
    * `.build/cuda/lib/` of a checkout, then beside the addon.
@@ -48,7 +58,7 @@ export async function openDevice(name: DeviceName = 'auto', options: OpenOptions
   }
 }
 
-async function openCpu({ threads, isa }: OpenOptions): Promise<Device> {
+async function openCpu({ threads, isa, affinity, memoryLimit }: OpenOptions): Promise<Device> {
   if (isa !== undefined) {
     const usable = native().cpu().isa;
     if (!usable.includes(isa))
@@ -58,11 +68,14 @@ async function openCpu({ threads, isa }: OpenOptions): Promise<Device> {
     kind: 'cpu',
     ...(threads === undefined ? {} : { threads }),
     ...(isa === undefined ? {} : { isa }),
+    ...(affinity === undefined ? {} : { affinity }),
+    ...(memoryLimit === undefined ? {} : { memoryLimit }),
   });
   return new Device(handle, 'cpu', 'cpu', null);
 }
 
 async function openLibrary(kind: LibraryKind, index: number, options: OpenOptions): Promise<Device> {
+  await prepareLibrary(kind, options.library);
   const library = findLibrary(kind, options.library);
   const name = `${kind}:${index}`;
   if (library.deviceCount === 0)
@@ -75,7 +88,13 @@ async function openLibrary(kind: LibraryKind, index: number, options: OpenOption
       'ARGUMENT',
       `openDevice: device is ${name}, expected ${kind}:0 to ${kind}:${library.deviceCount - 1}`,
     );
-  const handle = await native().openDevice({ kind: 'library', library: library.path, index });
+  const { memoryLimit } = options;
+  const handle = await native().openDevice({
+    kind: 'library',
+    library: library.path,
+    index,
+    ...(memoryLimit === undefined ? {} : { memoryLimit }),
+  });
   const { ccMajor, ccMinor, name: product } = native().deviceInfo(handle);
   if (ccMajor < oldest.major) {
     await native().closeDevice(handle);
@@ -87,11 +106,22 @@ async function openLibrary(kind: LibraryKind, index: number, options: OpenOption
   return new Device(handle, kind, name, library);
 }
 
+const optionNames = ['threads', 'isa', 'affinity', 'memoryLimit', 'library'];
+
 function checkOptions(options: OpenOptions): void {
   for (const key of Object.keys(options))
-    if (!['threads', 'isa', 'library'].includes(key))
-      throw new KernwattError('ARGUMENT', `openDevice: ${key} is not an option, expected threads, isa or library`);
-  const { threads } = options;
+    if (!optionNames.includes(key))
+      throw new KernwattError('ARGUMENT', `openDevice: ${key} is not an option, expected ${optionNames.join(', ')}`);
+  const { threads, affinity, memoryLimit } = options;
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 1024))
     throw new KernwattError('ARGUMENT', `openDevice: threads is ${threads}, expected a whole number from 1 to 1024`);
+  const cpus: unknown = affinity;
+  const numbered = (cpu: unknown) => Number.isInteger(cpu) && (cpu as number) >= 0 && (cpu as number) < 65_536;
+  if (cpus !== undefined && !(Array.isArray(cpus) && cpus.length >= 1 && cpus.length <= 1024 && cpus.every(numbered)))
+    throw new KernwattError('ARGUMENT', `openDevice: affinity is ${String(cpus)}, expected 1 to 1024 CPU numbers`);
+  if (memoryLimit !== undefined && !(Number.isSafeInteger(memoryLimit) && memoryLimit >= 1))
+    throw new KernwattError(
+      'ARGUMENT',
+      `openDevice: memoryLimit is ${memoryLimit}, expected a whole number of bytes from 1 to 2^53 - 1`,
+    );
 }

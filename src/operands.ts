@@ -5,10 +5,10 @@ import type { Device } from './device.js';
 import { bitsOf, type DType, isInteger, type NumericData, type RawData } from './dtype.js';
 import type { Operator } from './op.js';
 import { randomSource } from './random.js';
-import { extent, rowMajor } from './shape.js';
+import { extent, rowMajor, type SliceRange } from './shape.js';
 import { finishSizes, unknownName } from './solve.js';
 import type { TensorSpec } from './spec.js';
-import { type Origin, type SliceRange, Tensor } from './tensor.js';
+import { type Origin, Tensor } from './tensor.js';
 
 /** What a case says about one tensor, spelt out. */
 export interface Operand {

@@ -241,7 +241,7 @@ export function prepare(compiled: Compiled, args: Readonly<Record<string, unknow
   const made: Tensor[] = [];
   try {
     for (const { name, shape, dtype } of solved.missing) {
-      const tensor = device.allocate(where, shape, dtype);
+      const tensor = device.allocate(where, shape, dtype, stream);
       made.push(tensor);
       tensors[name] = tensor;
     }
@@ -275,7 +275,8 @@ export function callOnce(
   return outputs;
 }
 
-function chooseBackend(where: string, device: Device, given: Backend | undefined): Backend {
+/** @internal The backend that runs on a device, or the one asked for. */
+export function chooseBackend(where: string, device: Device, given: Backend | undefined): Backend {
   const usual: Backend = device.kind === 'cpu' ? 'cpu' : 'cuda';
   if (given === undefined || given === usual || (given === 'ref' && device.kind === 'cpu')) return given ?? usual;
   const expected = device.kind === 'cpu' ? 'cpu or ref' : 'cuda';

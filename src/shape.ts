@@ -115,3 +115,48 @@ function gcd(a: number, b: number): number {
   while (b !== 0) [a, b] = [b, a % b];
   return a;
 }
+
+/** All of a dimension (`null`), one index of it (the dimension goes), or `[start, end, step = 1]`; negative counts from the end. */
+export type SliceRange = null | number | readonly [start: number, end: number, step?: number];
+
+/** What `ranges` pick of a tensor: where it begins, in elements, and how it lies. Throws `SHAPE` when a range leaves the tensor. */
+export function sliceLayout(
+  where: string,
+  tensor: { readonly shape: Shape; readonly stride: Shape },
+  ranges: readonly SliceRange[],
+): { offset: number; shape: number[]; stride: number[] } {
+  if (ranges.length > tensor.shape.length)
+    throw new KernwattError(
+      'SHAPE',
+      `${where}: ${ranges.length} ranges given, expected at most ${tensor.shape.length} for ${formatShape(tensor.shape)}`,
+    );
+  let offset = 0;
+  const shape: number[] = [];
+  const stride: number[] = [];
+  tensor.shape.forEach((size, i) => {
+    const range = ranges[i] ?? null;
+    const [start, end, step] =
+      range === null
+        ? [0, size, 1]
+        : typeof range === 'number'
+          ? [range, range + 1 || size, 1]
+          : [range[0], range[1], range[2] ?? 1];
+    const from = start < 0 ? start + size : start;
+    const to = end < 0 ? end + size : end;
+    const whole = Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step);
+    if (!whole || from < 0 || to > size || from > to || step < 1)
+      throw new KernwattError(
+        'SHAPE',
+        `${where}: range ${i} is ${JSON.stringify(range)}, expected one within 0 to ${size}`,
+      );
+    offset += from * tensor.stride[i]!;
+    if (typeof range === 'number') return;
+    shape.push(Math.ceil((to - from) / step));
+    stride.push(tensor.stride[i]! * step);
+  });
+  if (shape.length === 0) {
+    shape.push(1);
+    stride.push(1);
+  }
+  return { offset, shape, stride };
+}

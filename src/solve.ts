@@ -146,7 +146,8 @@ function elsewhere(
   return new KernwattError('ARGUMENT', `${where}: ${name} is ${which}, expected one device`);
 }
 
-function kindOf(value: unknown): string {
+/** A value in a message. */
+export function kindOf(value: unknown): string {
   if (value === null) return 'null';
   if (typeof value !== 'object') return typeof value === 'string' ? JSON.stringify(value) : String(value);
   return `a ${value.constructor?.name ?? 'object'}`;
@@ -269,6 +270,7 @@ export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): voi
     if (spec.role !== 'out') continue;
     const out = tensors[name];
     if (!out) continue;
+    out.checkOwn(where, name);
     if (!isInjective(out.shape, out.stride))
       throw new KernwattError(
         'ARGUMENT',
@@ -296,17 +298,27 @@ export function checkContents(
   size: Readonly<Record<string, number>>,
 ): void {
   for (const { name, spec } of op.tensors) {
-    const values = spec.holds && spec.holds.kind !== 'flags' ? tensors[name]?.known() : undefined;
-    if (!values) continue;
-    const { kind, of } = spec.holds as Exclude<Holds, { kind: 'flags' }>;
-    const high = size[of]!;
-    let low = 0;
-    for (let i = 0; i < values.length; ++i) {
-      const value = values[i]!;
-      if (value < low || value > high)
-        throw new KernwattError('INDEX', `${op.spec.name}: ${name}[${i}] is ${value}, expected ${low} to ${high}`);
-      if (kind === 'offsets') low = value;
-    }
+    const values = spec.holds && tensors[name]?.known();
+    if (values) checkNumbers(op.spec.name, name, spec.holds, values, size);
+  }
+}
+
+/** Lengths and offsets against the size that bounds them. */
+export function checkNumbers(
+  where: string,
+  name: string,
+  holds: Holds,
+  values: ArrayLike<number>,
+  size: Readonly<Record<string, number>>,
+): void {
+  if (holds.kind === 'flags') return;
+  const high = size[holds.of]!;
+  let low = 0;
+  for (let i = 0; i < values.length; ++i) {
+    const value = values[i]!;
+    if (value < low || value > high)
+      throw new KernwattError('INDEX', `${where}: ${name}[${i}] is ${value}, expected ${low} to ${high}`);
+    if (holds.kind === 'offsets') low = value;
   }
 }
 

@@ -39,16 +39,18 @@ export class Storage {
   /** The stream that was last given this memory to write, and that stream's count at the time. */
   writer: Stream | undefined;
   ticket = 0;
+  /** Shared with other threads, or theirs: nothing here may write to it. */
+  readOnly = false;
   #holders = 1;
 
   constructor(
     readonly device: Device,
     readonly handle: BufferHandle,
     readonly bytes: number,
-    external?: ArrayBufferView,
+    external?: ArrayBufferView | { base: object; byteOffset: number },
   ) {
     this.numbers = external instanceof Int32Array ? external : undefined;
-    this.base = external ? external.buffer : this;
+    this.base = !external ? this : ArrayBuffer.isView(external) ? external.buffer : external.base;
     this.baseOffset = external ? external.byteOffset : 0;
     forgotten.register(this, { handle, bytes, device: device.name }, this);
   }

@@ -12,6 +12,7 @@ import {
   type TensorData,
 } from './dtype.js';
 import { KernwattError } from './errors.js';
+import { checkInto } from './host.js';
 import { type NativeView, native } from './native.js';
 import {
   countElements,
@@ -22,7 +23,10 @@ import {
   type Region,
   rowMajor,
   type Shape,
+  type SliceRange,
+  sliceLayout,
 } from './shape.js';
+import { type SharedTensor, shareTensor } from './share.js';
 import type { Storage } from './storage.js';
 import type { Stream } from './stream.js';
 
@@ -34,8 +38,9 @@ export interface Origin {
   parameters?: Readonly<Record<string, number>>;
 }
 
-/** All of a dimension (`null`), one index of it (the dimension goes), or `[start, end, step = 1]`; negative counts from the end. */
-export type SliceRange = null | number | readonly [start: number, end: number, step?: number];
+interface ReadOptions {
+  stream?: Stream | undefined;
+}
 
 const chunkBytes = 256 * 2 ** 20;
 /** Whole numbers that are kept beside the memory they were written to, so that lengths and offsets can be checked. */
@@ -100,21 +105,26 @@ export class Tensor {
    * The elements in row-major order, once the work queued before on the tensor's stream has run.
    * f16, bf16 and f8 come back as a `Float32Array`; `raw` gives the stored bits instead (`Uint16Array`, `Uint8Array`).
    * @param options.stream the stream to wait for; default: the one that was last given this tensor to write.
+   * @param options.into an array over a host buffer to fill and return, of the type that would be returned otherwise.
    * @throws {KernwattError} `DISPOSED`; `OUT_OF_MEMORY` when the array would be too large; the error of the work it waited for.
    */
-  async read(options?: { raw?: false | undefined; stream?: Stream | undefined }): Promise<TensorData>;
-  async read(options: { raw: true; stream?: Stream | undefined }): Promise<RawData>;
-  async read(options: { raw?: boolean | undefined; stream?: Stream | undefined } = {}): Promise<TensorData | RawData> {
+  async read(options?: ReadOptions & { raw?: false | undefined; into?: TensorData | undefined }): Promise<TensorData>;
+  async read(options: ReadOptions & { raw: true; into?: RawData | undefined }): Promise<RawData>;
+  async read(
+    options: ReadOptions & { raw?: boolean | undefined; into?: TensorData | RawData | undefined } = {},
+  ): Promise<TensorData | RawData> {
     const stream = this.#stream('read', options.stream);
     const raw = options.raw ?? false;
-    const into = this.#array(raw);
+    const into = options.into ?? this.#array(raw);
+    if (into === options.into) checkInto(this, into, raw);
     await native().read(stream.handle, this.nativeView, into, raw);
     return into;
   }
 
   /**
    * Queues new contents, given in row-major order; `data` is copied before the call returns. A `Uint16Array` holds stored
-   * f16 or bf16; everything else is converted with one rounding to nearest even (f64 and plain numbers through f32).
+   * f16 or bf16; everything else is converted with one rounding to nearest even (f64 and plain numbers through f32). An array over
+   * a `device.hostBuffer()` is not copied before: leave its contents alone until a later `stream.mark()` has resolved.
    * @throws {KernwattError} `SHAPE` for the wrong number of elements; `DTYPE`, `ARGUMENT` for data that do not fit; `DISPOSED`.
    */
   write(data: NumericData, options: { stream?: Stream | undefined } = {}): this {
@@ -189,40 +199,8 @@ export class Tensor {
    */
   slice(ranges: readonly SliceRange[]): Tensor {
     this.check('slice', 'tensor');
-    if (ranges.length > this.shape.length)
-      throw new KernwattError(
-        'SHAPE',
-        `slice: ${ranges.length} ranges given, expected at most ${this.shape.length} for ${formatShape(this.shape)}`,
-      );
-    let offset = this.nativeView.offset;
-    const shape: number[] = [];
-    const stride: number[] = [];
-    this.shape.forEach((size, i) => {
-      const range = ranges[i] ?? null;
-      const [start, end, step] =
-        range === null
-          ? [0, size, 1]
-          : typeof range === 'number'
-            ? [range, range + 1 || size, 1]
-            : [range[0], range[1], range[2] ?? 1];
-      const from = start < 0 ? start + size : start;
-      const to = end < 0 ? end + size : end;
-      const whole = Number.isInteger(from) && Number.isInteger(to) && Number.isInteger(step);
-      if (!whole || from < 0 || to > size || from > to || step < 1)
-        throw new KernwattError(
-          'SHAPE',
-          `slice: range ${i} is ${JSON.stringify(range)}, expected one within 0 to ${size}`,
-        );
-      offset += from * this.stride[i]!;
-      if (typeof range === 'number') return;
-      shape.push(Math.ceil((to - from) / step));
-      stride.push(this.stride[i]! * step);
-    });
-    if (shape.length === 0) {
-      shape.push(1);
-      stride.push(1);
-    }
-    return this.#share(shape.includes(0) ? this.nativeView.offset : offset, shape, stride);
+    const { offset, shape, stride } = sliceLayout('slice', this, ranges);
+    return this.#share(this.nativeView.offset + (shape.includes(0) ? 0 : offset), shape, stride);
   }
 
   /**
@@ -268,7 +246,7 @@ export class Tensor {
     const stream = this.#stream('contiguous', options.stream);
     if (this.isContiguous) return this.#share(this.nativeView.offset, [...this.shape], [...this.stride]);
     this.ordered('contiguous', 'tensor', stream);
-    const copy = this.device.allocate('contiguous', this.shape, this.dtype);
+    const copy = this.device.allocate('contiguous', this.shape, this.dtype, stream);
     native().copy(stream.handle, this.nativeView, copy.nativeView);
     copy.storage.wrote(stream, this.origin);
     return copy;
@@ -300,6 +278,17 @@ export class Tensor {
   /** 64-bit FNV-1a over the elements' bytes in row-major order, hexadecimal. */
   async hash(options: { stream?: Stream | undefined } = {}): Promise<string> {
     return native().hash(this.#stream('hash', options.stream).handle, this.nativeView);
+  }
+
+  /**
+   * A token that other threads of this process give to `device.adopt()` for a tensor over the same memory, without a copy: weights for
+   * many workers. From here on nobody may write to it. The token itself holds nothing: it is good as long as this tensor, or one
+   * adopted from it, lives, so keep one until every worker has adopted. The memory goes back with the last of them, also when a worker is
+   * terminated.
+   * @throws {KernwattError} `ARGUMENT` unless contiguous, and for memory of the caller; `DISPOSED`; the error of the work that fills it.
+   */
+  share(): Promise<SharedTensor> {
+    return shareTensor(this);
   }
 
   toString(): string {
@@ -343,6 +332,15 @@ export class Tensor {
     if (this.#disposed) throw new KernwattError('DISPOSED', `${where}: ${name} is disposed, expected a live tensor`);
   }
 
+  /** @internal Throws where other threads read this memory. */
+  checkOwn(where: string, name: string): void {
+    if (this.storage.readOnly)
+      throw new KernwattError(
+        'ARGUMENT',
+        `${where}: ${name} is shared with other threads, expected memory of its own to write to`,
+      );
+  }
+
   /** @internal Throws unless work on `stream` is ordered after the writing of this tensor. */
   ordered(where: string, name: string, stream: Stream): void {
     if (this.storage.pendingOutside(stream))
@@ -382,8 +380,9 @@ export class Tensor {
     return this.#share(this.nativeView.offset + start, [size], [1]);
   }
 
-  /** Throws unless every element of this view is one of its own in memory, as writing needs. */
+  /** Throws where others read this memory, or unless every element of this view is one of its own in memory. */
   #writable(where: string): void {
+    this.checkOwn(where, 'tensor');
     if (!isInjective(this.shape, this.stride))
       throw new KernwattError(
         'ARGUMENT',

@@ -12,7 +12,10 @@ import {
   type Op,
   type Operator,
   ops,
+  type PoolInput,
+  type RawData,
   type Tensor,
+  type TensorData,
 } from '../src/index.js';
 
 declare const t: Tensor;
@@ -54,6 +57,20 @@ const misuse = () => {
   attentionMerge({ yParts: t, lseParts: t, scale: 1 });
   // @ts-expect-error plan outputs are named
   gemm.bind({ x: t, w: t }).outputs.z;
+  // @ts-expect-error no dimension, tensor or parameter of gemm
+  gemm.pool({ m: 8, w: t, rows: 3 });
+  // @ts-expect-error results are the pool's own
+  gemm.pool({ m: 8, w: t, y: t });
+  // @ts-expect-error not an option
+  gemm.pool({ m: 8, w: t }, { slot: 3 });
+  // @ts-expect-error w is fixed
+  gemm.pool({ m: 8, w: t }).run({ x: [1], w: [1] });
+  // @ts-expect-error w is missing
+  gemm.pool({ m: 8, k: 8, rowsW: 8 }).run({ x: [1] });
+  // @ts-expect-error bias is not announced
+  gemm.pool({ m: 8, w: t }).run({ x: [1], bias: [1] });
+  // @ts-expect-error not a kind of result
+  gemm.pool({ m: 8, w: t }).run({ x: [1] }, { as: 'list' });
 };
 
 test('arguments and results have the types of the declaration', () => {
@@ -81,6 +98,20 @@ test('arguments and results have the types of the declaration', () => {
   >();
   expectTypeOf<CallOptions['dtype']>().toEqualTypeOf<DType | undefined>();
   expectTypeOf(misuse).toBeFunction();
+});
+
+test('requests and results of a pool have the types of the declaration and the capacity', () => {
+  const make = () => gemm.pool({ m: 8, w: t, bias: 'f32', activation: 'relu' });
+  type Inputs = Parameters<ReturnType<typeof make>['run']>[0];
+  expectTypeOf<Inputs['x']>().toEqualTypeOf<PoolInput>();
+  expectTypeOf<Inputs['bias']>().toEqualTypeOf<PoolInput | undefined>();
+  expectTypeOf<keyof Inputs>().toEqualTypeOf<'x' | 'bias'>();
+  const arrays = () => make().run({ x: [1] });
+  const raw = () => make().run({ x: [1] }, { as: 'raw' });
+  const tensors = () => make().run({ x: [1] }, { as: 'tensor', signal: AbortSignal.timeout(1) });
+  expectTypeOf<Awaited<ReturnType<typeof arrays>>>().toEqualTypeOf<{ y: TensorData }>();
+  expectTypeOf<Awaited<ReturnType<typeof raw>>>().toEqualTypeOf<{ y: RawData }>();
+  expectTypeOf<Awaited<ReturnType<typeof tensors>>>().toEqualTypeOf<{ y: Tensor }>();
 });
 
 test('every operator is an Operator, for code that walks over all of them', () => {

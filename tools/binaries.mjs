@@ -3,11 +3,12 @@
 // 1. Objects compiled for one instruction set define no weak symbol: the linker may keep any copy of an inline function, and a
 //    copy compiled for AVX-512 would then run on a processor without it.
 // 2. The addon, the CUDA library and kernwatt_check ask for no newer glibc or libstdc++ than the floor named here.
-// 3. The addon needs neither CUDA nor NVML to load; the CUDA library exports its table and nothing else.
+// 3. The addon needs neither CUDA, NVML nor a libstdc++ to load; it and the CUDA library export their entry and nothing else.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { newer, symbolVersions } from './symbols.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -17,12 +18,6 @@ const floor = { GLIBC: [2, 34], GLIBCXX: [3, 4, 30], CXXABI: [1, 3, 13] };
 const broken = [];
 const said = [];
 const output = (command, args) => execFileSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 28 });
-const newer = (a, b) => {
-  for (let i = 0; i < Math.max(a.length, b.length); i++)
-    if ((a[i] ?? 0) !== (b[i] ?? 0)) return (a[i] ?? 0) > (b[i] ?? 0);
-  return false;
-};
-
 function weakSymbols(folder) {
   const objects = readdirSync(folder, { recursive: true })
     .map(String)
@@ -39,11 +34,7 @@ function weakSymbols(folder) {
 }
 
 function versions(file) {
-  const newest = {};
-  for (const [, family, version] of output('objdump', ['-T', file]).matchAll(/\b(GLIBC|GLIBCXX|CXXABI)_([0-9.]+)\b/g)) {
-    const parts = version.split('.').map(Number);
-    if (!newest[family] || newer(parts, newest[family])) newest[family] = parts;
-  }
+  const newest = symbolVersions(file);
   for (const [family, parts] of Object.entries(newest))
     if (newer(parts, floor[family]))
       broken.push(`${file} needs ${family}_${parts.join('.')}, expected at most ${floor[family].join('.')}`);
@@ -59,21 +50,24 @@ function needs(file, forbidden) {
     if (forbidden.test(library)) broken.push(`${file} needs ${library} to load`);
 }
 
+function exportsOnly(file, names) {
+  for (const line of output('nm', ['-D', '--defined-only', file]).trim().split('\n')) {
+    const symbol = line.split(' ')[2];
+    if (!names.includes(symbol)) broken.push(`${file} exports ${symbol}, expected ${names.join(', ')} alone`);
+  }
+}
+
 const addon = join(root, 'build/Release/kernwatt.node');
 weakSymbols(join(root, 'build/Release'));
 versions(addon);
-needs(addon, /cuda|nvidia|nvml/);
+needs(addon, /cuda|nvidia|nvml|libstdc\+\+/);
+exportsOnly(addon, ['napi_register_module_v1', 'node_api_module_get_api_version_v1']);
 
 const cuda = join(root, '.build/cuda/lib/libkernwatt_cuda.so');
 if (existsSync(cuda)) {
   versions(cuda);
   needs(cuda, /libcuda\.so|libcudart|nvidia|nvml/);
-  const exported = output('nm', ['-D', '--defined-only', cuda])
-    .trim()
-    .split('\n')
-    .map((line) => line.split(' ')[2]);
-  for (const symbol of exported)
-    if (symbol !== 'kw_cuda_table') broken.push(`${cuda} exports ${symbol}, expected kw_cuda_table alone`);
+  exportsOnly(cuda, ['kw_cuda_table']);
   const check = join(root, '.build/cuda/bin/kernwatt_check');
   versions(check);
   needs(check, /cuda|nvidia|nvml|libstdc\+\+/);

@@ -17,10 +17,9 @@ import {
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join } from 'node:path';
+import { buildEnvironment, headerArguments, root } from './stage.mjs';
 
-const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
 const flags = new Set(process.argv.slice(2));
 const verbose = flags.has('--verbose');
@@ -85,7 +84,7 @@ const tools = [
 ];
 
 function addon() {
-  const sources = [...files('native', /\.(cc|h)$/), ...files('kernels', /\.(cc|h)$/)].filter(
+  const sources = [...files('native', /\.(cc|h|gypi|map)$/), ...files('kernels', /\.(cc|h)$/)].filter(
     (f) => !f.includes('/emu/'),
   );
   const inputs = [join(root, 'binding.gyp'), ...sources];
@@ -100,11 +99,8 @@ function addon() {
     );
   }
   const startedAt = new Date();
-  const prefix = resolve(dirname(process.execPath), '..');
-  const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
-  const env = { ...process.env };
-  // A checkout must build the same whatever this user's npm is told; the headers beside the running Node decide.
-  for (const name of Object.keys(env)) if (/^npm_(package_)?config_nodedir$/i.test(name)) delete env[name];
+  const headers = headerArguments();
+  const env = buildEnvironment(); // a checkout must build the same whatever this user's npm is told
   const gyp = require.resolve('node-gyp/bin/node-gyp.js');
   if (!existsSync(join(root, 'build/Makefile')) || flags.has('--force'))
     rmSync(join(root, 'build'), { recursive: true, force: true });

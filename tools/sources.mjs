@@ -1,4 +1,4 @@
-// Prints the C++ sources of one part of the addon, found by suffix so that binding.gyp names no operator.
+// Prints the C++ sources of one part of the addon, found by suffix so that native/addon.gypi names no operator.
 //
 //   node tools/sources.mjs addon|ref|cpu|avx2|avx512|avx512bf16
 import { readdirSync } from 'node:fs';

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
+#include <mutex>
 #include <string>
 #include <system_error>
+#include <tuple>
 #include <utility>
 
 #include "error.h"
@@ -44,43 +47,74 @@ uint32_t await_change(std::atomic<uint32_t>& value, uint32_t old) {
   return value.load(std::memory_order_acquire);
 }
 
-void name_and_pin(std::thread& thread, int index, bool pin) {
+void name_thread(std::thread& thread, int index) {
 #if defined(__linux__)
   const std::string name = "kernwatt-" + std::to_string(index);
   pthread_setname_np(thread.native_handle(), name.c_str());
-  if (!pin) return;
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) == 0) return;
-  int left = index % CPU_COUNT(&allowed);
-  for (int i = 0; i < CPU_SETSIZE; ++i) {
-    if (!CPU_ISSET(i, &allowed) || left-- != 0) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(i, &one);
-    pthread_setaffinity_np(thread.native_handle(), sizeof(one), &one);
-    return;
-  }
 #else
-  (void)thread, (void)index, (void)pin;
+  (void)thread, (void)index;
 #endif
 }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, cpu::Isa isa, bool pin) : threads_(threads), isa_(isa) {
+void ThreadPool::Turn::lock() {
+  const uint32_t ticket = next_.fetch_add(1, std::memory_order_relaxed);
+  for (uint32_t now = serving_.load(std::memory_order_acquire); now != ticket;) now = await_change(serving_, now);
+}
+
+void ThreadPool::Turn::unlock() {
+  serving_.fetch_add(1, std::memory_order_release);
+  serving_.notify_all();
+}
+
+void tie_to_cpu(int cpu) {
+#if defined(__linux__)
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  sched_setaffinity(0, sizeof(one), &one);
+#else
+  (void)cpu;
+#endif
+}
+
+std::shared_ptr<ThreadPool> ThreadPool::shared(int threads, cpu::Isa isa, const std::vector<int>& cpus) {
+  static auto* mutex = new std::mutex;
+  static auto* pools = new std::map<std::tuple<int, cpu::Isa, std::vector<int>>, std::weak_ptr<ThreadPool>>;
+  const std::lock_guard lock(*mutex);
+  std::erase_if(*pools, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<ThreadPool>& held = (*pools)[{threads, isa, cpus}];
+  std::shared_ptr<ThreadPool> pool = held.lock();
+  if (!pool) held = pool = std::make_shared<ThreadPool>(threads, isa, cpus);
+  return pool;
+}
+
+ThreadPool::ThreadPool(int threads, cpu::Isa isa, std::vector<int> cpus)
+    : threads_(threads), isa_(isa), cpus_(std::move(cpus)) {
   if (threads < 1 || threads > 1024) {
     throw Error(Code::ARGUMENT, "ThreadPool: threads is " + std::to_string(threads) + ", expected 1 to 1024");
+  }
+  const std::vector<int> allowed = cpus_.empty() ? std::vector<int>() : cpu::cpus();
+  for (const int cpu : cpus_) {
+    if (!std::binary_search(allowed.begin(), allowed.end(), cpu)) {
+      throw Error(Code::ARGUMENT, "ThreadPool: affinity has CPU " + std::to_string(cpu) +
+                                      ", expected CPUs that this process may run on");
+    }
   }
   slots_ = std::make_unique<Slot[]>(threads - 1);
   for (int i = 1; i < threads; ++i) {
     try {
-      slots_[i - 1].thread = std::thread([this, i] { work(i); });
+      slots_[i - 1].thread = std::thread([this, i] {
+        if (!cpus_.empty()) tie_to_cpu(cpus_[i % cpus_.size()]);
+        work(i);
+      });
     } catch (const std::system_error& error) {
       stop(i - 1);
       throw Error(Code::OUT_OF_MEMORY, "ThreadPool: thread " + std::to_string(i + 1) + " of " +
                                            std::to_string(threads) + " could not be started: " + error.what());
     }
-    name_and_pin(slots_[i - 1].thread, i, pin);
+    name_thread(slots_[i - 1].thread, i);
   }
 }
 
@@ -130,7 +164,7 @@ void ThreadPool::run(int64_t n, int64_t grain, Call call, void* body) {
   if (inside_job) throw Error(Code::INTERNAL, "ThreadPool: parallel_for is called from inside parallel_for");
   if (n <= 0) return;
   const int64_t chunks = grain == 0 ? n : (n + grain - 1) / grain;
-  const std::lock_guard<std::mutex> lock(turn_);
+  const std::lock_guard lock(turn_);
   job_ = {call, body, n, grain, static_cast<int>(std::min<int64_t>(threads_, chunks))};
   next_.store(0, std::memory_order_relaxed);
   failed_.store(false, std::memory_order_relaxed);

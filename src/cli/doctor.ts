@@ -1,12 +1,16 @@
-// `kernwatt doctor`: what works here, what does not, and the line that fixes it. Runs without the addon.
+// `kernwatt doctor`: what works here, what does not, and the line that fixes it. Runs without the addon. Exit code 0 when what was
+// required works (--require; the CPU unless told), 1 when something of it does not.
 import { existsSync, readFileSync } from 'node:fs';
 import { findLibrary, type LibraryKind, librarySearch } from '../library.js';
-import { describeTool, libcVersion, packageRoot, type Tool } from '../measure/environment.js';
-import { type EnergySource, loadable, probeEnergySources } from '../measure/sources.js';
+import { describeTool, packageRoot, type Tool } from '../measure/environment.js';
+import { type EnergySource, probeEnergySources } from '../measure/sources.js';
 import { type CpuInfo, native } from '../native.js';
 import { type DeviceName, openDevice } from '../open.js';
+import { addonFix, libcVersion } from '../prebuilt.js';
 import { bytes, si } from '../report/format.js';
 import { facts, table } from '../report/table.js';
+import { type Driver, probeDriver } from './driver.js';
+import { exit } from './usage.js';
 
 interface Addon {
   state: 'ok' | 'missing';
@@ -16,7 +20,8 @@ interface Addon {
   fix: string | null;
 }
 
-interface LibraryReport {
+export interface LibraryReport {
+  /** `missing`: no file. `unavailable`: it does not load, or no device of it opens. */
   state: 'ok' | 'missing' | 'unavailable';
   path: string | null;
   abi: number | null;
@@ -36,7 +41,7 @@ export interface Doctor {
   addon: Addon;
   cpu: CpuInfo | null;
   clock: { source: string | null; resolutionSeconds: number };
-  driver: { ok: boolean; detail: string };
+  driver: Driver;
   cuda: LibraryReport;
   emu: LibraryReport;
   energy: EnergySource[];
@@ -61,10 +66,12 @@ function probeAddon(): Addon {
     const { abi, napi } = native();
     return { state: 'ok', abi, napi, detail: 'loads', fix: null };
   } catch (error) {
-    return { state: 'missing', abi: null, napi: null, detail: firstLine(error), fix: 'npm run build' };
+    return { state: 'missing', abi: null, napi: null, detail: oneLine(error), fix: addonFix() };
   }
 }
 
+/** With the files that were tried, each with its reason. */
+const oneLine = (error: unknown): string => (error as Error).message.split(/\n\s*/).join('; ');
 const firstLine = (error: unknown): string => (error as Error).message.split('\n', 1)[0]!;
 
 /** Smallest step of the clock that host times are read from. */
@@ -86,23 +93,26 @@ function clockSource(): string | null {
   }
 }
 
-const driverFix = 'install the NVIDIA driver (in a container: run with --gpus all)';
-const buildFix = 'npm run build:cuda (needs CMake and the CUDA toolkit)';
+/** A checkout can build the library of kernels; a package holds no sources of it. */
+const buildFix = (kind: LibraryKind): string =>
+  existsSync(`${packageRoot}/CMakeLists.txt`)
+    ? 'npm run build:cuda (needs CMake and the CUDA 13 toolkit)'
+    : `npm run build:cuda in a checkout of kernwatt, then set KERNWATT_${kind.toUpperCase()}_LIBRARY to the file it made`;
 
-async function probeLibrary(kind: LibraryKind, addon: Addon): Promise<LibraryReport> {
+async function probeLibrary(kind: LibraryKind, addon: Addon, driver: Driver | null): Promise<LibraryReport> {
   const none = { path: null, abi: null, build: null, ops: [], devices: [] };
   if (addon.state !== 'ok')
     return { ...none, state: 'unavailable', detail: 'the addon, which loads it, does not load', fix: addon.fix };
   const places = librarySearch(kind);
   if (!places.some(({ path }) => existsSync(path))) {
     const detail = `not at ${places.map(({ path, from }) => `${path} (${from})`).join(', ')}`;
-    return { ...none, state: 'missing', detail, fix: buildFix };
+    return { ...none, state: 'missing', detail, fix: buildFix(kind) };
   }
   let found: ReturnType<typeof findLibrary>;
   try {
     found = findLibrary(kind);
   } catch (error) {
-    return { ...none, state: 'unavailable', detail: firstLine(error), fix: buildFix };
+    return { ...none, state: 'unavailable', detail: firstLine(error), fix: loadFix(kind) };
   }
   const { path, abi, build, ops } = found;
   const devices: LibraryReport['devices'] = [];
@@ -124,11 +134,29 @@ async function probeLibrary(kind: LibraryKind, addon: Addon): Promise<LibraryRep
     }
   }
   const state = devices.length > 0 ? 'ok' : 'unavailable';
-  return { path, abi, build, ops, devices, state, detail, fix: state === 'ok' || kind === 'emu' ? null : driverFix };
+  const fix = state === 'ok' || kind === 'emu' ? null : deviceFix(found.deviceCount, detail, driver);
+  return { path, abi, build, ops, devices, state, detail, fix };
+}
+
+/** Why a library that is there does not load: it is not the one that came with this package, or not of this build. */
+const loadFix = (kind: LibraryKind): string =>
+  librarySearch(kind).find(({ path }) => existsSync(path))!.from === 'with the package'
+    ? 'rm -rf node_modules/kernwatt && npm install'
+    : buildFix(kind);
+
+/** What to do where the library loads and no device opens: first the driver, then what hides devices, then their age. */
+export function deviceFix(count: number, detail: string, driver: Driver | null): string {
+  if (driver?.fix) return driver.fix;
+  if (/compute capability/.test(detail))
+    return 'use a GPU of compute capability 8.0 (Ampere) or newer; the CPU backend works meanwhile';
+  if (count === 0)
+    return 'unset CUDA_VISIBLE_DEVICES; in a container: run it with --gpus all; nvidia-smi -L lists devices';
+  return 'see the kernel log for NVRM lines (sudo dmesg | grep NVRM); a device that fell off the bus needs a restart';
 }
 
 export async function examine(): Promise<Doctor> {
   const addon = probeAddon();
+  const driver = probeDriver();
   const wanted = (JSON.parse(readFileSync(`${packageRoot}/package.json`, 'utf8')) as { engines: { node: string } })
     .engines.node;
   return {
@@ -144,9 +172,9 @@ export async function examine(): Promise<Doctor> {
     addon,
     cpu: addon.state === 'ok' ? native().cpu() : null,
     clock: { source: clockSource(), resolutionSeconds: clockResolution() },
-    driver: loadable('libcuda.so.1'),
-    cuda: await probeLibrary('cuda', addon),
-    emu: await probeLibrary('emu', addon),
+    driver,
+    cuda: await probeLibrary('cuda', addon, driver),
+    emu: await probeLibrary('emu', addon, null),
     energy: await probeEnergySources(),
   };
 }
@@ -190,7 +218,7 @@ export function render(report: Doctor): string {
   }
   rows.push(
     ['clock', `${clock.source ?? 'unknown source'}, steps of ${si(clock.resolutionSeconds, 's')}`],
-    ['driver', driver.ok ? `ok: ${driver.detail}` : `missing: ${driver.detail}`],
+    ['driver', withFix(driver.state, driver.detail, driver.fix)],
     ['cuda', describeLibrary(cuda)],
     ['emu', describeLibrary(emu)],
   );
@@ -205,8 +233,31 @@ export function render(report: Doctor): string {
   return `${facts(indented)}\n${meters}`;
 }
 
-export async function doctor(options: { json?: boolean }): Promise<number> {
+export const parts = ['cpu', 'cuda', 'emu', 'energy'] as const;
+export type Part = (typeof parts)[number];
+
+/** What of `required` does not work, each as a sentence with its fix; an unsupported Node is among it always. */
+export function failures(report: Doctor, required: readonly Part[]): string[] {
+  const { node, addon, energy } = report;
+  const failed: string[] = [];
+  const add = (name: string, { state, detail, fix }: { state: string; detail: string; fix: string | null }) =>
+    failed.push(`${name} is ${state}: ${detail}${fix === null ? '' : `; fix: ${fix}`}`);
+  if (!node.supported) failed.push(`node is ${node.version}, expected ${node.wanted}`);
+  for (const part of new Set(required)) {
+    if (part === 'energy') {
+      if (!energy.some(({ state }) => state === 'ok')) for (const source of energy) add(source.name, source);
+      continue;
+    }
+    const found = part === 'cpu' ? addon : report[part];
+    if (found.state !== 'ok') add(part === 'cpu' ? 'addon' : part, found);
+  }
+  return failed;
+}
+
+export async function doctor(options: { json?: boolean; require?: Part[] }): Promise<number> {
   const report = await examine();
   process.stdout.write(options.json ? `${JSON.stringify(report, null, 2)}\n` : render(report));
-  return 0;
+  const failed = failures(report, options.require ?? ['cpu']);
+  for (const line of failed) process.stderr.write(`kernwatt doctor: ${line}\n`);
+  return failed.length > 0 ? exit.failed : exit.ok;
 }

@@ -17,7 +17,12 @@ const threads = () =>
 
 program
   .command('doctor')
-  .description('what works on this machine, what does not, and the line that fixes it')
+  .description(
+    'what works on this machine, what does not, and the line that fixes it; exit code 1 where --require fails',
+  )
+  .addOption(
+    new Option('--require <part...>', 'what has to work; default: cpu').choices(['cpu', 'cuda', 'emu', 'energy']),
+  )
   .addOption(json())
   .action(async (options) => finish((await import('./doctor.js')).doctor(options)));
 

@@ -36,13 +36,7 @@ const method =
   'median over blocks of the ratio of times within a block (each case twice, in mirrored random order); order-statistic interval';
 const roundSeconds = 0.1;
 
-/**
- * Measures several plans or functions in one interleaved run and gives the ratios of their times with 95 % intervals.
- * Numbers of separate runs must not be divided by each other; these may.
- *
- * @param cases at least two, by name. Plans of one stream are timed by the device's clock, anything else by the host's.
- * @throws {KernwattError} as measure().
- */
+/** src/later.ts says what it does. */
 export async function compare(
   cases: Readonly<Record<string, Measurable>>,
   options: CompareOptions = {},

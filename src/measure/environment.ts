@@ -6,6 +6,7 @@ import { arch, availableParallelism, cpus, freemem, platform, release, totalmem 
 import { fileURLToPath } from 'node:url';
 import type { DeviceInfo } from '../info.js';
 import type { CpuInfo } from '../native.js';
+import { libcVersion } from '../prebuilt.js';
 
 export interface Tool {
   name: 'kernwatt';
@@ -89,16 +90,6 @@ export function readSteal(): { stolen: number; total: number } | null {
 export function stealShare(before: ReturnType<typeof readSteal>, after: ReturnType<typeof readSteal>): number | null {
   if (!before || !after || after.total <= before.total) return null;
   return Math.max(0, (after.stolen - before.stolen) / (after.total - before.total));
-}
-
-let libc: string | null | undefined;
-
-/** `glibc 2.36`, or null where the C library does not say (musl) or there is none. */
-export function libcVersion(): string | null {
-  if (libc !== undefined) return libc;
-  const header = (process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined)?.header;
-  libc = header?.glibcVersionRuntime ? `glibc ${header.glibcVersionRuntime}` : null;
-  return libc;
 }
 
 function virtualised(): boolean | null {

@@ -14,17 +14,7 @@ import { type Measurable, type Subject, subject } from './subject.js';
 /** Samples last at least this long: far above the resolution of the clock and the cost of reading it. */
 export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3, host: 1e-4 };
 
-/**
- * Measures a plan: time by each clock, memory, work against measured peaks, and the six metrics, in one record of schema
- * `kernwatt.measure/0`. Outputs are compared with the operator's definition before, and must be the same bit for bit after;
- * otherwise the verdict is `invalid` and the record carries no performance number. Of a function, whose promise if any is
- * awaited, it measures host time and, with `device`, memory.
- *
- * Times are seconds per call. Nothing is discarded: see `flags`, `stop` and `stolenSamples` for how far to trust them.
- *
- * @throws {KernwattError} `ARGUMENT` for an option that makes no sense; `UNSUPPORTED` on an emulated device or for a clock that
- *   a function does not have; `DISPOSED`; `OUT_OF_MEMORY`; the error of the work itself; the signal's reason when aborted.
- */
+/** src/later.ts says what it does. */
 export async function measure(what: Measurable, options: MeasureOptions = {}): Promise<MeasureRecord> {
   const set = settings('measure', options);
   set.signal?.throwIfAborted();

@@ -140,6 +140,34 @@ void check_threads() {
   }
   for (std::thread& caller : callers) caller.join();
   expect(sum == 4 * 500 * 10, "several callers share a pool");
+  // Two callers that never pause: neither gets far ahead, whatever the system does to the threads meanwhile.
+  ThreadPool fair(2);
+  std::atomic<int> jobs[2] = {};
+  std::vector<std::thread> pair;
+  for (std::atomic<int>& own : jobs) {
+    pair.emplace_back([&] {
+      while (jobs[0] < 400 && jobs[1] < 400) {
+        fair.parallel_for(2, [](int64_t, int64_t, int) { std::this_thread::sleep_for(std::chrono::microseconds(20)); });
+        ++own;
+      }
+    });
+  }
+  for (std::thread& caller : pair) caller.join();
+  expect(std::min(jobs[0], jobs[1]) > 200, "callers take turns");
+  const auto one = ThreadPool::shared(2, cpu::best(), {}), same = ThreadPool::shared(2, cpu::best(), {});
+  const auto other = ThreadPool::shared(3, cpu::best(), {});
+  expect(one == same && one != other, "one pool for all that ask for it alike");
+  const std::vector<int> allowed = cpu::cpus();
+  expect(!allowed.empty() && std::is_sorted(allowed.begin(), allowed.end()), "CPUs of this process");
+  std::atomic<bool> tied{true};
+  ThreadPool pinned(3, cpu::best(), {allowed.back()});
+  pinned.parallel_for(3, [&](int64_t, int64_t, int thread) {
+    if (thread != 0 && cpu::cpus() != std::vector<int>{allowed.back()}) tied = false;
+  });
+  expect(tied, "workers are tied to their CPU");
+  expect(message([] { ThreadPool pool(2, cpu::best(), {60000}); }) ==
+             "ARGUMENT ThreadPool: affinity has CPU 60000, expected CPUs that this process may run on",
+         "a CPU there is not");
   expect(message([] { ThreadPool pool(0); }) == "ARGUMENT ThreadPool: threads is 0, expected 1 to 1024", "no threads");
 }
 

@@ -6,7 +6,8 @@
 //   alpha  -1: the launch fails; -2: the call fails when it runs; -3: it loses the device; -4: it writes into x
 //
 // Device 0 has 256 MiB, device 1 has 1 MiB. Copies of the file behave by their name: *abi* speaks another abi, *mute* none,
-// *args* has other arguments, *empty* has no device, *emulated* says so. device_info counts live events and streams in
+// *args* has other arguments, *empty* has no device, *slow* takes half a second to wake its driver, *sm90* is of
+// that architecture, *emulated* says so. device_info counts live events and streams in
 // clock_khz and memory_clock_khz.
 #include <dlfcn.h>
 
@@ -44,7 +45,8 @@ bool named(const char* word) {
 }
 
 void check_alive() {
-  if (lost.load()) throw Error(Code::DEVICE_LOST, "fake: the device is lost");
+  static std::atomic<int> reports{0};
+  if (lost.load()) throw Error(Code::DEVICE_LOST, "fake: the device is lost, report " + std::to_string(++reports));
 }
 
 struct Event {
@@ -119,7 +121,10 @@ class FakePlan {
       for (int64_t i = 0; i < args.y.count(); ++i) static_cast<float*>(args.y.data)[i] = args.alpha * x[i];
     });
   }
-  std::string explain() const { return R"({"variant":"fake"})"; }
+  // With the address of x, which is one of host memory here.
+  std::string explain() const {
+    return R"({"variant":"fake","x":")" + std::to_string(reinterpret_cast<uintptr_t>(args_.x.data)) + "\"}";
+  }
 
  private:
   kw::GemmArgs args_;
@@ -135,6 +140,8 @@ const kw_op* const kOps[] = {&kGemm};
 int32_t device_count(int32_t* count) {
   return guarded([&] {
     if (named("empty")) throw Error(Code::CUDA, "fake: no driver");
+    static std::once_flag awake;
+    if (named("slow")) std::call_once(awake, [] { std::this_thread::sleep_for(std::chrono::milliseconds(500)); });
     *count = 2;
   });
 }
@@ -145,15 +152,18 @@ int32_t device_info(int32_t device, kw_device_info* info) {
     info->sm_count = 1;
     info->total_bytes = kTotal[device];
     info->emulated = named("emulated");
+    if (named("sm90")) info->cc_major = 9;
     info->clock_khz = events.load();
     info->memory_clock_khz = streams.load();
   });
 }
 
 int32_t memory_info(int32_t device, uint64_t* free_bytes, uint64_t* total_bytes) {
-  *total_bytes = kTotal[device];
-  *free_bytes = kTotal[device] - allocated[device].load();
-  return 0;
+  return guarded([&] {
+    check_alive();
+    *total_bytes = kTotal[device];
+    *free_bytes = kTotal[device] - allocated[device].load();
+  });
 }
 
 // Each block begins with its size.
@@ -188,9 +198,11 @@ int32_t host_free(void* ptr) {
 }
 
 int32_t stream_create(int32_t, void** stream) {
-  *stream = new Stream;
-  ++streams;
-  return 0;
+  return guarded([&] {
+    check_alive();
+    *stream = new Stream;
+    ++streams;
+  });
 }
 
 int32_t stream_destroy(void* stream) {

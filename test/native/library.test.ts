@@ -236,31 +236,16 @@ describe('failures', () => {
     const small = await Bench.open({ kind: 'library', library, index: 1 });
     const kept = small.tensor([1, 2, 3]);
     expect(() => native().alloc(small.device, 2 ** 20)).toThrow(
-      coded('OUT_OF_MEMORY', /bytes is 1048576, expected at most 1048564, the bytes free on fake/),
+      coded('OUT_OF_MEMORY', /bytes is 1048576, expected at most 1048064, the bytes free on fake/),
     );
     expect(await small.read(kept)).toEqual([1, 2, 3]);
     expect(native().memory(small.device)).toMatchObject({
       currentBytes: 12,
-      freeBytes: 2 ** 20 - 12,
+      reservedBytes: 512,
+      freeBytes: 2 ** 20 - 512,
       totalBytes: 2 ** 20,
     });
     await small.close();
-  });
-
-  test('a lost device fails fast with the first cause, and can be closed', async () => {
-    const dying = await Bench.open({ kind: 'library', library: fakeLibrary('lost') });
-    const x = dying.tensor([1]);
-    const { enqueue } = scaling(dying, x, -3);
-    const later = scaling(dying, x, 1);
-    enqueue();
-    await expect(dying.mark()).rejects.toEqual(coded('DEVICE_LOST', /the device is lost/));
-    const lost = coded('DEVICE_LOST', /fake: the device is lost/);
-    expect(() => later.enqueue()).toThrow(lost);
-    expect(() => native().alloc(dying.device, 4)).toThrow(lost);
-    expect(() => native().mark(dying.stream)).toThrow(lost);
-    expect(() => native().hash(dying.stream, x)).toThrow(lost);
-    await native().destroyStream(dying.stream);
-    await dying.close();
   });
 });
 
@@ -317,7 +302,9 @@ test('nothing is left after everything is released: memory, events, streams, obj
       if (i % 50 === 0) await one.read(x);
     }
     await native().destroyStream(one.stream);
-    expect(native().memory(one.device)).toMatchObject({ currentBytes: 8, allocations: 1, freeBytes: (256 << 20) - 8 });
+    await native().trim(one.device);
+    const left = { currentBytes: 8, allocations: 1, reservedBytes: 512, freeBytes: (256 << 20) - 512 };
+    expect(native().memory(one.device)).toMatchObject(left);
     await one.close();
   };
   for (let round = 0; round < 3; round++) await use();

@@ -202,12 +202,21 @@ bool dot_bf16_pays() {
   return forced ? *forced == '1' : features().vendor == "AuthenticAMD";
 }
 
-int cores() {
-  int count = std::max(1u, std::thread::hardware_concurrency());
+std::vector<int> cpus() {
+  std::vector<int> found;
 #if defined(__linux__)
   cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) count = std::max(1, CPU_COUNT(&allowed));
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return found;
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (CPU_ISSET(i, &allowed)) found.push_back(i);
+  }
 #endif
+  return found;
+}
+
+int cores() {
+  int count = std::max(1u, std::thread::hardware_concurrency());
+  if (const size_t allowed = cpus().size(); allowed != 0) count = static_cast<int>(allowed);
   for (const std::string& folder : cgroup_folders("cpu")) {
     double quota = -1, period = 0;
     std::istringstream(first_line(folder + "/cpu.max")) >> quota >> period;  // "max 100000" leaves quota 0

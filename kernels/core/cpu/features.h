@@ -36,6 +36,9 @@ struct Features {
 // Read once; lives as long as the process.
 const Features& features();
 
+// Numbers of the CPUs that the calling thread may run on, ascending; empty: unknown.
+std::vector<int> cpus();
+
 // CPUs this process may keep busy: its affinity mask, less whatever the cgroup's quota takes away; at least 1.
 int cores();
 

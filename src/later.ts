@@ -1,0 +1,58 @@
+// Measuring and checking as the package exports them: their code, half of the package, is loaded when it is first called, so
+// that a server that does neither starts faster.
+import type { Case } from './case.js';
+import type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
+import type { ComparisonResult } from './measure/compare.js';
+import type { CompareOptions, MeasureOptions } from './measure/options.js';
+import type { MeasureRecord } from './measure/record.js';
+import type { Measurable } from './measure/subject.js';
+import type { Operator } from './op.js';
+
+const checking = () => import('./check.js');
+
+/**
+ * Measures a plan: time by each clock, memory, work against measured peaks, and the six metrics, in one record of schema
+ * `kernwatt.measure/0`. Outputs are compared with the operator's definition before, and must be the same bit for bit after;
+ * otherwise the verdict is `invalid` and the record carries no performance number. Of a function, whose promise if any is
+ * awaited, it measures host time and, with `device`, memory.
+ *
+ * Times are seconds per call. Nothing is discarded: see `flags`, `stop` and `stolenSamples` for how far to trust them.
+ *
+ * @throws {KernwattError} `ARGUMENT` for an option that makes no sense; `UNSUPPORTED` on an emulated device or for a clock that
+ *   a function does not have; `DISPOSED`; `OUT_OF_MEMORY`; the error of the work itself; the signal's reason when aborted.
+ */
+export async function measure(what: Measurable, options: MeasureOptions = {}): Promise<MeasureRecord> {
+  return (await import('./measure/measure.js')).measure(what, options);
+}
+
+/**
+ * Measures several plans or functions in one interleaved run and gives the ratios of their times with 95 % intervals.
+ * Numbers of separate runs must not be divided by each other; these may.
+ *
+ * @param cases at least two, by name. Plans of one stream are timed by the device's clock, anything else by the host's.
+ * @throws {KernwattError} as measure().
+ */
+export async function compare(
+  cases: Readonly<Record<string, Measurable>>,
+  options: CompareOptions = {},
+): Promise<ComparisonResult> {
+  return (await import('./measure/compare.js')).compare(cases, options);
+}
+
+/**
+ * Runs every case of an operator (or `fuzz` random ones), one after the other, and yields each outcome as it is known.
+ * @example for await (const outcome of checkOp(gemm, { device })) if (outcome.state === 'failed') console.log(outcome.repro);
+ */
+export async function* checkOp(op: Operator, options: CheckOpOptions): AsyncGenerator<CheckOutcome, void, undefined> {
+  yield* (await checking()).checkOp(op, options);
+}
+
+/** Runs the random case that belongs to `seed`. */
+export async function checkFuzz(op: Operator, options: CheckOptions): Promise<CheckOutcome> {
+  return (await checking()).checkFuzz(op, options);
+}
+
+/** Runs one case. A wrong result is an outcome, not an exception. */
+export async function checkCase(op: Operator, c: Case, options: CheckOptions): Promise<CheckOutcome> {
+  return (await checking()).checkCase(op, c, options);
+}
