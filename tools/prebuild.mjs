@@ -43,8 +43,7 @@ if (flags.length > 0 && !existsSync(cuda)) stop(`${cuda} is not there; npm run b
 
 for (const stale of [folder, work]) rmSync(stale, { recursive: true, force: true });
 mkdirSync(artifacts, { recursive: true });
-if (existsSync(cuda))
-  execFileSync('strip', ['--strip-unneeded', '-o', join(artifacts, 'libkernwatt_cuda.so'), cuda]);
+if (existsSync(cuda)) execFileSync('strip', ['--strip-unneeded', '-o', join(artifacts, 'libkernwatt_cuda.so'), cuda]);
 await promisify(prebuildify)({
   cwd: work,
   out: root,
