@@ -2,7 +2,7 @@
 // The `kernwatt` command. Each subcommand loads its own module, so that `--help` and `ops` start at once.
 import { Command, CommanderError, Option } from 'commander';
 import { describeTool } from '../measure/environment.js';
-import { exit, isUsage, parseShape, wholeNumber } from './usage.js';
+import { exit, isUsage, parseShape, parseWeights, wholeNumber } from './usage.js';
 
 const program = new Command('kernwatt')
   .description('Know what every operator of a large language model costs: time, memory, utilisation and energy.')
@@ -68,7 +68,22 @@ program
   .addOption(json())
   .action(async (what, options) => finish((await import('./bench.js')).bench(what, options)));
 
-async function finish(code: Promise<number>): Promise<void> {
+program
+  .command('report')
+  .description('what files of records say: tables, Pareto fronts, ranks and scores of alternatives')
+  .argument('<file...>', 'records, as bench --out writes them')
+  .option('--md', 'print Markdown; the default')
+  .option('--csv', 'print CSV, one line for each record')
+  .addOption(json())
+  .addOption(
+    new Option('--weights <list>', 'of the efficiency score, for example AL=2,AEC=0.5; default: 1 each').argParser(
+      parseWeights,
+    ),
+  )
+  .option('--together', 'rank all records of a device, not only those of the same work')
+  .action(async (files, options) => finish((await import('./report.js')).report(files, options)));
+
+async function finish(code: number | Promise<number>): Promise<void> {
   process.exitCode = await code;
 }
 

@@ -2,6 +2,7 @@
 import { InvalidArgumentError } from 'commander';
 import { KernwattError } from '../errors.js';
 import { nearest } from '../nearest.js';
+import { equalWeights, sixMetrics, type Weights } from '../report/quantities.js';
 
 export class UsageError extends Error {}
 
@@ -38,6 +39,23 @@ export function parseShape(text: string): Record<string, number> {
     sizes[name] = Number(size);
   }
   return sizes;
+}
+
+/** `AL=2,AEC=3` as weights; a metric that is not named keeps 1. */
+export function parseWeights(text: string): Weights {
+  const weights = { ...equalWeights };
+  for (const part of text.split(',')) {
+    const [, name, weight] = /^\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*$/.exec(part) ?? [];
+    const metric = sixMetrics.find((one) => one === name?.toUpperCase());
+    if (metric === undefined || weight === undefined)
+      throw new InvalidArgumentError(
+        `expected weights of ${sixMetrics.join(', ')} such as AL=2,AEC=0.5, not "${part.trim()}".`,
+      );
+    weights[metric] = Number(weight);
+  }
+  if (Object.values(weights).every((weight) => weight === 0))
+    throw new InvalidArgumentError('expected one weight above 0 at least.');
+  return weights;
 }
 
 /** The item of that name. Refuses an unknown one with the nearest name, or all of them when they are few. */
