@@ -10,6 +10,12 @@ export {
 } from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
 export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
+export { type BoundedEnergy, boundEnergy } from './energy/bounds.js';
+export { type EnergyEstimate, estimateEnergy, type EstimateInput } from './energy/estimate.js';
+export type { Judgement } from './energy/judge.js';
+export { windowOrder } from './energy/order.js';
+export type { LoadWindow, MeterData, MeterScope, Stretch } from './energy/recording.js';
+export type { Series } from './energy/ticks.js';
 export { type Code, codes, KernwattError } from './errors.js';
 export type { DeviceInfo } from './info.js';
 export { type ComparisonResult, compare } from './measure/compare.js';
