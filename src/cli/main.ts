@@ -74,6 +74,7 @@ program
   .argument('<file...>', 'records, as bench --out writes them')
   .option('--md', 'print Markdown; the default')
   .option('--csv', 'print CSV, one line for each record')
+  .option('--html <out>', 'write one HTML page with charts that needs nothing else')
   .addOption(json())
   .addOption(
     new Option('--weights <list>', 'of the efficiency score, for example AL=2,AEC=0.5; default: 1 each').argParser(

@@ -1,7 +1,7 @@
 // Fronts, scores and labels of a set of rows, the same for Markdown, JSON and the page. Imports nothing that needs Node.
 import type { Interval } from '../measure/stats.js';
 import { plusMinus, quantity } from './format.js';
-import type { Row } from './model.js';
+import type { PageRow } from './model.js';
 import { type Estimate, flipped, front, type Point } from './pareto.js';
 import {
   at,
@@ -15,7 +15,7 @@ import {
 } from './quantities.js';
 import { type Rank, type Scores, scores } from './scores.js';
 
-export const estimate = (row: Row, key: string): Estimate | null => {
+export const estimate = (row: PageRow, key: string): Estimate | null => {
   const cell = row.cells[at(key)]!;
   return typeof cell === 'string' ? null : cell;
 };
@@ -28,7 +28,7 @@ export function formatted({ key, unit }: ReportQuantity, value: number): string 
 }
 
 /** The same with its half width: `12.3 µs ±1.2 %`; `n/a` where there is none. */
-export function shown(row: Row, key: string): string {
+export function shown(row: PageRow, key: string): string {
   const found = estimate(row, key);
   if (!found) return 'n/a';
   const { value, low, high } = found;
@@ -52,13 +52,13 @@ export interface Front {
 }
 
 /** Why these rows have no number, in the words of the first. */
-function reasonOf(rows: readonly Row[], key: string): string {
+function reasonOf(rows: readonly PageRow[], key: string): string {
   const cell = rows.map((row) => row.cells[at(key)]!).find((one) => typeof one === 'string');
   return typeof cell === 'string' ? cell : '';
 }
 
 /** The Pareto front over the axes that at least one row has a number on. */
-export function frontOf(rows: readonly Row[], keys: readonly string[]): Front {
+export function frontOf(rows: readonly PageRow[], keys: readonly string[]): Front {
   const axes = keys.filter((key) => rows.some((row) => estimate(row, key)));
   const leftOut = keys
     .filter((key) => !axes.includes(key))
@@ -80,7 +80,7 @@ export interface Scoring extends Scores {
 }
 
 /** Ranks, normalised values and scores of rows in one form of the six metrics. */
-export function scoring(rows: readonly Row[], form: Form, weights: Weights): Scoring {
+export function scoring(rows: readonly PageRow[], form: Form, weights: Weights): Scoring {
   const keys = sixMetrics.map((metric) => scoreKeys[form][metric]);
   const axes = sixMetrics.map((name, i) => ({ name, better: definition(keys[i]!).better!, weight: weights[name] }));
   const found = scores(
@@ -95,7 +95,7 @@ export function scoring(rows: readonly Row[], form: Form, weights: Weights): Sco
   };
 }
 
-const details: readonly ((row: Row) => string)[] = [
+const details: readonly ((row: PageRow) => string)[] = [
   ({ types }) => types,
   ({ cache }) => cache,
   ({ kernel }) => kernel,
@@ -105,7 +105,7 @@ const details: readonly ((row: Row) => string)[] = [
 ];
 
 /** Names that tell the rows apart: the case, and of the rest only as much as it takes. */
-export function labels(rows: readonly Row[]): string[] {
+export function labels(rows: readonly PageRow[]): string[] {
   let names = rows.map(({ name }) => name);
   for (const detail of details) {
     const count = new Map<string, number>();

@@ -10,11 +10,10 @@ import { quantities, type ReportQuantity } from './quantities.js';
 /** A number, or the reason why there is none. */
 export type Cell = Estimate | string;
 
-export interface Row {
+/** What a page shows of a record. */
+export interface PageRow {
   file: string;
   line: number;
-  id: string;
-  runId: string;
   createdAt: string;
   name: string;
   /** Operator, or null for a function. */
@@ -27,6 +26,11 @@ export interface Row {
   flags: readonly string[];
   /** One for each of `quantities`. */
   cells: readonly Cell[];
+}
+
+export interface Row extends PageRow {
+  id: string;
+  runId: string;
 }
 
 /** Rows that do the same work in different ways: positions in the group's rows. */
