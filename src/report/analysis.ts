@@ -1,6 +1,6 @@
 // Fronts, scores and labels of a set of rows, the same for Markdown, JSON and the page. Imports nothing that needs Node.
 import type { Interval } from '../measure/stats.js';
-import { plusMinus, quantity } from './format.js';
+import { digits, plusMinus, quantity } from './format.js';
 import type { PageRow } from './model.js';
 import { type Estimate, flipped, front, type Point } from './pareto.js';
 import {
@@ -24,6 +24,7 @@ export const definition = (key: string): ReportQuantity => quantities[at(key)]!;
 
 /** A number as people read it, with its unit. Deviations are powers of ten rather than percentages. */
 export function formatted({ key, unit }: ReportQuantity, value: number): string {
+  if (unit === 'FLOP/B') return `${digits(value)} ${unit}`;
   return key === 'deviation' ? value.toExponential(2) : quantity({ value, unit, state: 'ok', basis: '' });
 }
 
@@ -49,7 +50,13 @@ export interface Front {
   leftOut: LeftOut[];
   /** For each row the one on the front that beats it, or null where it is on the front: positions in the given rows. */
   beatenBy: (number | null)[];
+  /** How many rows lack a number or an interval on one of the axes, so that they can neither beat nor be beaten. */
+  undecided: number;
 }
+
+/** What a front could not decide, as a sentence; nothing where it decided everything. */
+export const undecidedText = ({ undecided }: Front): string =>
+  undecided === 0 ? '' : ` ${undecided} of them cannot be judged: a number or an interval is missing.`;
 
 /** Why these rows have no number, in the words of the first. */
 function reasonOf(rows: readonly PageRow[], key: string): string {
@@ -70,7 +77,8 @@ export function frontOf(rows: readonly PageRow[], keys: readonly string[]): Fron
         return found && definition(key).better === 'higher' ? flipped(found) : found;
       }),
   );
-  return { axes, leftOut, beatenBy: axes.length === 0 ? rows.map(() => null) : front(points) };
+  const undecided = points.filter((point) => point.some((one) => one === null || one.low === null)).length;
+  return { axes, leftOut, beatenBy: axes.length === 0 ? rows.map(() => null) : front(points), undecided };
 }
 
 export interface Scoring extends Scores {

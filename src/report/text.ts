@@ -1,5 +1,5 @@
 // A report as Markdown, CSV and JSON.
-import { definition, frontOf, labels, paperSlips, rankText, scoring, shown } from './analysis.js';
+import { definition, frontOf, labels, paperSlips, rankText, scoring, shown, undecidedText } from './analysis.js';
 import type { AlternativeSet, Cell, Group, Report, Row } from './model.js';
 import type { Estimate } from './pareto.js';
 import { type Form, paretoAxes, quantities, sixMetrics, type Weights } from './quantities.js';
@@ -34,14 +34,15 @@ const sentence = (leftOut: readonly { label: string; reason: string }[]): string
     : [`Left out: ${leftOut.map(({ label, reason }) => `${label} (${plain(reason)})`).join('; ')}.`];
 
 function frontText(rows: readonly Row[], names: readonly string[]): string {
-  const { axes, beatenBy, leftOut } = frontOf(rows, paretoAxes);
+  const found = frontOf(rows, paretoAxes);
+  const { axes, beatenBy, leftOut } = found;
   const heads = ['', ...axes.map((key) => definition(key).label), 'front'];
   const lines = rows.map((row, i) => {
     const by = beatenBy[i];
     return [names[i]!, ...axes.map((key) => shown(row, key)), by == null ? 'yes' : `no: ${names[by]}`];
   });
   const over = axes.map((key) => definition(key).label).join(', ');
-  const title = `Pareto front over ${over || 'nothing'}. An alternative is off it only where another is better by more than both intervals.`;
+  const title = `Pareto front over ${over || 'nothing'}. An alternative is off it only where another is better by more than both intervals.${undecidedText(found)}`;
   return [title, '', grid(heads, lines, 1), '', ...sentence(leftOut)].join('\n').trimEnd();
 }
 

@@ -84,6 +84,13 @@ describe('fronts and scores', () => {
     expect(found.axes).toEqual(['latency_s', 'average_b', 'deviation']);
     expect(found.leftOut).toEqual([{ label: 'energy per token', reason: expect.stringContaining('not metered') }]);
     expect(found.beatenBy).toEqual([null, 0]);
+    expect(found.undecided).toBe(0);
+    // Too few samples for an interval: it stays on the front, and that is said.
+    const vague = named('vague', record({ times: { device: { ...clock(0.05), ci95Median: null } } }));
+    const three = of([fast, slow, vague]);
+    const unsure = frontOf(three.groups[0]!.rows, paretoAxes);
+    expect([unsure.beatenBy, unsure.undecided]).toEqual([[null, 0, null], 1]);
+    expect(markdown(three, equalWeights)).toContain('1 of them cannot be judged');
   });
 
   test('energy counts as soon as records have it', () => {

@@ -1,6 +1,7 @@
 // What the charting library leaves to us: axes with SI prefixes, boxes and whiskers of intervals, labels that do not overlap.
 import type { Chart, ChartOptions, Plugin, Scale } from 'chart.js';
 import { formatted } from '../analysis.js';
+import { si } from '../format.js';
 import type { Estimate } from '../pareto.js';
 import type { ReportQuantity } from '../quantities.js';
 
@@ -56,9 +57,11 @@ export function axis(quantity: ReportQuantity, values: readonly number[]): Axis 
   const room = (high - low || high) * 0.12;
   let min = log ? low / pad : Math.max(0, low - room);
   let max = log ? high * pad : high + room;
-  const short = (value: number): string =>
-    formatted(quantity, Number(value.toPrecision(3))).replace(/\.0+(?= |$|e)/, '');
-  // Memory is told in powers of two, so its steps are.
+  const short = (value: number): string => {
+    const text = log && quantity.unit === 'B' ? si(value, 'B') : formatted(quantity, Number(value.toPrecision(3)));
+    return text.replace(/(\.\d*?)0+(?= |$|e)/, '$1').replace(/\.(?= |$|e)/, '');
+  };
+  // Memory is told in powers of two, so its linear steps are; a logarithmic axis has powers of ten.
   const stepSize = 2 ** Math.round(Math.log2((max - min) / 6));
   const binary = !log && quantity.unit === 'B';
   if (binary) [min, max] = [stepSize * Math.floor(min / stepSize), stepSize * Math.ceil(max / stepSize)];

@@ -1,6 +1,6 @@
 // The page of a report: reads the data beside it, lets a reader choose device, set, axes, weights and theme, and draws.
 import type { Chart } from 'chart.js';
-import { definition, estimate, frontOf, labels, paperSlips, rankText, scoring } from '../analysis.js';
+import { definition, estimate, frontOf, labels, paperSlips, rankText, scoring, undecidedText } from '../analysis.js';
 import type { PageRow } from '../model.js';
 import { type PageGroup, type PageReport, type Packed, unpack } from '../pack.js';
 import { type Form, paretoAxes, quantities, sixMetrics, type Weights } from '../quantities.js';
@@ -94,7 +94,8 @@ function drawRoofline(): void {
 }
 
 function drawFront(rows: readonly PageRow[]): void {
-  const { axes, beatenBy, leftOut: left } = frontOf(rows, paretoAxes);
+  const found = frontOf(rows, paretoAxes);
+  const { axes, beatenBy, leftOut: left } = found;
   const known = options(paretoAxes.filter((key) => has(rows, key)));
   for (const side of ['x', 'y'] as const)
     if (!axes.includes(state[side]))
@@ -106,7 +107,7 @@ function drawFront(rows: readonly PageRow[]): void {
   replace(frontControls, choice('across', known, state.x, change('x')), choice('up', known, state.y, change('y')));
   const on = beatenBy.filter((by) => by === null).length;
   const over = axes.map((key) => definition(key).label).join(', ');
-  frontNote.textContent = `${on} of ${rows.length} are on the front over ${over || 'nothing'}: off it is only what another beats by more than both intervals on one of these, and loses on none.${leftOut(left)}`;
+  frontNote.textContent = `${on} of ${rows.length} are on the front over ${over || 'nothing'}: off it is only what another beats by more than both intervals on one of these, and loses on none.${undecidedText(found)}${leftOut(left)}`;
   const name = `Pareto chart: ${definition(state.x).label} against ${definition(state.y).label}, ${on} of ${rows.length} on the front`;
   frontBox.draw(name, (canvas) => pareto(canvas, rows, beatenBy, state.x, state.y), 'Nothing is known on both axes.');
 }
