@@ -79,10 +79,11 @@ describe('the data in the page', () => {
 });
 
 describe.skipIf(!browser)('in a browser', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'kernwatt-page-'));
+  let folder: string;
   let running: Browser;
   const heard: string[] = [];
   beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'kernwatt-page-'));
     running = await chromium.launch({ executablePath: browser!, args: ['--no-sandbox'] });
   });
   afterAll(async () => {
