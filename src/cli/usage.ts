@@ -9,6 +9,9 @@ export class UsageError extends Error {}
 /** Exit codes: everything worked, something failed, the request made no sense, interrupted by Ctrl-C. */
 export const exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 
+/** Exit codes of `gate`: build servers have to tell a slower build from one about which nothing can be said. */
+export const gateExit = { pass: 0, fail: 1, inconclusive: 2, 'bad-input': 3 } as const;
+
 /** Errors of the library that come from what was asked rather than from what happened. */
 const asked = new Set(['ARGUMENT', 'SHAPE', 'DTYPE', 'INDEX', 'UNSUPPORTED'].map((name) => `ERR_KERNWATT_${name}`));
 
@@ -26,6 +29,14 @@ export const wholeNumber =
       );
     return value;
   };
+
+/** A parser for commander of numbers above 0. */
+export function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError('expected a number above 0, such as 1.03.');
+  return value;
+}
 
 /** `m=1,k=4096` as sizes by name; a name given twice or a size that is not a whole number is refused. */
 export function parseShape(text: string): Record<string, number> {
