@@ -30,7 +30,7 @@ const leastBusy = 0.99;
 /** Largest spread of the SM clock over all windows, as a share of its mean; a power cap alone moves it by a few steps of 15 MHz. */
 const clockSpread = 0.05;
 /** A GEMM at its power limit is capped all the time and steady; the processor slowing down for other reasons is not. */
-const harmless: ReadonlySet<string> = new Set(['swPowerCap', 'lowUtilisation']);
+const harmless: ReadonlySet<string> = new Set(['swPowerCap', 'lowUtil']);
 
 export function judgeDisputed({ perCallJ, integralJ }: Evidence): Judgement {
   if (perCallJ.value === null) return { value: null, reasons: ['the counter gave no energy to compare'] };

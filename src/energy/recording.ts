@@ -20,7 +20,7 @@ export interface MeterData {
   counter: Series;
   /** Watts; `averagedSeconds`: over how long each reading is an average, 0 for instant power. */
   power?: Series & { averagedSeconds: number };
-  /** Cumulative nanoseconds of throttling by reason, as NVML names them (docs/measuring.md). */
+  /** Cumulative nanoseconds by reason: swPowerCap, swThermal, hwThermal, hwPowerBrake, syncBoost, boardLimit, lowUtil, reliability. */
   throttleNs?: Readonly<Record<string, Series>>;
   clockHz?: Series;
   temperatureC?: Series;
