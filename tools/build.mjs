@@ -111,13 +111,34 @@ function addon() {
 }
 
 function typescript() {
-  const inputs = [join(root, 'tsconfig.json'), ...files('src', /\.(ts|json)$/)];
-  const state = stale(join(root, 'dist/index.js'), join(root, 'dist/.kernwatt-stamp'), inputs, []);
+  const inputs = [join(root, 'tsconfig.json'), ...files('src', /\.(ts|json|css)$/)];
+  const state = stale(join(root, 'dist/report/page/page.js'), join(root, 'dist/.kernwatt-stamp'), inputs, []);
   if (!state.stale) return;
   const startedAt = new Date();
   run('compiling the TypeScript', process.execPath, [require.resolve('typescript/bin/tsc'), '-p', 'tsconfig.json']);
   cpSync(join(root, 'src/schema'), join(root, 'dist/schema'), { recursive: true });
+  page();
   state.done(startedAt);
+}
+
+/** The script of the HTML report with its charting library, as one file that a page can hold. */
+function page() {
+  const from = join(root, 'src/report/page');
+  const to = join(root, 'dist/report/page');
+  const rolldown = join(dirname(require.resolve('rolldown/package.json')), 'bin/cli.mjs');
+  run('bundling the report page', process.execPath, [
+    rolldown,
+    ...[join(from, 'main.ts'), '--format', 'iife', '--platform', 'browser', '--minify', '--file', join(to, 'page.js')],
+  ]);
+  // The notices of what is bundled travel with every page, as their licences ask.
+  const notices = ['chart.js', '@kurkle/color'].map((name) => {
+    const folder = join(root, 'node_modules', name);
+    const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+    return `${name} ${version}\n${readFileSync(join(folder, 'LICENSE.md'), 'utf8')}`;
+  });
+  const script = readFileSync(join(to, 'page.js'), 'utf8');
+  writeFileSync(join(to, 'page.js'), `/*!\n${notices.join('\n')}*/\n${script}`);
+  cpSync(join(from, 'page.css'), join(to, 'page.css'));
 }
 
 if (flags.has('--cuda')) {

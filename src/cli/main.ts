@@ -2,7 +2,7 @@
 // The `kernwatt` command. Each subcommand loads its own module, so that `--help` and `ops` start at once.
 import { Command, CommanderError, Option } from 'commander';
 import { describeTool } from '../measure/environment.js';
-import { exit, isUsage, parseShape, wholeNumber } from './usage.js';
+import { exit, gateExit, isUsage, parseShape, parseWeights, positiveNumber, wholeNumber } from './usage.js';
 
 const program = new Command('kernwatt')
   .description('Know what every operator of a large language model costs: time, memory, utilisation and energy.')
@@ -73,14 +73,51 @@ program
   .addOption(json())
   .action(async (what, options) => finish((await import('./bench.js')).bench(what, options)));
 
-async function finish(code: Promise<number>): Promise<void> {
+program
+  .command('report')
+  .description('what files of records say: tables, Pareto fronts, ranks and scores of alternatives')
+  .argument('<file...>', 'records, as bench --out writes them')
+  .option('--md', 'print Markdown; the default')
+  .option('--csv', 'print CSV, one line for each record')
+  .option('--html <out>', 'write one HTML page with charts that needs nothing else')
+  .addOption(json())
+  .addOption(
+    new Option('--weights <list>', 'of the efficiency score, for example AL=2,AEC=0.5; default: 1 each').argParser(
+      parseWeights,
+    ),
+  )
+  .option('--together', 'rank all records of a device, not only those of the same work')
+  .action(async (files, options) => finish((await import('./report.js')).report(files, options)));
+
+program
+  .command('gate')
+  .description('0 when a metric grew by no more than a ratio, 1 when by more, 2 when nobody can tell, 3 on bad input')
+  .argument('<base>', 'records of before, as bench --out writes them')
+  .argument('<new>', 'records of after; the same file where one run compared both')
+  .option('--metric <name>', 'what is judged: time, energy.perCallJ, memory.workspaceBytes ...', 'time')
+  .addOption(
+    new Option('--max-ratio <r>', 'largest NEW / BASE that passes, for example 1.03')
+      .argParser(positiveNumber)
+      .makeOptionMandatory(),
+  )
+  .addOption(json())
+  .option('--md <file>', 'also write Markdown, as for a pull request')
+  .option('--junit <file>', 'also write JUnit XML')
+  // To a build server 2 means inconclusive here, so a command line that makes no sense has to be 3.
+  .exitOverride((error) => {
+    throw new CommanderError(error.exitCode === 0 ? 0 : gateExit['bad-input'], error.code, error.message);
+  })
+  .action(async (base, news, options) => finish((await import('./gate.js')).gate(base, news, options)));
+
+async function finish(code: number | Promise<number>): Promise<void> {
   process.exitCode = await code;
 }
 
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? exit.ok : exit.usage;
+  // Commander ends every bad command line with 1; only gate has a code of its own for that.
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 1 ? exit.usage : error.exitCode;
   else {
     process.stderr.write(`kernwatt: ${(error as Error).message}\n`);
     if (!isUsage(error) && process.env.KERNWATT_TRACE) process.stderr.write(`${(error as Error).stack}\n`);

@@ -2,11 +2,15 @@
 import { InvalidArgumentError } from 'commander';
 import { KernwattError } from '../errors.js';
 import { nearest } from '../nearest.js';
+import { equalWeights, sixMetrics, type Weights } from '../report/quantities.js';
 
 export class UsageError extends Error {}
 
 /** Exit codes: everything worked, something failed, the request made no sense, interrupted by Ctrl-C. */
 export const exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
+
+/** Exit codes of `gate`: build servers have to tell a slower build from one about which nothing can be said. */
+export const gateExit = { pass: 0, fail: 1, inconclusive: 2, 'bad-input': 3 } as const;
 
 /** Errors of the library that come from what was asked rather than from what happened. */
 const asked = new Set(['ARGUMENT', 'SHAPE', 'DTYPE', 'INDEX', 'UNSUPPORTED'].map((name) => `ERR_KERNWATT_${name}`));
@@ -26,6 +30,14 @@ export const wholeNumber =
     return value;
   };
 
+/** A parser for commander of numbers above 0. */
+export function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError('expected a number above 0, such as 1.03.');
+  return value;
+}
+
 /** `m=1,k=4096` as sizes by name; a name given twice or a size that is not a whole number is refused. */
 export function parseShape(text: string): Record<string, number> {
   const sizes: Record<string, number> = {};
@@ -38,6 +50,23 @@ export function parseShape(text: string): Record<string, number> {
     sizes[name] = Number(size);
   }
   return sizes;
+}
+
+/** `AL=2,AEC=3` as weights; a metric that is not named keeps 1. */
+export function parseWeights(text: string): Weights {
+  const weights = { ...equalWeights };
+  for (const part of text.split(',')) {
+    const [, name, weight] = /^\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*$/.exec(part) ?? [];
+    const metric = sixMetrics.find((one) => one === name?.toUpperCase());
+    if (metric === undefined || weight === undefined)
+      throw new InvalidArgumentError(
+        `expected weights of ${sixMetrics.join(', ')} such as AL=2,AEC=0.5, not "${part.trim()}".`,
+      );
+    weights[metric] = Number(weight);
+  }
+  if (Object.values(weights).every((weight) => weight === 0))
+    throw new InvalidArgumentError('expected one weight above 0 at least.');
+  return weights;
 }
 
 /** The item of that name. Refuses an unknown one with the nearest name, or all of them when they are few. */
