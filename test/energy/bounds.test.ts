@@ -1,7 +1,6 @@
 // Windows that the user chooses: the bounds hold always, the point estimate lies between them; and the order of windows.
 import { describe, expect, test } from 'vitest';
-import { boundEnergy } from '../../src/energy/bounds.js';
-import { windowOrder } from '../../src/energy/order.js';
+import { boundEnergy, windowOrder } from '../../src/energy/index.js';
 import { simulate } from './simulate.js';
 
 describe('energy between two moments', () => {
