@@ -68,7 +68,8 @@ test('a rebound plan changes later calls alone', async () => {
 
 test('plans of one stream share one workspace, which grows with the largest', async () => {
   const one = await Bench.open();
-  const plans = [8, 512, 64].map((n) => one.square(n).plan);
+  const squares = [8, 512, 64].map((n) => one.square(n));
+  const plans = squares.map(({ plan }) => plan);
   const workspaces = plans.map((plan) => native().workspaceBytes(plan));
   const tensors = [8, 512, 64].reduce((sum, n) => sum + 3 * n * n * 4, 0);
   // The first plan keeps the block it was made with until it goes.
@@ -76,6 +77,7 @@ test('plans of one stream share one workspace, which grows with the largest', as
   native().destroyPlan(plans[0]!);
   await one.mark();
   expect(native().memory(one.device).currentBytes).toBe(tensors + workspaces[1]!);
+  expect(squares).toHaveLength(3); // uncollected until here, their tensors with them
   await one.close();
 });
 
