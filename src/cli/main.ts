@@ -8,6 +8,8 @@ const program = new Command('kernwatt')
   .description('Know what every operator of a large language model costs: time, memory, utilisation and energy.')
   .version(describeTool().version)
   .exitOverride()
+  // What follows the command of `meter` is that command's own.
+  .enablePositionalOptions()
   .showHelpAfterError('Run with --help to see what it takes.');
 
 const json = () => new Option('--json', 'print JSON as docs/measuring.md describes it');
@@ -55,7 +57,10 @@ program
 program
   .command('bench')
   .description('measure operators: time, rates against measured peaks, and the six metrics')
-  .argument('[what...]', 'operators, suites (quick, models) or scripts (*.js, *.mjs); default: quick')
+  .argument(
+    '[what...]',
+    'operators, sets of them (quick, models), suites of the paper (attention, quantization) or scripts (*.js, *.mjs); default: quick',
+  )
   .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
   .addOption(
     new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(
@@ -67,6 +72,7 @@ program
   .addOption(new Option('--cache <state>', 'only operands in this state').choices(['cold', 'hot']))
   .addOption(seed())
   .option('--quick', 'wider intervals, less time')
+  .option('--group <name>', 'only this group of a suite')
   .option('--self', "time kernwatt's own overhead instead: eager calls, enqueue, tensor creation")
   .option('--out <file>', 'append the records to this file as JSON lines')
   .option('--force', 'let --out replace a file that holds something else')
@@ -108,6 +114,21 @@ program
     throw new CommanderError(error.exitCode === 0 ? 0 : gateExit['bad-input'], error.code, error.message);
   })
   .action(async (base, news, options) => finish((await import('./gate.js')).gate(base, news, options)));
+
+program
+  .command('meter')
+  .description('run any program and say, on standard error, how long it took and what the CPU packages drew meanwhile')
+  .argument('<command...>', 'the program and its arguments; its exit code is returned')
+  .passThroughOptions()
+  .addOption(
+    new Option('--interval <ms>', 'time between two readings of the counters')
+      .argParser(wholeNumber(1, 10_000))
+      .default(100),
+  )
+  .option('--out <file>', 'also write JSON to this file')
+  .option('--json', "print JSON as docs/measuring.md describes it, on standard error: standard output is the program's")
+  .option('--sysfs <folder>', "the host's sysfs where a container hides its own counters", '/sys')
+  .action(async (command, options) => finish((await import('./meter.js')).meter(command, options)));
 
 async function finish(code: number | Promise<number>): Promise<void> {
   process.exitCode = await code;

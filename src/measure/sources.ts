@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import * as fixes from '../meter/fixes.js';
 import type { MissingState } from './quantity.js';
 
 export interface EnergySource {
@@ -46,9 +47,6 @@ async function advancing(paths: string[]): Promise<Pick<EnergySource, 'state' | 
   }
 }
 
-const stuckFix =
-  'a virtual machine does not see energy counters: run on the host, or under QEMU with -accel kvm,rapl=true';
-
 async function powercap(root: string, virtual: boolean): Promise<EnergySource> {
   const folder = join(root, 'sys/class/powercap');
   const zones = list(folder).filter((zone) => /^intel-rapl:\d+$/.test(zone));
@@ -57,19 +55,24 @@ async function powercap(root: string, virtual: boolean): Promise<EnergySource> {
       name: 'powercap',
       state: 'missing',
       detail: `no intel-rapl zone in ${folder}`,
-      fix: virtual ? stuckFix : 'sudo modprobe intel_rapl_msr',
+      fix: virtual ? fixes.stuck : fixes.noDriver,
     };
   }
   const probe = await advancing(zones.map((zone) => join(folder, zone, 'energy_uj')));
-  const fixes = { denied: `sudo chmod a+r ${folder}/intel-rapl:*/energy_uj`, 'zero-stuck': stuckFix } as const;
-  return { name: 'powercap', ...probe, fix: fixes[probe.state as keyof typeof fixes] ?? null };
+  const known = { denied: fixes.powercapDenied(folder), 'zero-stuck': fixes.stuck } as const;
+  return { name: 'powercap', ...probe, fix: known[probe.state as keyof typeof known] ?? null };
 }
 
 function perf(root: string, virtual: boolean): EnergySource {
   const folder = join(root, 'sys/bus/event_source/devices/power');
   const events = list(join(folder, 'events')).filter((name) => /^energy-[a-z]+$/.test(name));
   if (events.length === 0)
-    return { name: 'perf', state: 'missing', detail: `no power events in ${folder}`, fix: virtual ? stuckFix : null };
+    return {
+      name: 'perf',
+      state: 'missing',
+      detail: `no power events in ${folder}`,
+      fix: virtual ? fixes.stuck : null,
+    };
   const paranoid = Number(text(join(root, 'proc/sys/kernel/perf_event_paranoid')) ?? 'NaN');
   const effective = BigInt(
     `0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(text(join(root, 'proc/self/status')) ?? '')?.[1] ?? '0'}`,
@@ -91,7 +94,7 @@ async function hwmon(root: string): Promise<EnergySource> {
   return {
     name: 'hwmon',
     ...probe,
-    fix: probe.state === 'denied' ? `sudo chmod a+r ${folder}/${sensor}/energy*_input` : null,
+    fix: probe.state === 'denied' ? fixes.hwmonDenied(`${folder}/${sensor}`) : null,
   };
 }
 
@@ -120,8 +123,12 @@ function nvml(): EnergySource {
       };
 }
 
+/** Whether the processor says that a hypervisor runs it. */
+export const isVirtual = (root = '/'): boolean =>
+  /^flags\s*:.*\bhypervisor\b/m.test(text(join(root, 'proc/cpuinfo')) ?? '');
+
 /** Probes every source of energy readings. `root` lets tests present another file system. */
 export async function probeEnergySources(root = '/'): Promise<EnergySource[]> {
-  const virtual = /^flags\s*:.*\bhypervisor\b/m.test(text(join(root, 'proc/cpuinfo')) ?? '');
+  const virtual = isVirtual(root);
   return [await powercap(root, virtual), perf(root, virtual), await hwmon(root), nvml()];
 }

@@ -1,0 +1,154 @@
+// `kernwatt meter` as a user runs it: whose output goes where, exit codes, signals, and the numbers of a made-up machine. Needs dist/.
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import type { MeterReport } from '../../src/cli/meter.js';
+import { temporary, tree, write, zone } from '../meter/tree.js';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+interface Result {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+/** `onOutput` is called when the command has printed something. */
+function meter(args: readonly string[], onOutput?: (pid: number) => void): Promise<Result> {
+  if (!existsSync(main)) throw new Error('dist/ is missing: npm run build');
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [main, 'meter', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const result: Result = { code: null, out: '', err: '' };
+    child.stdout.on('data', (chunk) => {
+      result.out += chunk;
+      onOutput?.(child.pid!);
+    });
+    child.stderr.on('data', (chunk) => {
+      result.err += chunk;
+    });
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ ...result, code }));
+  });
+}
+
+const node = (script: string) => [process.execPath, '-e', script];
+const counter = 'class/powercap/intel-rapl:0/energy_uj';
+
+/** A machine whose package draws 20 W while f runs, by the clock of this process. */
+async function drawing<T>(f: (sysfs: string) => Promise<T>): Promise<T> {
+  const root = tree(zone('intel-rapl:0', 'package-0'));
+  const from = performance.now();
+  const timer = setInterval(() => write(root, counter, `${Math.round((performance.now() - from) * 20e3)}`), 1);
+  try {
+    return await f(root);
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+test('standard output is the command’s own, its exit code is returned, and its options stay its own', async () => {
+  const script = 'console.log(process.argv.slice(1).join(" ")); process.exit(7)';
+  const { code, out, err } = await meter(['--', ...node(script), '--', '--json', '-x', '--', '--out']);
+  expect(out).toBe('--json -x -- --out\n');
+  expect(code).toBe(7);
+  expect(err).toMatch(/^kernwatt meter: [\d.]+ m?s, exit code 7\n/);
+  expect(err).toMatch(/^gpu energy is unsupported: this version has no meter of GPU energy$/m);
+});
+
+test('without `--` what follows the command is the command’s own too', async () => {
+  const { code, out } = await meter(['--interval', '50', 'echo', '--json']);
+  expect([code, out]).toEqual([0, '--json\n']);
+});
+
+test('a machine without counters says so, with the reason, and prints no joules', async () => {
+  const { code, err } = await meter(['--sysfs', temporary(), '--', 'true']);
+  expect(code).toBe(0);
+  expect(err).toMatch(/^cpu energy is unavailable: no folder .*powercap; fix: /m);
+  expect(err).not.toMatch(/\d m?J\b/);
+});
+
+test('joules of the package, with bounds that hold the truth', async () => {
+  const folder = temporary();
+  const file = join(folder, 'meter.json');
+  const { code, err } = await drawing((sysfs) =>
+    meter(['--interval', '20', '--sysfs', sysfs, '--out', file, '--', ...node('setTimeout(() => {}, 700)')]),
+  );
+  expect(code).toBe(0);
+  expect(err).toMatch(/^package-0 .* J .* powercap .*CPU packages: the whole socket, not this process alone$/m);
+  const report = JSON.parse(readFileSync(file, 'utf8')) as MeterReport;
+  expect(report).toMatchObject({ schema: 'kernwatt.meter/0', exitCode: 0, signal: null, intervalSeconds: 0.02 });
+  expect(report.wallSeconds).toBeGreaterThan(0.7);
+  const [cpu, gpu] = report.energy;
+  const truth = 20 * report.wallSeconds;
+  // The made-up counter is itself late by as much as the writer's timer is, some milliseconds when the machine is busy.
+  expect(cpu!.bounds![0]).toBeLessThan(truth + 2);
+  expect(cpu!.bounds![1]).toBeGreaterThan(truth - 2);
+  expect(cpu!.joules.value).toBeGreaterThanOrEqual(cpu!.bounds![0]);
+  expect(cpu!.joules.value).toBeLessThanOrEqual(cpu!.bounds![1]);
+  expect(gpu).toMatchObject({ domain: 'gpu', joules: { value: null, state: 'unsupported' } });
+  expect(report.sources.map(({ name }) => name)).toEqual(['powercap', 'perf', 'hwmon', 'nvml']);
+});
+
+test('a command shorter than two steps of the counter has no joules but the reason', async () => {
+  const root = tree(zone('intel-rapl:0', 'package-0'));
+  let microjoules = 1000;
+  const timer = setInterval(() => {
+    microjoules += 1e6;
+    write(root, counter, `${microjoules}`);
+  }, 70);
+  const { err } = await meter(['--json', '--sysfs', root, '--', 'true']);
+  clearInterval(timer);
+  expect((JSON.parse(err) as MeterReport).energy[0]!.joules).toMatchObject({
+    value: null,
+    reason: expect.stringMatching(/shorter than two periods of the energy counter/),
+  });
+});
+
+test('--json is one object on standard error', async () => {
+  const { out, err } = await meter(['--json', '--', ...node('console.log("mine")')]);
+  expect(out).toBe('mine\n');
+  expect(JSON.parse(err)).toMatchObject({
+    schema: 'kernwatt.meter/0',
+    command: [process.execPath, '-e', 'console.log("mine")'],
+  });
+});
+
+test.each([
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const)('%s goes to the command, and what is known is printed', async (signal, expected) => {
+  const { code, err } = await meter(['--', ...node('console.log("up"); setTimeout(() => {}, 60000)')], (pid) =>
+    process.kill(pid, signal),
+  );
+  expect(code).toBe(expected);
+  expect(err).toContain(`ended by ${signal}\n`);
+});
+
+test('a command that handles the signal decides on the exit code', async () => {
+  const script = 'process.on("SIGTERM", () => process.exit(5)); console.log("up"); setTimeout(() => {}, 60000)';
+  const { code } = await meter(['--', ...node(script)], (pid) => process.kill(pid, 'SIGTERM'));
+  expect(code).toBe(5);
+});
+
+test('what cannot be run: 127, 126, and one line', async () => {
+  expect(await meter(['--', 'kernwatt-no-such-command'])).toEqual({
+    code: 127,
+    out: '',
+    err: 'kernwatt meter: kernwatt-no-such-command: command not found\n',
+  });
+  expect(await meter(['--', temporary()])).toMatchObject({ code: 126, err: expect.stringMatching(/\(EACCES\)\n$/) });
+});
+
+test.each([
+  [[], /missing required argument 'command'/],
+  [['--'], /missing required argument 'command'/],
+  [[''], /the command is ""/],
+  [['--interval', '0', '--', 'true'], /whole number from 1 to 10000/],
+  [['--out', '/no/such/folder/file', '--', 'echo', 'ran'], /--out is \/no\/such\/folder\/file.*\(ENOENT\)/],
+])('%j makes no sense: exit code 2, and nothing runs', async (args, message) => {
+  const { code, out, err } = await meter(args);
+  expect([code, out]).toEqual([2, '']);
+  expect(err).toMatch(message);
+});
