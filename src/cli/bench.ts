@@ -1,4 +1,4 @@
-// `kernwatt bench`: measures operators or a user's script, prints the tables, writes the records.
+// `kernwatt bench`: measures operators, suites of the paper or a user's script, prints the tables, writes the records.
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Device } from '../device.js';
@@ -14,6 +14,7 @@ import { type BenchCase, BoundCase, type Suite, selectCases, suites } from './ca
 import { operators } from './ops.js';
 import { type ProgressLine, progressLine } from './progress.js';
 import { RecordFile } from './records.js';
+import { planSuites, SuiteRun, skippable, suiteNames } from './suite.js';
 import { exit, pick, UsageError } from './usage.js';
 
 export interface BenchFlags {
@@ -24,6 +25,7 @@ export interface BenchFlags {
   cache?: 'cold' | 'hot';
   seed?: number;
   quick?: boolean;
+  group?: string;
   self?: boolean;
   out?: string;
   force?: boolean;
@@ -54,8 +56,10 @@ async function openDevices({ backend, threads }: BenchFlags): Promise<{ devices:
 interface Outcome {
   records: MeasureRecord[];
   notes: string[];
-  /** What a script returned. */
+  /** What a script returned, or the groups of suites. */
   result?: unknown;
+  /** What suites print in place of the tables of records. */
+  text?: string;
 }
 
 export async function bench(what: string[], flags: BenchFlags): Promise<number> {
@@ -63,7 +67,10 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
   const names = what.filter((one) => !isScript(one));
   if (scripts.length > 0 && (names.length > 0 || scripts.length > 1))
     throw new UsageError('bench: a script runs alone, without operators, suites or other scripts');
-  const cases = scripts.length > 0 ? [] : chooseCases(names, flags);
+  if (scripts.length > 0 && flags.group !== undefined)
+    throw new UsageError('bench: --group is given with a script, expected with a suite');
+  const planned = scripts.length > 0 ? null : planSuites(names, flags);
+  const cases = scripts.length > 0 || planned ? [] : chooseCases(names, flags);
   const file = flags.out === undefined ? null : new RecordFile(flags.out, flags.force);
   // Its own overhead is that of the CPU device, whatever else there is.
   const { devices, notes } = await openDevices(flags.self ? { ...flags, backend: 'cpu' } : flags);
@@ -75,28 +82,32 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
     outcome.records.push(record);
     file?.append(record);
   };
+  const suite = planned && new SuiteRun(planned, flags, keep, notes);
   try {
     const line = progressLine(process.stderr, flags.json);
     try {
       if (scripts.length > 0) outcome.result = await runScript(scripts[0]!, devices.at(-1)!, keep, interrupt.signal);
+      else if (suite) await suite.run(devices, line, interrupt.signal);
       else await runCases(cases, devices, flags, keep, outcome.notes, line, interrupt.signal);
     } finally {
       line.stop();
     }
   } catch (error) {
     if (!interrupt.signal.aborted) throw error;
-    outcome.notes.push('interrupted: what had been measured until then is above');
+    const rest = suite && flags.out !== undefined ? '; the same command goes on from there' : '';
+    outcome.notes.push(`interrupted: what had been measured until then is above${rest}`);
   } finally {
     process.off('SIGINT', stop);
     for (const device of devices) await device.close();
   }
+  if (suite) Object.assign(outcome, { text: suite.text(), result: suite.result() });
   print(outcome, flags);
   if (interrupt.signal.aborted) return exit.interrupted;
   return outcome.records.some(({ verdict }) => verdict === 'invalid') ? exit.failed : exit.ok;
 }
 
 function chooseCases(names: readonly string[], flags: BenchFlags): BenchCase[] {
-  const known = [...suites, ...operators.map(({ spec }) => spec.name)];
+  const known = [...suites, ...operators.map(({ spec }) => spec.name), ...suiteNames];
   for (const name of names) pick('bench: operator or suite', name, known, (one) => one);
   const suite: Suite = names.includes('models') ? 'models' : 'quick';
   const named = operators.filter(({ spec }) => names.includes(spec.name));
@@ -146,9 +157,6 @@ async function runCases(
   }
 }
 
-/** A case that this device cannot run is left out aloud; anything else ends the run. */
-const skippable: ReadonlySet<string> = new Set(['ERR_KERNWATT_UNSUPPORTED', 'ERR_KERNWATT_OUT_OF_MEMORY']);
-
 /** What a script's default export is called with. Records of its measure() and compare() are printed and written like any other. */
 export interface ScriptContext {
   device: Device;
@@ -191,14 +199,15 @@ async function runScript(
   return typeof script.default === 'function' ? await script.default(context) : undefined;
 }
 
-function print({ records, notes, result }: Outcome, flags: BenchFlags): void {
+function print({ records, notes, result, text }: Outcome, flags: BenchFlags): void {
   if (flags.json) {
     const report = { schema: 'kernwatt.bench/0', notes, records, ...(result === undefined ? {} : { result }) };
     process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
     return;
   }
-  if (records.length > 0) process.stdout.write(`${benchReport(records)}\n`);
-  if (Array.isArray(result)) process.stdout.write(`${rowTable(result)}\n`);
+  if (text !== undefined) process.stdout.write(text);
+  else if (records.length > 0) process.stdout.write(`${benchReport(records)}\n`);
+  if (text === undefined && Array.isArray(result)) process.stdout.write(`${rowTable(result)}\n`);
   for (const note of notes) process.stdout.write(`${note}\n`);
 }
 

@@ -57,7 +57,10 @@ program
 program
   .command('bench')
   .description('measure operators: time, rates against measured peaks, and the six metrics')
-  .argument('[what...]', 'operators, suites (quick, models) or scripts (*.js, *.mjs); default: quick')
+  .argument(
+    '[what...]',
+    'operators, sets of them (quick, models), suites of the paper (attention, quantization) or scripts (*.js, *.mjs); default: quick',
+  )
   .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
   .addOption(
     new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(
@@ -69,6 +72,7 @@ program
   .addOption(new Option('--cache <state>', 'only operands in this state').choices(['cold', 'hot']))
   .addOption(seed())
   .option('--quick', 'wider intervals, less time')
+  .option('--group <name>', 'only this group of a suite')
   .option('--self', "time kernwatt's own overhead instead: eager calls, enqueue, tensor creation")
   .option('--out <file>', 'append the records to this file as JSON lines')
   .option('--force', 'let --out replace a file that holds something else')

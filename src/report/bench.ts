@@ -52,8 +52,14 @@ function metricRow(record: MeasureRecord): string[] {
   return [record.case.name, kernel(record), time!.cache, ...columns];
 }
 
+/** The second table: the six metrics of records that have them. */
+export function metricTable(records: readonly MeasureRecord[]): string {
+  const heads = [left('case'), left('kernel'), left('cache'), ...metricColumns.map(({ head }) => right(head))];
+  return `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, records.map(metricRow))}`;
+}
+
 /** Why numbers of the second table are missing: each reason once, with the columns it concerns. */
-function reasons(records: readonly MeasureRecord[]): string[] {
+export function reasons(records: readonly MeasureRecord[]): string[] {
   const found = new Map<string, Set<string>>();
   const note = (who: string, q: Quantity) => {
     if (q.value === null) found.set(q.reason, (found.get(q.reason) ?? new Set()).add(who));
@@ -81,16 +87,12 @@ export function benchReport(records: readonly MeasureRecord[]): string {
     left('flags'),
   ];
   const rows = records.map(measured);
-  const six = records.filter(({ metrics }) => metrics !== null).map(metricRow);
-  const heads = [left('case'), left('kernel'), left('cache'), ...metricColumns.map(({ head }) => right(head))];
+  const six = records.filter(({ metrics }) => metrics !== null);
   const wrong = records
     .filter(({ verdict }) => verdict === 'invalid')
     .map(({ case: { name }, correctness }) => `INVALID ${name}: ${correctness.reason}`);
   const parts = [`${places(records).join('\n')}\n`, table(columns, rows)];
-  if (six.length > 0)
-    parts.push(
-      `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, six)}`,
-    );
+  if (six.length > 0) parts.push(metricTable(six));
   const notes = [...wrong, ...conventions(records), ...ceilings(records), ...reasons(records)];
   if (notes.length > 0) parts.push(`${notes.join('\n')}\n`);
   return parts.join('\n');

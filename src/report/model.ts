@@ -90,7 +90,7 @@ function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string
 }
 
 /** Equal for records that were taken on the same kind of device with the same means. */
-const machine = ({ env: { cpu, device, os } }: MeasureRecord): string =>
+export const machine = ({ env: { cpu, device, os } }: Pick<MeasureRecord, 'env'>): string =>
   JSON.stringify([cpu.model, cpu.cores, cpu.memoryBytes, cpu.virtualised, os.arch, device]);
 
 function group(members: readonly FileRecord[], together: boolean): Group {

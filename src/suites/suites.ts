@@ -1,0 +1,96 @@
+// Suites: named sets of benchmark shapes that follow tables of EfficientLLM (arXiv 2505.13840). A group holds the alternatives
+// for one body and phase, which compare() takes in turns; a suite lists its groups. Data only: the shapes are the operators'.
+import type { Model } from '../case.js';
+import type { Operator } from '../op.js';
+import * as ops from '../ops/index.js';
+
+/** One alternative of a group. */
+export interface Member {
+  label: string;
+  op: Operator;
+  model: Model;
+}
+
+/** Alternatives for the same job; the first is what ratios refer to. */
+export interface SuiteGroup {
+  name: string;
+  /** The model whose shapes these are, as the paper's numbers are looked up. */
+  body: string;
+  /** Part of what `--quick` runs. */
+  quick: boolean;
+  members: readonly Member[];
+}
+
+export interface PaperSuite {
+  name: string;
+  /** What it follows. */
+  title: string;
+  groups: readonly SuiteGroup[];
+  /** Rows of the paper's table that are not measured, and why. */
+  absent: readonly string[];
+  /** What no run of single operators can know. */
+  unknowable: readonly string[];
+}
+
+const attentionGroup = /^(efficientllm-\S+) (mha|mqa|gqa) ((?:prefill|decode) 2048)$/;
+
+/** The bodies that the paper trains, each with three ways to share key and value heads. */
+function attention(): SuiteGroup[] {
+  const op = ops.attentionGqa as unknown as Operator;
+  const groups = new Map<string, { body: string; members: Member[] }>();
+  for (const model of op.spec.models) {
+    const [, body, label, phase] = attentionGroup.exec(model.name) ?? [];
+    if (body === undefined) continue;
+    const group = groups.get(`${body} ${phase}`) ?? { body, members: [] };
+    group.members.push({ label: label!, op, model });
+    groups.set(`${body} ${phase}`, group);
+  }
+  return [...groups].map(([name, group]) => ({ name, ...group, quick: group.body === 'efficientllm-0.5b' }));
+}
+
+const layerGroup = /^(qwen2\.5-1\.5b|llama-3-8b) (\S+) (decode|prefill 512)$/;
+
+/** The linear layers of two models of the paper's quantization table, in the element types it compares. */
+function quantization(): SuiteGroup[] {
+  const op = ops.gemm as unknown as Operator;
+  return op.spec.models.flatMap((model) => {
+    const [name, body, layer, phase] = layerGroup.exec(model.name) ?? [];
+    if (name === undefined) return [];
+    const members = (['bf16', 'f16'] as const).map((dtype): Member => {
+      const dtypes = Object.fromEntries(Object.keys(model.dtypes!).map((tensor) => [tensor, dtype]));
+      return { label: dtype, op, model: { ...model, name: `${name} ${dtype}`, dtypes } };
+    });
+    const short = layer !== 'head' && (phase === 'decode' || layer === 'o');
+    return [{ name, body: body!, quick: body === 'qwen2.5-1.5b' && short, members }];
+  });
+}
+
+export const paperSuites: readonly PaperSuite[] = [
+  {
+    name: 'attention',
+    title: 'attention of the bodies that EfficientLLM trains (its Table 3), prefill and decode at 2048 tokens, bf16',
+    groups: attention(),
+    absent: [
+      'MLA and NSA, rows of Table 3: this version has no operator for them.',
+      'MHA is no row of Table 3; it is the reference here, with a key/value head for every query head.',
+      'The training step that Table 3 times: this version has no backward pass, so it is forward only.',
+    ],
+    unknowable: ['perplexity', 'training loss', 'memory and power of 48 GPUs, communication included'],
+  },
+  {
+    name: 'quantization',
+    title: 'linear layers of models that EfficientLLM quantizes (its Table 9), decode and prefill of 512 tokens',
+    groups: quantization(),
+    absent: [
+      'int4, a row of Table 9: not there yet, this version has no operator on packed 4-bit weights. bf16 and f16 remain.',
+      'Seven of the nine models of Table 9: their layers are the same work at other sizes (bench gemm --shape).',
+    ],
+    unknowable: ['task scores (MMLU-Pro, BBH, GPQA, IFEval, MATH, MUSR)', 'latency of a served request, host included'],
+  },
+];
+
+/** The groups to run and, of a short run, the names of those left out. */
+export function chosenGroups({ groups }: PaperSuite, quick: boolean): { run: SuiteGroup[]; leftOut: string[] } {
+  const run = groups.filter((group) => !quick || group.quick);
+  return { run, leftOut: groups.filter((group) => !run.includes(group)).map(({ name }) => name) };
+}

@@ -1,0 +1,149 @@
+// What a suite says of a group of alternatives: the six metrics in both forms, ranks, normalised values and scores by the code of
+// reports, and the paper's numbers as context. Pure functions of records.
+import type { MeasureRecord, Metrics } from '../measure/record.js';
+import type { FileRecord } from '../records/read.js';
+import { paperSlips, rankText, type Scoring, scoring, shown } from '../report/analysis.js';
+import { metricTable, reasons } from '../report/bench.js';
+import { ceilings, conventions, kernel, places } from '../report/describe.js';
+import { digits, plusMinus, quantity, si } from '../report/format.js';
+import { report, type Row } from '../report/model.js';
+import { equalWeights, type Form } from '../report/quantities.js';
+import { table } from '../report/table.js';
+import { type PaperTable, paperTables, slipsOf } from './paper.js';
+import type { PaperSuite, SuiteGroup } from './suites.js';
+
+/** The two interleaved runs of a group, each in the order of its members: the honest form reads the device's clock, the paper's the host's. */
+export interface GroupRuns {
+  group: SuiteGroup;
+  device: readonly FileRecord[];
+  host: readonly FileRecord[];
+}
+
+const runOf = ({ device, host }: GroupRuns, form: Form): readonly FileRecord[] => (form === 'honest' ? device : host);
+
+/** Positions of the members whose results were right in both runs; a wrong result has no performance and no rank. */
+export const rightMembers = ({ group, device, host }: GroupRuns): number[] =>
+  [...group.members.keys()].filter((i) => device[i]!.record.metrics !== null && host[i]!.record.metrics !== null);
+
+const rowsOf = (records: readonly FileRecord[]): readonly Row[] => report([], records, []).groups[0]?.rows ?? [];
+
+export interface FormScores extends Scoring {
+  form: Form;
+  labels: readonly string[];
+}
+
+/** Ranks, normalised values and scores of the right members, all weights 1. */
+export function groupScores(runs: GroupRuns): FormScores[] {
+  const right = rightMembers(runs);
+  const labels = right.map((i) => runs.group.members[i]!.label);
+  if (right.length < 2) return [];
+  return (['honest', 'paper'] as const).map((form) => {
+    const rows = rowsOf(right.map((i) => runOf(runs, form)[i]!));
+    return { form, labels, ...scoring(rows, form, equalWeights) };
+  });
+}
+
+/** One record for the table of metrics: the honest numbers of the one run and the paper's of the other. */
+function bothForms(device: MeasureRecord, host: MeasureRecord): MeasureRecord {
+  const [d, h] = [device.metrics!, host.metrics!];
+  const metrics: Metrics = {
+    AMU: { paper: h.AMU.paper, honest: d.AMU.honest },
+    PCU: { paper: h.PCU.paper, honest: d.PCU.honest },
+    AL: { paper: h.AL.paper, honest: d.AL.honest },
+    AT: { paper: h.AT.paper, honest: d.AT.honest },
+    AEC: { paper: h.AEC.paper, honest: d.AEC.honest },
+    MCR: { paper: h.MCR.paper, honest: d.MCR.honest },
+  };
+  return { ...device, metrics };
+}
+
+const left = (head: string) => ({ head });
+const right = (head: string) => ({ head, align: 'right' }) as const;
+
+function timeTable({ group, device }: GroupRuns): string {
+  const rows = device.map((one, i) => {
+    const { record } = one;
+    const { time, memory, comparison } = record;
+    const head = [group.members[i]!.label, kernel(record)];
+    if (time === null || memory === null) return [...head, 'INVALID', '', '', '', '', '', ''];
+    const clock = time[time.headline]!;
+    const ratio = comparison
+      ? `${digits(comparison.ratio)} ${plusMinus(comparison.ci95, comparison.ratio)}`
+      : i === 0
+        ? '1'
+        : 'n/a';
+    const error = shown(rowsOf([one])[0]!, 'deviation');
+    const [median, interval] = [si(clock.median, 's'), plusMinus(clock.ci95Median, clock.median)];
+    const bytes = [quantity(memory.operandBytes), quantity(memory.workspaceBytes)];
+    return [...head, time.cache, median, interval, ratio.trim(), ...bytes, error, record.flags.join(' ')];
+  });
+  const base = group.members[0]!.label;
+  const heads = [left(''), left('kernel'), left('cache'), right('median'), right('95 % CI'), right(`time / ${base}`)];
+  return table([...heads, right('operands'), right('workspace'), right('error'), left('flags')], rows);
+}
+
+const titles: Record<Form, string> = {
+  honest: 'the honest form, device clock',
+  paper: "the paper's form, host clock",
+};
+
+function scoreTable({ form, labels, metrics, members, leftOut }: FormScores): string {
+  const heads = [left(''), right('score'), ...metrics.flatMap((metric) => [right(`${metric} norm.`), right('rank')])];
+  const rows = members.map(({ score, normalised, ranks }, i) => [
+    labels[i]!,
+    score === null ? 'n/a' : score.toFixed(3),
+    ...normalised.flatMap((value, axis) => [value.toFixed(2), rankText(ranks[axis]!)]),
+  ]);
+  const noise = members.every(({ ranks }) => ranks.every(({ best }) => best === 1))
+    ? 'No metric tells these apart by more than its intervals: normalised values and score show noise.\n'
+    : '';
+  const out = leftOut.map(({ label, reason }) => `left out ${label}: ${reason}\n`).join('');
+  return `Ranks (as far as the intervals allow), normalised values and efficiency score, ${titles[form]}:\n${table(heads, rows)}${noise}${out}`;
+}
+
+export function groupText(runs: GroupRuns): string {
+  const { group } = runs;
+  const parts = [`${group.name}, ${group.members.map(({ label }) => label).join(', ')} in turns\n\n${timeTable(runs)}`];
+  const kept = rightMembers(runs);
+  if (kept.length > 0)
+    parts.push(metricTable(kept.map((i) => bothForms(runs.device[i]!.record, runs.host[i]!.record))));
+  const found = groupScores(runs);
+  parts.push(...found.map(scoreTable));
+  if (found.length === 0) parts.push('Fewer than two results are right, so nothing is ranked.\n');
+  for (const { record } of [...runs.device, ...runs.host])
+    if (record.verdict === 'invalid') parts.push(`INVALID ${record.case.name}: ${record.correctness.reason}\n`);
+  return parts.join('\n');
+}
+
+/** The paper's numbers for one body, with the slips that its marks refer to. */
+export function paperText(found: PaperTable): string {
+  const heads = found.heads.map((head, i) => (i === 0 ? left(head) : right(head)));
+  const notes = slipsOf(found).map((line) => `${line}\n`);
+  return `For context, ${found.source}; ~ read from a figure, - not printed:\n${table(heads, found.rows)}${notes.join('')}`;
+}
+
+/** Everything a run of one suite on one device has to say. */
+export function suiteText(suite: PaperSuite, groups: readonly GroupRuns[]): string {
+  const records = groups.flatMap(({ device }) => device.map(({ record }) => record));
+  if (records.length === 0) return '';
+  const parts = [`${suite.name}: ${suite.title}\n${places(records).join('\n')}\n`];
+  for (const [i, runs] of groups.entries()) {
+    parts.push(groupText(runs));
+    const { body } = runs.group;
+    const context = paperTables[body];
+    if (context && groups[i + 1]?.group.body !== body) parts.push(paperText(context));
+  }
+  const both = groups.flatMap((runs) =>
+    rightMembers(runs).map((at) => bothForms(runs.device[at]!.record, runs.host[at]!.record)),
+  );
+  const list = (items: readonly string[]): string => items.map((item) => `- ${item}\n`).join('');
+  parts.push(`${[...conventions(records), ...ceilings(records), ...reasons(both)].join('\n')}\n`);
+  parts.push(`Not measured:\n${list(suite.absent)}`);
+  parts.push(
+    `Not known from operators alone: ${suite.unknowable.join('; ')}. "error" is what stands in: how far outputs are from their definition.\n`,
+  );
+  parts.push(
+    `About the paper's definitions, normalisation and score (weights 1; kernwatt report takes others):\n${list(paperSlips)}`,
+  );
+  return parts.join('\n');
+}
