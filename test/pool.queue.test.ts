@@ -8,8 +8,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attentionGqa, type Device, gemm, openDevice, type PoolOptions } from '../src/index.js';
 import { native } from '../src/native.js';
 import { Lane } from '../src/pool/lane.js';
-import { collect, fakeLibrary } from './native/raw.js';
-import { answer, input, k, makeSmall, makeWide, n, weights, wide, wideAnswer, wideX } from './pool.js';
+import { fakeLibrary } from './native/raw.js';
+import { answer, input, k, living, makeSmall, makeWide, n, refused, weights, wide, wideAnswer, wideX } from './pool.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -17,15 +17,8 @@ beforeAll(async () => {
 });
 afterAll(() => device.close());
 
-const refused = (code: string, message: string) => expect.objectContaining({ code: `ERR_KERNWATT_${code}`, message });
 const make = (options: PoolOptions = {}) => makeSmall(device, options);
 const large = (options: PoolOptions = {}) => makeWide(device, options);
-/** Native objects alive, once what earlier tests dropped is collected. */
-const living = async () => {
-  await device.stream.mark();
-  await collect();
-  return native().counters();
-};
 
 describe('the queue', () => {
   test('answers BUSY at once when it is full, and serves everyone it took', async () => {
@@ -82,7 +75,7 @@ describe('the queue', () => {
   });
 
   test('keeps plans for the shapes seen last, and no more', async () => {
-    const before = (await living()).plans;
+    const before = (await living(device)).plans;
     await using pool = make({ slots: 1, plans: 2 });
     for (const m of [1, 2, 3, 1, 2, 3, 8]) expect((await pool.run({ x: input(m) })).y).toEqual(answer(input(m)));
     expect(native().counters().plans - before).toBe(2);
@@ -135,7 +128,7 @@ describe('an abort', () => {
   ] as const)(
     'of a %s request that runs rejects at once; the slot is free when the work has ended',
     async (_, pooled, inputs, options) => {
-      const before = await living();
+      const before = await living(device);
       {
         await using pool = pooled({ slots: 1 });
         const controller = new AbortController();
@@ -147,7 +140,7 @@ describe('an abort', () => {
         expect((await next).y).toEqual(pooled === make ? answer(input(8)) : wideAnswer);
         expect(pool.running).toBe(0);
       }
-      expect(await living()).toMatchObject({ buffers: before.buffers, plans: before.plans, pending: 0 });
+      expect(await living(device)).toMatchObject({ buffers: before.buffers, plans: before.plans, pending: 0 });
     },
   );
 
@@ -261,7 +254,7 @@ describe('failures', () => {
 
 describe('closing', () => {
   test('finishes what was taken, refuses what comes, and leaves nothing behind', async () => {
-    const before = await living();
+    const before = await living(device);
     const pool = make({ slots: 2 });
     const taken = [1, 2, 3, 4, 5].map((m) => pool.run({ x: input(m) }));
     const closing = pool.close();
@@ -273,11 +266,11 @@ describe('closing', () => {
     await closing;
     expect((await Promise.all(taken)).map(({ y }) => y)).toEqual([1, 2, 3, 4, 5].map((m) => answer(input(m))));
     await pool.close();
-    expect(await living()).toEqual(before);
+    expect(await living(device)).toEqual(before);
   });
 
   test('with large requests and an abort in flight', async () => {
-    const before = await living();
+    const before = await living(device);
     const pool = large({ slots: 2 });
     const controller = new AbortController();
     const taken = [0, 1, 2].map(() => pool.run({ x: wideX }));
@@ -287,7 +280,7 @@ describe('closing', () => {
     await expect(aborted).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }));
     await closing;
     for (const { y } of await Promise.all(taken)) expect(y).toEqual(wideAnswer);
-    expect(await living()).toEqual(before);
+    expect(await living(device)).toEqual(before);
   });
 });
 

@@ -1,17 +1,17 @@
 // Pools: what requests may be, their answers, and what capacities are refused.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { attentionGqa, type Device, gemm, openDevice, ops, type PoolOptions, type Tensor } from '../src/index.js';
-import { native } from '../src/native.js';
-import { collect } from './native/raw.js';
 import {
   answer,
   input,
   integers,
   k,
+  living,
   makeSmall,
   makeWide,
   n,
   product,
+  refused,
   weights,
   wide,
   wideAnswer,
@@ -24,15 +24,8 @@ beforeAll(async () => {
 });
 afterAll(() => device.close());
 
-const refused = (code: string, message: string) => expect.objectContaining({ code: `ERR_KERNWATT_${code}`, message });
 const make = (options: PoolOptions = {}) => makeSmall(device, options);
 const large = (options: PoolOptions = {}) => makeWide(device, options);
-/** Native objects alive, once what earlier tests dropped is collected. */
-const living = async () => {
-  await device.stream.mark();
-  await collect();
-  return native().counters();
-};
 
 describe('a request', () => {
   test('may have any size up to the capacity, and gets its own answer', async () => {
@@ -196,7 +189,7 @@ test('a pool is counted in the memory of its device, and refused beyond its limi
 });
 
 test('a capacity that cannot be is refused: name, what was received, what was expected', async () => {
-  const before = await living();
+  const before = await living(device);
   const w = device.zeros([n, k]);
   const odd = device.zeros([3, k]);
   const other = await openDevice('cpu', { threads: 1 });
@@ -241,5 +234,5 @@ test('a capacity that cannot be is refused: name, what was received, what was ex
   w.dispose();
   odd.dispose();
   await other.close();
-  expect(await living()).toMatchObject({ buffers: before.buffers, streams: before.streams });
+  expect(await living(device)).toMatchObject({ buffers: before.buffers, streams: before.streams });
 });

@@ -1,6 +1,19 @@
 // What tests of pools share: a product with one weight, small or large, in whole numbers, and its answer.
+import { expect } from 'vitest';
 import { type Device, gemm, type PoolOptions } from '../src/index.js';
+import { native } from '../src/native.js';
 import { randomSource } from '../src/random.js';
+import { collect } from './native/raw.js';
+
+export const refused = (code: string, message: string) =>
+  expect.objectContaining({ code: `ERR_KERNWATT_${code}`, message });
+
+/** Native objects alive, once what earlier tests dropped is collected. */
+export const living = async (device: Device) => {
+  await device.stream.mark();
+  await collect();
+  return native().counters();
+};
 
 export const [k, n] = [12, 10];
 export const integers = (size: number, seed: number) => {

@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Kernel } from './library.js';
 
 let folder: string;
 beforeEach(() => {
@@ -43,15 +44,6 @@ const flags = [
   'arch=compute_80,code=[sm_80,compute_80]',
 ];
 
-interface Kernel {
-  symbol: string;
-  name: string;
-  arch: string;
-  hash: string;
-  ptxas: string;
-  flags: string;
-  ops: string[];
-}
 interface Kernels {
   schema: string;
   commit: string;
