@@ -55,11 +55,11 @@ export type TensorData = Float32Array | Int32Array | Int8Array | Uint8Array;
 export type RawData = Float32Array | Uint16Array | Int32Array | Int8Array | Uint8Array;
 
 const float16 = (globalThis as { Float16Array?: new (length: number) => ArrayBufferView }).Float16Array;
-export const isFloat16Array = (data: unknown): data is ArrayBufferView & { length: number } =>
+const isFloat16Array = (data: unknown): data is ArrayBufferView & { length: number } =>
   float16 !== undefined && data instanceof float16;
 
 /** The dtype an array has by itself; undefined where it has none (`Uint16Array` may hold f16 or bf16). */
-export function dtypeOfArray(data: unknown): DType | undefined {
+function dtypeOfArray(data: unknown): DType | undefined {
   if (data instanceof Float32Array || data instanceof Float64Array || Array.isArray(data)) return 'f32';
   if (data instanceof Int32Array) return 'i32';
   if (data instanceof Int8Array) return 'i8';

@@ -160,7 +160,7 @@ function paramValues(
 }
 
 /** Element type of a tensor in a case: named there, else that of the tensor it follows, else the first allowed. */
-export function dtypeFor(op: Operator, spec: TensorSpec, name: string, c: Case): DType {
+function dtypeFor(op: Operator, spec: TensorSpec, name: string, c: Case): DType {
   const named = c.dtypes?.[name];
   if (named) return named;
   const other = 'like' in spec.dtype ? spec.dtype.like : spec.from;

@@ -176,7 +176,7 @@ function computeDefaults(
     if (params[name] === undefined && typeof spec.default === 'function') params[name] = spec.default(size, given);
 }
 
-export function checkParam(where: string, name: string, spec: ParamSpec, value: unknown): number | boolean | string {
+function checkParam(where: string, name: string, spec: ParamSpec, value: unknown): number | boolean | string {
   const [low, high] = spec.range ?? [];
   const right =
     spec.kind === 'f32'

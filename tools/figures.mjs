@@ -43,7 +43,7 @@ const figure = new RegExp(
 );
 
 /** Sentences of paragraphs, rows of tables, lines of code: { line: of its beginning, text }. */
-export function statements(markdown) {
+function statements(markdown) {
   const found = [];
   let paragraph = [];
   let code = false;

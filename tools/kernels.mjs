@@ -31,7 +31,7 @@ const harmless = [
 const withValue = new Set(['-o', '-x', '-MF', '-MT', '-MQ', '-isystem', '-I', '-D', '-Xcompiler']);
 
 /** nvcc's arguments as one line without the harmless ones, and the machine codes made from each virtual architecture. */
-export function readFlags(args) {
+function readFlags(args) {
   const kept = [];
   const codes = new Map();
   for (let i = 0; i < args.length; ++i) {

@@ -18,7 +18,7 @@ function lines(text) {
  * The top level of a file: { header: lines of .version, .target, .address_size and .pragma, items: by name
  * { name, entry: is a kernel, text: its declarations and its definition } }. Debug sections are dropped.
  */
-export function parsePtx(text) {
+function parsePtx(text) {
   const header = [];
   const items = new Map();
   let open = [];

@@ -19,7 +19,7 @@ export interface CheckFlags {
 }
 
 /** Operators named on the command line, all without names. */
-export const pickOperators = (names: readonly string[]): readonly Operator[] =>
+const pickOperators = (names: readonly string[]): readonly Operator[] =>
   names.length === 0 ? operators : names.map((name) => pick('operator', name, operators, ({ spec }) => spec.name));
 
 /** How many cases will run, for the progress line. */

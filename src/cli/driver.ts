@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { loadable } from '../measure/sources.js';
 
 /** Oldest driver branch that runs what the CUDA 13 toolkit builds. */
-export const driverFloor = 580;
+const driverFloor = 580;
 
 export interface Driver {
   /** `old`: older than `driverFloor`. `unavailable`: half of it is there, the kernel module or libcuda.so.1. */

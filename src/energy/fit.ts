@@ -5,7 +5,7 @@ import { mean } from '../measure/stats.js';
 import { broken, type Series, type Ticks } from './ticks.js';
 
 /** Ticks that a line with a trend needs at least. */
-export const fewestTicks = 5;
+const fewestTicks = 5;
 
 /** Into how many steps a window is divided to see its trend, where it has so many ticks. */
 const longSteps = 8;

@@ -22,9 +22,9 @@ export interface Evidence {
 }
 
 /** Counter and power readings this far apart cannot both be right. */
-export const disputeShare = 0.1;
+const disputeShare = 0.1;
 /** Change of power over a window that still counts as steady. */
-export const steadyDrift = 0.01;
+const steadyDrift = 0.01;
 /** Least share of a window in which the device had work. */
 const leastBusy = 0.99;
 /** Largest spread of the SM clock over all windows, as a share of its mean; a power cap alone moves it by a few steps of 15 MHz. */

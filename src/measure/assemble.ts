@@ -27,7 +27,7 @@ import type { Subject } from './subject.js';
 /** Shares of a peak above this mean that the peak or the time is wrong. */
 const wall = 1.05;
 
-export const noMeter = 'energy is not metered by this version; `kernwatt doctor` shows which meters this machine has';
+const noMeter = 'energy is not metered by this version; `kernwatt doctor` shows which meters this machine has';
 
 export interface Observation {
   runId: string;

@@ -62,7 +62,7 @@ export const invalid = (start: Start, correctness: Observation['correctness']): 
 });
 
 const noDevice = missing('B', 'no device was named; pass `device` to read its allocator');
-export const unreadMemory = { averageBytes: noDevice, peakBytes: noDevice };
+const unreadMemory = { averageBytes: noDevice, peakBytes: noDevice };
 
 const readMemory = (device: Device | null): MemoryReading | undefined => device?.memory();
 

@@ -10,7 +10,7 @@ import { Tensor } from '../tensor.js';
 /** Copies should span this many times the last-level cache; from `coldFactor` on the operands count as cold. */
 const wantedFactor = 5;
 /** At twice the cache an LRU-like cache keeps nothing, and one that replaces at random about a fifth. */
-export const coldFactor = 2;
+const coldFactor = 2;
 const mostCopies = 4096;
 
 export interface RotationSize {

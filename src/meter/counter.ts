@@ -34,13 +34,13 @@ const mostWatts = 2000;
 const slackSeconds = 0.1;
 
 /** Joules, as the file says. Throws what the file system says, or an error that quotes what is no number. */
-export function readJoules(path: string): number {
+function readJoules(path: string): number {
   const text = readFileSync(path, 'utf8').trim();
   if (!/^\d+$/.test(text)) throw new Error(`${path} holds "${text.slice(0, 40)}", expected microjoules`);
   return Number(text) * 1e-6;
 }
 
-export function refusalOf(error: unknown, { path, deniedFix }: Pick<CounterFile, 'path' | 'deniedFix'>): Refusal {
+function refusalOf(error: unknown, { path, deniedFix }: Pick<CounterFile, 'path' | 'deniedFix'>): Refusal {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === 'EACCES' || code === 'EPERM')
     return { state: 'denied', reason: `${path} may not be read (${code})`, fix: deniedFix };

@@ -22,7 +22,7 @@ export interface GroupRuns {
 const runOf = ({ device, host }: GroupRuns, form: Form): readonly FileRecord[] => (form === 'honest' ? device : host);
 
 /** Positions of the members whose results were right in both runs; a wrong result has no performance and no rank. */
-export const rightMembers = ({ group, device, host }: GroupRuns): number[] =>
+const rightMembers = ({ group, device, host }: GroupRuns): number[] =>
   [...group.members.keys()].filter((i) => device[i]!.record.metrics !== null && host[i]!.record.metrics !== null);
 
 const rowsOf = (records: readonly FileRecord[]): readonly Row[] => report([], records, []).groups[0]?.rows ?? [];
@@ -116,7 +116,7 @@ export function groupText(runs: GroupRuns): string {
 }
 
 /** The paper's numbers for one body, with the slips that its marks refer to. */
-export function paperText(found: PaperTable): string {
+function paperText(found: PaperTable): string {
   const heads = found.heads.map((head, i) => (i === 0 ? left(head) : right(head)));
   const notes = slipsOf(found).map((line) => `${line}\n`);
   return `For context, ${found.source}; ~ read from a figure, - not printed:\n${table(heads, found.rows)}${notes.join('')}`;
