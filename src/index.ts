@@ -6,7 +6,7 @@ export { bitsOf, type DType, dtypes, type NumericData, type RawData, type Tensor
 export { type Code, codes, KernwattError } from './errors.js';
 export type { HostBuffer } from './host.js';
 export type { DeviceInfo } from './info.js';
-export { checkCase, checkFuzz, checkOp, compare, measure } from './later.js';
+export { checkCase, checkFuzz, checkOp, compare, measure, openMeter } from './later.js';
 export type { ComparisonResult } from './measure/compare.js';
 export { emptyNativeCall, nativeLaunches } from './measure/crossing.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
@@ -14,6 +14,15 @@ export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';
 export type { Measurable } from './measure/subject.js';
 export { deviceTask } from './measure/tinybench.js';
+export type {
+  DomainEnergy,
+  DomainRecording,
+  Mark,
+  Meter,
+  MeterDomain,
+  MeterOptions,
+  MeterReading,
+} from './meter/meter.js';
 export type { Op, Operator } from './op.js';
 export { type DeviceName, type OpenOptions, openDevice } from './open.js';
 export * from './ops/index.js';

@@ -6,6 +6,7 @@ import type { ComparisonResult } from './measure/compare.js';
 import type { CompareOptions, MeasureOptions } from './measure/options.js';
 import type { MeasureRecord } from './measure/record.js';
 import type { Measurable } from './measure/subject.js';
+import type { Meter, MeterOptions } from './meter/meter.js';
 import type { Operator } from './op.js';
 
 const checking = () => import('./check.js');
@@ -37,6 +38,16 @@ export async function compare(
   options: CompareOptions = {},
 ): Promise<ComparisonResult> {
   return (await import('./measure/compare.js')).compare(cases, options);
+}
+
+/**
+ * Opens a meter of a GPU or of the CPU packages, for as long as this process wants: `meter.begin()` and `meter.end(mark)` around any
+ * stretch of work. Never rejects because something cannot be read: `meter.domains` names each counter, or why there is none.
+ *
+ * @throws {KernwattError} `ARGUMENT` for an option that makes no sense.
+ */
+export async function openMeter(options: MeterOptions = {}): Promise<Meter> {
+  return (await import('./meter/meter.js')).openMeter(options);
 }
 
 /**
