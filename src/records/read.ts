@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { KernwattError } from '../errors.js';
 import { type MeasureRecord, schema } from '../measure/record.js';
-import { mismatch, type Schema } from './schema.js';
+import { type Check, compile, type Schema } from './schema.js';
 
 export interface FileRecord {
   record: MeasureRecord;
@@ -26,12 +26,12 @@ export interface RecordLines {
 /** Where something stands, as editors and terminals understand it: `base.jsonl:3`. */
 export const place = ({ file, line }: { file: string; line: number }): string => `${file}:${line}`;
 
-let published: Schema | undefined;
+let published: Check | undefined;
 
 /** The published schema, which both other programs and this reader go by. */
-const recordSchema = (): Schema => {
-  published ??= JSON.parse(readFileSync(new URL('../schema/measure.json', import.meta.url), 'utf8')) as Schema;
-  return published;
+const checkRecord: Check = (value) => {
+  published ??= compile(JSON.parse(readFileSync(new URL('../schema/measure.json', import.meta.url), 'utf8')) as Schema);
+  return published(value);
 };
 
 /** Numbers that cannot be below 0 whatever was measured; the schema of a quantity is the same for all units. */
@@ -63,7 +63,7 @@ function judge(text: string, last: boolean): MeasureRecord | string {
   if (typeof given !== 'string' || !given.startsWith(`${family}/`))
     return `is not a record: schema is ${JSON.stringify(given) ?? 'missing'}, expected "${schema}"`;
   if (given !== schema) return `schema is "${given}", expected "${schema}", the version that this kernwatt reads`;
-  const found = mismatch(recordSchema(), value);
+  const found = checkRecord(value);
   if (found) return `${found.path.join('.') || 'the record'} ${found.sentence}`;
   return impossible(value as MeasureRecord) ?? (value as MeasureRecord);
 }

@@ -1,41 +1,45 @@
-// Whether a value is what a published schema of this package says, at run time: an interpreter of the part of JSON Schema
-// 2020-12 that src/schema/*.json uses. A test holds it against ajv, and a keyword it does not know is an error, not ignored.
-// One difference on purpose: unknown fields are allowed, because a newer version may add fields within a schema number.
+// Whether a value is what a published schema of this package says, at run time: the part of JSON Schema 2020-12 that
+// src/schema/*.json uses, compiled once into closures. A test holds it against ajv, and a keyword it does not know is an error,
+// not ignored. One difference on purpose: unknown fields are allowed, because a newer version may add fields within a schema number.
 export interface Schema {
   readonly [keyword: string]: unknown;
 }
 
 /** Where a value differs from its schema: `path` is what, and the sentence goes on with `is ..., expected ...`. */
 export interface Mismatch {
-  path: readonly string[];
-  sentence: string;
+  readonly path: readonly string[];
+  readonly sentence: string;
 }
 
-type Check = (expected: never, value: unknown, at: Visit) => Mismatch | null;
+/** The first mismatch of a value, the deepest one where alternatives exist; null when it fits. */
+export type Check = (value: unknown) => Mismatch | null;
 
-interface Visit {
-  root: Schema;
-  schema: Schema;
-  path: readonly string[];
+/** A check of a part. `path` is where the part stands, and is the same array again afterwards. */
+type Part = (value: unknown, path: string[]) => Mismatch | null;
+
+/** Makes a part's check from a keyword's value; `schema` is what the keyword stands in. */
+type Keyword = (expected: never, schema: Schema, make: (schema: Schema) => Part, root: Schema) => Part;
+
+export function compile(root: Schema): Check {
+  const made = new Map<Schema, Part>();
+  const make = (schema: Schema): Part => {
+    let part = made.get(schema);
+    if (part === undefined) {
+      const parts = Object.entries(schema).flatMap(([keyword, expected]) => {
+        if (silent.has(keyword)) return [];
+        const of = keywords[keyword];
+        if (of === undefined)
+          throw new Error(`schema: keyword is ${keyword}, expected ${Object.keys(keywords).join(', ')}`);
+        return [of(expected as never, schema, make, root)];
+      });
+      part = (value, path) => first(parts, (one) => one(value, path));
+      made.set(schema, part);
+    }
+    return part;
+  };
+  const whole = make(root);
+  return (value) => whole(value, []);
 }
-
-/** The first mismatch of the value, the deepest one where alternatives exist; null when it fits. */
-export const mismatch = (root: Schema, value: unknown): Mismatch | null =>
-  visit(value, { root, schema: root, path: [] });
-
-function visit(value: unknown, at: Visit): Mismatch | null {
-  for (const [keyword, expected] of Object.entries(at.schema)) {
-    if (silent.has(keyword)) continue;
-    const check = checks[keyword];
-    if (check === undefined)
-      throw new Error(`schema: keyword is ${keyword}, expected ${Object.keys(checks).join(', ')}`);
-    const found = check(expected as never, value, at);
-    if (found) return found;
-  }
-  return null;
-}
-
-const into = (at: Visit, schema: Schema, ...path: string[]): Visit => ({ ...at, schema, path: [...at.path, ...path] });
 
 function shown(value: unknown): string {
   if (value === undefined) return 'missing';
@@ -43,9 +47,12 @@ function shown(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
-const differs = ({ path }: Visit, value: unknown, expected: string): Mismatch => ({
-  path,
-  sentence: `is ${shown(value)}, expected ${expected}`,
+/** Alternatives that do not fit are many and never read, so a sentence is made only when it is asked for. */
+const differs = (path: readonly string[], value: unknown, expected: string): Mismatch => ({
+  path: [...path],
+  get sentence() {
+    return `is ${shown(value)}, expected ${expected}`;
+  },
 });
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -61,88 +68,122 @@ const types: Record<string, (value: unknown) => boolean> = {
   null: (value) => value === null,
 };
 
-const ifNumber = (holds: (value: number, limit: number) => boolean, words: string): Check =>
-  ((limit: number, value: unknown, at: Visit) =>
-    typeof value === 'number' && !holds(value, limit) ? differs(at, value, `${words} ${limit}`) : null) as Check;
-
-function first<T>(items: Iterable<T>, check: (item: T) => Mismatch | null): Mismatch | null {
-  for (const item of items) {
-    const found = check(item);
-    if (found) return found;
+function first<T>(items: readonly T[], check: (item: T, index: number) => Mismatch | null): Mismatch | null {
+  for (let i = 0; i < items.length; i++) {
+    const found = check(items[i]!, i);
+    if (found !== null) return found;
   }
   return null;
 }
 
+function within(part: Part, value: unknown, path: string[], name: string): Mismatch | null {
+  path.push(name);
+  const found = part(value, path);
+  path.pop();
+  return found;
+}
+
+/** A keyword about one value: what it expects, in words, and when it holds. */
+const simple =
+  (words: string, holds: (value: unknown) => boolean): Part =>
+  (value, path) =>
+    holds(value) ? null : differs(path, value, words);
+
+const ifNumber = (holds: (value: number, limit: number) => boolean, words: string): Keyword =>
+  ((limit: number) =>
+    simple(`${words} ${limit}`, (value) => typeof value !== 'number' || holds(value, limit))) as Keyword;
+
 /** Keywords that say nothing about a value by themselves. */
 const silent: ReadonlySet<string> = new Set(['$schema', '$id', '$defs', 'title', 'description', 'then', 'else']);
 
-const checks: Record<string, Check> = {
-  $ref: ((ref: string, value: unknown, at: Visit) => {
-    const target = ref
-      .slice(2)
-      .split('/')
-      .reduce<unknown>((schema, name) => (schema as Schema)[name], at.root);
-    return visit(value, into(at, target as Schema));
-  }) as Check,
-  if: ((condition: Schema, value: unknown, at: Visit) => {
-    const branch = visit(value, into(at, condition)) === null ? at.schema.then : at.schema.else;
-    return branch === undefined ? null : visit(value, into(at, branch as Schema));
-  }) as Check,
-  oneOf: ((branches: readonly Schema[], value: unknown, at: Visit) => {
-    const found = branches.map((branch) => visit(value, into(at, branch)));
-    const fitting = found.filter((one) => one === null).length;
-    if (fitting === 1) return null;
-    if (fitting > 1) return differs(at, value, 'to fit one alternative alone');
-    // The alternative that went furthest is the one that was meant.
-    return found.reduce((best, one) => (one!.path.length > best!.path.length ? one : best))!;
-  }) as Check,
-  type: ((names: string | readonly string[], value: unknown, at: Visit) =>
-    [names].flat().some((name) => types[name]!(value))
-      ? null
-      : differs(at, value, [names].flat().join(' or '))) as Check,
-  const: ((expected: unknown, value: unknown, at: Visit) =>
-    value === expected ? null : differs(at, value, shown(expected))) as Check,
-  enum: ((allowed: readonly unknown[], value: unknown, at: Visit) =>
-    allowed.includes(value) ? null : differs(at, value, allowed.map(shown).join(', '))) as Check,
-  required: ((names: readonly string[], value: unknown, at: Visit) => {
-    const absent = isObject(value) && names.find((name) => !Object.hasOwn(value, name));
-    return absent ? { path: [...at.path, absent], sentence: 'is missing' } : null;
-  }) as Check,
-  properties: ((properties: Record<string, Schema>, value: unknown, at: Visit) =>
-    isObject(value)
-      ? first(Object.entries(properties), ([name, schema]) =>
-          Object.hasOwn(value, name) ? visit(value[name], into(at, schema, name)) : null,
-        )
-      : null) as Check,
-  additionalProperties: ((rest: Schema | boolean, value: unknown, at: Visit) => {
-    if (typeof rest === 'boolean' || !isObject(value)) return null;
-    const named = (at.schema.properties ?? {}) as Schema;
-    return first(Object.entries(value), ([name, item]) =>
-      Object.hasOwn(named, name) ? null : visit(item, into(at, rest, name)),
-    );
-  }) as Check,
-  items: ((items: Schema | false, value: unknown, at: Visit) => {
-    if (!Array.isArray(value)) return null;
-    const known = (at.schema.prefixItems as readonly Schema[] | undefined)?.length ?? 0;
-    if (items === false) return value.length > known ? differs(at, value, `at most ${known} items`) : null;
-    return first(value.slice(known).entries(), ([i, item]) => visit(item, into(at, items, String(known + i))));
-  }) as Check,
-  prefixItems: ((schemas: readonly Schema[], value: unknown, at: Visit) =>
-    Array.isArray(value)
-      ? first(schemas.slice(0, value.length).entries(), ([i, schema]) => visit(value[i], into(at, schema, String(i))))
-      : null) as Check,
-  minItems: ((least: number, value: unknown, at: Visit) =>
-    Array.isArray(value) && value.length < least ? differs(at, value, `at least ${least} items`) : null) as Check,
-  uniqueItems: ((_: true, value: unknown, at: Visit) =>
-    Array.isArray(value) && new Set(value.map(shown)).size < value.length
-      ? differs(at, value, 'every item once')
-      : null) as Check,
-  minLength: ((least: number, value: unknown, at: Visit) =>
-    typeof value === 'string' && [...value].length < least
-      ? differs(at, value, `at least ${least} characters`)
-      : null) as Check,
-  pattern: ((pattern: string, value: unknown, at: Visit) =>
-    typeof value === 'string' && !new RegExp(pattern, 'u').test(value) ? differs(at, value, pattern) : null) as Check,
+const keywords: Record<string, Keyword> = {
+  $ref: ((ref: string, _, make, root) => {
+    const names = ref.slice(2).split('/');
+    return make(names.reduce<unknown>((schema, name) => (schema as Schema)[name], root) as Schema);
+  }) as Keyword,
+  if: ((condition: Schema, schema, make) => {
+    const when = make(condition);
+    const branch = (name: 'then' | 'else') => (schema[name] === undefined ? null : make(schema[name] as Schema));
+    const [yes, no] = [branch('then'), branch('else')];
+    return (value, path) => (when(value, path) === null ? yes : no)?.(value, path) ?? null;
+  }) as Keyword,
+  oneOf: ((branches: readonly Schema[], _, make) => {
+    const parts = branches.map(make);
+    return (value, path) => {
+      let fitting = 0;
+      let meant: Mismatch | null = null;
+      for (const part of parts) {
+        const found = part(value, path);
+        if (found === null) fitting++;
+        // The alternative that went furthest is the one that was meant.
+        else if (meant === null || found.path.length > meant.path.length) meant = found;
+      }
+      if (fitting === 1) return null;
+      return fitting > 1 ? differs(path, value, 'to fit one alternative alone') : meant;
+    };
+  }) as Keyword,
+  type: ((given: string | readonly string[]) => {
+    const names = [given].flat();
+    const holds = names.map((name) => types[name]!);
+    return simple(names.join(' or '), (value) => holds.some((one) => one(value)));
+  }) as Keyword,
+  const: ((expected: unknown) => simple(shown(expected), (value) => value === expected)) as Keyword,
+  enum: ((allowed: readonly unknown[]) =>
+    simple(allowed.map(shown).join(', '), (value) => allowed.includes(value))) as Keyword,
+  required: ((names: readonly string[]) => (value, path) => {
+    if (!isObject(value)) return null;
+    const absent = names.find((name) => !Object.hasOwn(value, name));
+    return absent === undefined ? null : { path: [...path, absent], sentence: 'is missing' };
+  }) as Keyword,
+  properties: ((properties: Record<string, Schema>, _, make) => {
+    const parts = Object.entries(properties).map(([name, schema]) => ({ name, part: make(schema) }));
+    return (value, path) =>
+      isObject(value)
+        ? first(parts, ({ name, part }) => (Object.hasOwn(value, name) ? within(part, value[name], path, name) : null))
+        : null;
+  }) as Keyword,
+  additionalProperties: ((rest: Schema | boolean, schema, make) => {
+    if (typeof rest === 'boolean') return () => null;
+    const named = (schema.properties ?? {}) as Schema;
+    const part = make(rest);
+    return (value, path) =>
+      isObject(value)
+        ? first(Object.keys(value), (name) =>
+            Object.hasOwn(named, name) ? null : within(part, value[name], path, name),
+          )
+        : null;
+  }) as Keyword,
+  items: ((items: Schema | false, schema, make) => {
+    const known = (schema.prefixItems as readonly Schema[] | undefined)?.length ?? 0;
+    if (items === false)
+      return simple(`at most ${known} items`, (value) => !Array.isArray(value) || value.length <= known);
+    const part = make(items);
+    return (value, path) =>
+      Array.isArray(value) ? first(value.slice(known), (item, i) => within(part, item, path, String(known + i))) : null;
+  }) as Keyword,
+  prefixItems: ((schemas: readonly Schema[], _, make) => {
+    const parts = schemas.map(make);
+    return (value, path) =>
+      Array.isArray(value)
+        ? first(parts.slice(0, value.length), (part, i) => within(part, value[i], path, String(i)))
+        : null;
+  }) as Keyword,
+  minItems: ((least: number) =>
+    simple(`at least ${least} items`, (value) => !Array.isArray(value) || value.length >= least)) as Keyword,
+  uniqueItems: (() =>
+    simple(
+      'every item once',
+      (value) => !Array.isArray(value) || new Set(value.map(shown)).size === value.length,
+    )) as Keyword,
+  minLength: ((least: number) =>
+    simple(
+      `at least ${least} characters`,
+      (value) => typeof value !== 'string' || value.length >= 2 * least || [...value].length >= least,
+    )) as Keyword,
+  pattern: ((pattern: string) => {
+    const expression = new RegExp(pattern, 'u');
+    return simple(pattern, (value) => typeof value !== 'string' || expression.test(value));
+  }) as Keyword,
   minimum: ifNumber((value, limit) => value >= limit, 'at least'),
   maximum: ifNumber((value, limit) => value <= limit, 'at most'),
   exclusiveMinimum: ifNumber((value, limit) => value > limit, 'more than'),
