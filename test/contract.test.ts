@@ -98,7 +98,7 @@ describe('the comparison itself notices', () => {
     activation.choices = activation.choices!.toReversed();
     expect(compare(choices)).toHaveLength(1);
     expect(compare(fields().slice(0, -1))).toEqual([
-      'argument 10 of gemm: C++ has nothing; TypeScript has trans_w: bool (transW)',
+      'argument 11 of gemm: C++ has nothing; TypeScript has batch_invariant: bool (batchInvariant)',
     ]);
   });
 

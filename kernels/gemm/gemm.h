@@ -50,8 +50,9 @@ struct GemmArgs {
   Activation activation = Activation::none;
   bool trans_x = false;
   bool trans_w = false;
+  bool batch_invariant = false;  // a row of y has the same bits whatever m and batch are and however many threads work
 };
-KW_FIELDS(GemmArgs, x, w, c, bias, residual, y, alpha, beta, activation, trans_x, trans_w)
+KW_FIELDS(GemmArgs, x, w, c, bias, residual, y, alpha, beta, activation, trans_x, trans_w, batch_invariant)
 
 namespace ref {
 void gemm(const GemmArgs&, const RowList& rows, ReferenceOutputs& out);

@@ -126,8 +126,9 @@ class GemmCpuPlan {
   const GemmKernels& kernels_;
   float alpha_ = 1, beta_ = 0;
   Activation activation_;
-  int halves_;    // 2 with a gated activation: the gate's rows of w and the up rows
-  bool widened_;  // bf16 as f32, although there is an instruction for it
+  int halves_;      // 2 with a gated activation: the gate's rows of w and the up rows
+  bool invariant_;  // to m: always in blocks, where an element's sum depends on k alone
+  bool widened_;    // bf16 as f32, although there is an instruction for it
   int64_t capacity_;
   GemmShape shape_;
   Layout layout_;
@@ -167,6 +168,7 @@ GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.x.dtype)),
       activation_(args.activation),
       halves_(is_gated(args.activation) ? 2 : 1),
+      invariant_(args.batch_invariant),
       widened_(args.x.dtype == DType::bf16 && static_cast<Isa>(device.isa) == Isa::avx512_bf16 &&
                kernels_.per_cell == 1),
       capacity_(capacity(resolve(args))) {}
@@ -193,7 +195,7 @@ Layout GemmCpuPlan::lay_out(const GemmShape& s) const {
   l.cells = ceil_div(s.k, kernels_.per_cell);
   const double work = static_cast<double>(s.batch * s.m * s.rows_w) * static_cast<double>(2 * s.k + 20);
   l.threads = work < kSerialWork ? 1 : threads_;
-  l.stream = s.k > 0 && s.m <= kernels_.stream_m && s.w.column == 1;
+  l.stream = s.k > 0 && s.m <= kernels_.stream_m && s.w.column == 1 && !invariant_;
   if (!l.stream) {
     lay_out_blocks(s, l);
     return l;
@@ -423,6 +425,8 @@ std::string GemmCpuPlan::explain() const {
     json << "no product to compute: the epilogue alone";
   } else if (shape_.w.column != 1) {
     json << "w is stored [k, rows_w]: packed as it is used";
+  } else if (shape_.m <= kernels_.stream_m) {
+    json << "batch_invariant: one row goes the way of many, w is packed as it is used";
   } else {
     json << "m is " << shape_.m << ", above " << kernels_.stream_m << ": w is packed as it is used";
   }

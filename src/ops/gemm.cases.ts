@@ -315,6 +315,12 @@ function longSums(): Case[] {
   return floats.flatMap((dtype) => [
     { name: `${dtype}, k 4099`, dims: { m: 3, rowsW: 5, k: 4099 }, dtypes: xOf(dtype) },
     { name: `${dtype}, k 8192, one row`, dims: { m: 1, rowsW: 16, k: 8192 }, dtypes: xOf(dtype) },
+    {
+      name: `${dtype}, k 1500, batch invariant`,
+      dims: { m: 2, rowsW: 70, k: 1500 },
+      params: { batchInvariant: true },
+      dtypes: xOf(dtype),
+    },
     { name: `${dtype}, k 2048, exact`, dims: { m: 9, rowsW: 17, k: 2048 }, dtypes: xOf(dtype), exact: true },
   ]);
 }

@@ -57,6 +57,8 @@ export const gemm = defineOp({
     transX: flag(false),
     /** `w` is stored `[batch?, k, rowsW]`. */
     transW: flag(false),
+    /** A row of `y` has the same bits whatever `m` and `batch` are and however many threads work. */
+    batchInvariant: flag(false),
   },
   derive: { n: (d, p) => (isGated(p.activation) ? d.rowsW / 2 : d.rowsW) },
   rules: (d, p, given) => [

@@ -230,6 +230,25 @@ describe('identities', () => {
   });
 });
 
+test('with batchInvariant neither company nor threads change a bit', async () => {
+  await using one = await openDevice('cpu', { threads: 1 });
+  await using three = await openDevice('cpu', { threads: 3 });
+  for (const dtype of ['f32', 'bf16'] as const) {
+    const on = (d: Device, batch: number, m: number) => {
+      const x = d.random([3, 70, 1100], dtype, { seed: 1 }).slice([
+        [0, batch],
+        [0, m],
+      ]);
+      const w = d.random([130, 1100], dtype, { seed: 2 });
+      return gemm({ x, w, activation: 'swiglu', batchInvariant: true }, { dtype: 'f32' }).y.slice([0, 0]).hash();
+    };
+    const alone = await on(one, 1, 1);
+    for (const d of [one, three])
+      for (const batch of [1, 3])
+        for (const m of [1, 2, 5, 17, 70]) expect(await on(d, batch, m), `${dtype}, ${batch} x ${m}`).toBe(alone);
+  }
+});
+
 describe('NaN and infinity', () => {
   const value = async (t: Tensor) => (await t.read())[0];
 
