@@ -61,7 +61,7 @@ function pack() {
     /^dist\/schema\/\w+\.json$/,
     /^prebuilds\/linux-x64\/(kernwatt\.node|libkernwatt_cuda\.so|manifest\.json)$/,
     /^(docs|examples|bench)\/[\w.-]+\.(md|mjs)$/,
-    /^native\/\w+\.(cc|h|gypi|map)$/,
+    /^native\/(meter\/)?\w+\.(cc|h|gypi|map)$/,
     /^kernels\/[\w/]+\.(cc|h)$/,
     /^tools\/(from-source|sources|stage)\.mjs$/,
   ];
