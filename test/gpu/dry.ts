@@ -69,7 +69,7 @@ if [ $state = failed ]; then echo '2 passed, 1 failed, 0 declined'; exit 1; fi
 echo "3 passed, 0 failed, 0 declined\${STAND_IN_LEAVES:+, $STAND_IN_LEAVES not run}"`;
 
 /** Compiles a file of tests into a library that can be opened at run time. */
-export function compile(source: string, library: string): void {
+function compile(source: string, library: string): void {
   const args = ['-std=c++20', '-O1', '-shared', '-fPIC', '-o', library, join(root, source), '-lpthread'];
   const { status, stderr } = spawnSync('g++', args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(stderr);

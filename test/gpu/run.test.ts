@@ -4,8 +4,8 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { Fake } from '../nvml/fake.js';
 import {
-  compile,
   emulator,
   gpuRun,
   hasEmulator,
@@ -292,16 +292,11 @@ test('without sources or a library, nothing is built and nothing passes', () => 
 });
 
 describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)', () => {
-  const fakeNvml = () => {
-    const library = join(folder, 'libfake_nvml.so');
-    if (!existsSync(library)) compile('test/gpu/fake_nvml.cc', library);
-    return library;
-  };
-
-  test('every part in the default order, with the programs that a GPU would run; the ledger takes none of it', () => {
+  test('every part in the default order, with the programs that a GPU would run; the ledger takes none of it', async () => {
+    using fake = await Fake.start();
     const env = {
       KERNWATT_GPU_LIBRARY: emulator,
-      KERNWATT_NVML_LIBRARY: fakeNvml(),
+      ...fake.env,
       KERNWATT_GPU_LIMITS: 'meter=12',
       PYTHONPATH: stub,
     };
@@ -322,14 +317,17 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     expect(ledger.stderr).toContain('was run on the emulator: nothing is recorded');
   });
 
-  test('meter finds the ticks, the watts and why something is not there', () => {
-    const env = {
-      KERNWATT_GPU_LIBRARY: emulator,
-      KERNWATT_NVML_LIBRARY: fakeNvml(),
-      KERNWATT_GPU_LIMITS: 'meter=13',
-      FAKE_NVML_TICK_MS: '25',
-      FAKE_NVML_GAIN: '1.5',
-    };
+  test('meter finds the ticks, the watts and why something is not there', async () => {
+    using fake = await Fake.start({
+      tick_ms: 25,
+      gain: 1.5,
+      throttle: [['swPowerCap', 0, 1e12]],
+      processes: [[4242, 1e9]],
+      deny: ['nvmlGpmMetricsGet'],
+      unsupported: ['field:269', 'field:270', 'field:271'],
+      missing: ['nvmlDeviceGetMemoryBusWidth'],
+    });
+    const env = { KERNWATT_GPU_LIBRARY: emulator, ...fake.env, KERNWATT_GPU_LIMITS: 'meter=13' };
     expect(gpuRun(root, out, ['meter'], { env }).status).toBe(0);
     const { items, emulated } = readJson(join(out, 'meter.json'));
     expect(emulated).toBe(true);
@@ -346,7 +344,7 @@ describe.skipIf(!hasEmulator)('against the emulated library (npm run build:cuda)
     expect(items['throttle.269.swThermal']).toMatchObject({ value: null, state: 'unsupported' });
     expect(items.memoryBus).toMatchObject({ value: null, state: 'missing' });
     expect(items.processes.value.pids).toEqual([4242]);
-    expect(items.powerSamples.value).toMatchObject({ samples: 5, spacingMs: 20 });
+    expect(items.powerSamples.value).toMatchObject({ samples: 120, spacingMs: 25 });
     expect(items.clockLock.state).toBe('not tried');
     for (const item of Object.values(items) as { value: unknown; reason?: string }[])
       expect(item.value === null).toBe(typeof item.reason === 'string');
