@@ -13,7 +13,6 @@ export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/
 export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';
 export type { Measurable } from './measure/subject.js';
-export { deviceTask } from './measure/tinybench.js';
 export type {
   DomainEnergy,
   DomainRecording,

@@ -127,7 +127,9 @@ const noise = /\bwarn|scripts?\b|node-gyp|gyp |rebuild|approve|deprecated/i;
 function project(name, tarball) {
   const folder = join(scratch, name.replaceAll(/[^\w.]/g, '-'));
   mkdirSync(folder);
-  const dependencies = { kernwatt: `file:${tarball}` };
+  // What the script imports besides; npm would find kernwatt's own, pnpm would not.
+  const { tinybench } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).dependencies;
+  const dependencies = { kernwatt: `file:${tarball}`, tinybench };
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, dependencies }));
   return folder;
 }
@@ -154,6 +156,7 @@ const programs = {
   'esm.mjs': `import { gemm, openDevice } from 'kernwatt';${known}\nconsole.log('ok');\n`,
   'cjs.cjs': `const { gemm, openDevice } = require('kernwatt');\n(async () => {${known}\nconsole.log('ok'); })();\n`,
   'types.mts': `import { gemm, KernwattError, openDevice, type Tensor, type TensorData } from 'kernwatt';
+import { deviceTask } from 'kernwatt/tinybench';
 const device = await openDevice('cpu', { threads: 1 });
 const x: Tensor = device.zeros([2, 2]);
 const { y } = gemm({ x, w: x, activation: 'silu' });
@@ -161,8 +164,12 @@ const values: TensorData = await y.read();
 console.log(values.length, new KernwattError('BUSY', '').code satisfies string);
 // @ts-expect-error no such activation
 gemm({ x, w: x, activation: 'no such' });
+const seconds: number = (await deviceTask(gemm.bind({ x, w: x }), 4)()).overriddenDuration / 1000;
 `,
 };
+
+/** The script that the documentation tells to copy. */
+const micro = readFileSync(join(root, 'examples/micro-bench.mjs'), 'utf8');
 
 /** Imports, answers and the command, under one Node. */
 function use(folder, line) {
@@ -184,7 +191,11 @@ function use(folder, line) {
   if (addon.state !== 'ok' || energy.length === 0)
     stop(`doctor under Node ${line}: addon is ${addon.state}, expected ok`);
   run(join(folder, 'node_modules/.bin/kernwatt'), ['--version'], { cwd: folder, env });
-  said(`Node ${line}: import, require, gemm, --version, ops, doctor`);
+  writeFileSync(join(folder, 'mine.mjs'), micro);
+  const { stdout, stderr } = node(command, 'bench', './mine.mjs', '--backend', 'cpu');
+  if (!/^on the device +\d/m.test(stdout) || stderr !== '')
+    stop(`kernwatt bench ./mine.mjs under Node ${line} prints\n${stdout}${stderr}`);
+  said(`Node ${line}: import, require, gemm, --version, ops, doctor, bench of a script`);
 }
 
 function types(folder) {

@@ -1,6 +1,8 @@
 // `kernwatt bench`: measures operators, suites of the paper or a user's script, prints the tables, writes the records.
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
 import type { Device } from '../device.js';
 import { KernwattError } from '../errors.js';
 import { compare } from '../measure/compare.js';
@@ -15,7 +17,7 @@ import { operators } from './ops.js';
 import { type ProgressLine, progressLine } from './progress.js';
 import { RecordFile } from './records.js';
 import { planSuites, SuiteRun, skippable, suiteNames } from './suite.js';
-import { exit, pick, UsageError } from './usage.js';
+import { exit, pick, ScriptError, UsageError } from './usage.js';
 
 export interface BenchFlags {
   backend: 'auto' | 'cpu' | 'cuda' | 'emu';
@@ -32,7 +34,11 @@ export interface BenchFlags {
   json?: boolean;
 }
 
-const isScript = (what: string): boolean => /\.[cm]?js$/.test(what);
+/** A path, or what ends like a program; TypeScript where this Node runs it. */
+const isScript = (what: string): boolean => /\.[cm]?[jt]s$|[\\/]/.test(what);
+
+/** What only operators and suites can take. */
+const notOfScripts = ['shape', 'dtype', 'cache', 'seed', 'group'] as const;
 
 /** Devices to measure on, and one line for each that was wanted and is not there. */
 async function openDevices({ backend, threads }: BenchFlags): Promise<{ devices: Device[]; notes: string[] }> {
@@ -67,8 +73,7 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
   const names = what.filter((one) => !isScript(one));
   if (scripts.length > 0 && (names.length > 0 || scripts.length > 1))
     throw new UsageError('bench: a script runs alone, without operators, suites or other scripts');
-  if (scripts.length > 0 && flags.group !== undefined)
-    throw new UsageError('bench: --group is given with a script, expected with a suite');
+  if (scripts.length > 0) refuseScript(scripts[0]!, flags);
   const planned = scripts.length > 0 ? null : planSuites(names, flags);
   const cases = scripts.length > 0 || planned ? [] : chooseCases(names, flags);
   const file = flags.out === undefined ? null : new RecordFile(flags.out, flags.force);
@@ -86,13 +91,16 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
   try {
     const line = progressLine(process.stderr, flags.json);
     try {
-      if (scripts.length > 0) outcome.result = await runScript(scripts[0]!, devices.at(-1)!, keep, interrupt.signal);
+      if (scripts.length > 0)
+        outcome.result = await runScript(scripts[0]!, devices.at(-1)!, flags, keep, interrupt.signal);
       else if (suite) await suite.run(devices, line, interrupt.signal);
       else await runCases(cases, devices, flags, keep, outcome.notes, line, interrupt.signal);
     } finally {
       line.stop();
     }
   } catch (error) {
+    // What had been measured until then is not lost with the rest.
+    if (error instanceof ScriptError && outcome.records.length > 0) print(outcome, flags);
     if (!interrupt.signal.aborted) throw error;
     const rest = suite && flags.out !== undefined ? '; the same command goes on from there' : '';
     outcome.notes.push(`interrupted: what had been measured until then is above${rest}`);
@@ -100,10 +108,22 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
     process.off('SIGINT', stop);
     for (const device of devices) await device.close();
   }
+  if (scripts.length > 0 && outcome.records.length === 0 && outcome.result === undefined && !interrupt.signal.aborted)
+    notes.push(`${scripts[0]} measured nothing and returned nothing`);
   if (suite) Object.assign(outcome, { text: suite.text(), result: suite.result() });
   print(outcome, flags);
   if (interrupt.signal.aborted) return exit.interrupted;
   return outcome.records.some(({ verdict }) => verdict === 'invalid') ? exit.failed : exit.ok;
+}
+
+/** What can be known about a script before a device is opened. */
+function refuseScript(script: string, flags: BenchFlags): void {
+  for (const name of notOfScripts)
+    if (flags[name] !== undefined)
+      throw new UsageError(`bench: --${name} is given with a script, which chooses that itself, expected without one`);
+  const found = statSync(script, { throwIfNoEntry: false });
+  if (!found?.isFile())
+    throw new UsageError(`bench: script is ${script}, ${found ? 'a folder' : 'which is not there'}, expected a file`);
 }
 
 function chooseCases(names: readonly string[], flags: BenchFlags): BenchCase[] {
@@ -168,19 +188,21 @@ export interface ScriptContext {
 async function runScript(
   path: string,
   device: Device,
+  flags: BenchFlags,
   keep: (record: MeasureRecord) => void,
   signal: AbortSignal,
 ): Promise<unknown> {
+  const defaults = { signal, quick: flags.quick ?? false };
   const context: ScriptContext = {
     device,
     signal,
     measure: async (what, options) => {
-      const record = await measure(what, { signal, ...options });
+      const record = await measure(what, { ...defaults, ...options });
       keep(record);
       return record;
     },
     compare: async (cases, options) => {
-      const result = await compare(cases, { signal, ...options });
+      const result = await compare(cases, { ...defaults, ...options });
       for (const record of Object.values(result.records)) keep(record);
       return result;
     },
@@ -189,14 +211,19 @@ async function runScript(
   try {
     script = (await import(pathToFileURL(resolve(path)).href)) as typeof script;
   } catch (error) {
-    if (
-      (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' &&
-      (error as Error).message.includes(resolve(path))
-    )
-      throw new UsageError(`bench: script is ${path}, expected a file that exists`);
-    throw error;
+    throw new ScriptError(path, 'cannot be loaded', error);
   }
-  return typeof script.default === 'function' ? await script.default(context) : undefined;
+  if (typeof script.default !== 'function')
+    throw new UsageError(
+      `bench: the default export of ${path} is ${inspect(script.default)}, expected a function: ` +
+        'export default async ({ device, measure, compare, signal }) => { ... }',
+    );
+  try {
+    return await script.default(context);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    throw new ScriptError(path, 'failed', error);
+  }
 }
 
 function print({ records, notes, result, text }: Outcome, flags: BenchFlags): void {
@@ -207,9 +234,13 @@ function print({ records, notes, result, text }: Outcome, flags: BenchFlags): vo
   }
   if (text !== undefined) process.stdout.write(text);
   else if (records.length > 0) process.stdout.write(`${benchReport(records)}\n`);
-  if (text === undefined && Array.isArray(result)) process.stdout.write(`${rowTable(result)}\n`);
+  if (text === undefined && result !== undefined)
+    process.stdout.write(`${isRows(result) ? rowTable(result) : inspect(result)}\n`);
   for (const note of notes) process.stdout.write(`${note}\n`);
 }
+
+const isRows = (result: unknown): result is Record<string, unknown>[] =>
+  Array.isArray(result) && result.length > 0 && result.every((row) => typeof row === 'object' && row !== null);
 
 /** Rows that a script returned: one column for each field of the first; numbers to the right. */
 function rowTable(rows: readonly Record<string, unknown>[]): string {

@@ -2,7 +2,16 @@
 // The `kernwatt` command. Each subcommand loads its own module, so that `--help` and `ops` start at once.
 import { Command, CommanderError, Option } from 'commander';
 import { describeTool } from '../measure/environment.js';
-import { exit, gateExit, isUsage, parseShape, parseWeights, positiveNumber, wholeNumber } from './usage.js';
+import {
+  exit,
+  gateExit,
+  isUsage,
+  parseShape,
+  parseWeights,
+  positiveNumber,
+  ScriptError,
+  wholeNumber,
+} from './usage.js';
 
 const program = new Command('kernwatt')
   .description('Know what every operator of a large language model costs: time, memory, utilisation and energy.')
@@ -59,7 +68,7 @@ program
   .description('measure operators: time, rates against measured peaks, and the six metrics')
   .argument(
     '[what...]',
-    'operators, sets of them (quick, models), suites of the paper (attention, quantization) or scripts (*.js, *.mjs); default: quick',
+    'operators, sets of them (quick, models), suites of the paper (attention, quantization) or a script (*.js, *.mjs); default: quick',
   )
   .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
   .addOption(
@@ -141,6 +150,7 @@ try {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 1 ? exit.usage : error.exitCode;
   else {
     process.stderr.write(`kernwatt: ${(error as Error).message}\n`);
+    if (error instanceof ScriptError) throw error.cause;
     if (!isUsage(error) && process.env.KERNWATT_TRACE) process.stderr.write(`${(error as Error).stack}\n`);
     process.exitCode = isUsage(error) ? exit.usage : exit.failed;
   }

@@ -6,6 +6,13 @@ import { equalWeights, sixMetrics, type Weights } from '../report/quantities.js'
 
 export class UsageError extends Error {}
 
+/** A user's program that threw `cause`, whose stack and source line Node prints best. */
+export class ScriptError extends Error {
+  constructor(path: string, what: string, cause: unknown) {
+    super(`bench: ${path} ${what}`, { cause });
+  }
+}
+
 /** Exit codes: everything worked, something failed, the request made no sense, interrupted by Ctrl-C. */
 export const exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 

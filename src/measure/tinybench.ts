@@ -1,10 +1,10 @@
-// Device time for tinybench: a task whose samples are the plan's own seconds instead of the cost of calling it.
+// `kernwatt/tinybench`: a task for tinybench whose samples are the plan's own seconds instead of the cost of calling it.
 import { native, type SampleOptions } from '../native.js';
 import type { Plan } from '../plan.js';
 
 /**
  * A task for tinybench that times `plan` by the device's clock instead of JavaScript's.
- * @param calls back-to-back calls in one sample; the sample is their mean.
+ * @param calls back-to-back calls in one sample; the sample is their mean. What is below a few microseconds needs more than one.
  * @example bench.add('gemm, device time', deviceTask(plan));
  * @throws {KernwattError} `UNSUPPORTED` on an emulated device, when the task runs.
  */

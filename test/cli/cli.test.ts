@@ -239,7 +239,7 @@ describe('bad input: one sentence on standard error, exit code 2', () => {
     [['bench', '--threads', '0'], /--threads.*whole number from 1 to 1024/],
     [['bench', '--backend', 'tpu'], /--backend.*Allowed choices are auto, cpu, cuda, emu/],
     [['bench', '--backend', 'emu'], /emulated kernels are right or wrong, never fast/],
-    [['bench', 'nowhere.js'], /script is nowhere.js, expected a file that exists/],
+    [['bench', 'nowhere.js'], /script is nowhere.js, which is not there, expected a file/],
     [['bench', 'a.js', 'gemm'], /a script runs alone/],
     [
       ['bench', '--out', '/nowhere/at/all.jsonl'],

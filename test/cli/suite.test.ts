@@ -63,7 +63,7 @@ test.each([
   [['attention', '--dtype', 'f32'], /--dtype is given with suite attention/],
   [['attention', '--group', 'efficientllm-0.5b'], /--group is "efficientllm-0.5b"; expected/],
   [['gemm', '--group', 'x'], /--group is "x", expected with a suite: attention, quantization/],
-  [['mine.mjs', '--group', 'x'], /--group is given with a script, expected with a suite/],
+  [['mine.mjs', '--group', 'x'], /--group is given with a script, which chooses that itself/],
 ])('bench %j: one sentence, exit code 2', (args, message) => {
   const { code, out, err } = bench(...args);
   expect(err).toMatch(message);
