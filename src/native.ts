@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
+import type { MissingState } from './measure/quantity.js';
 import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
 
 // Not imported: an import makes Node evaluate all that a builtin module exports, 2 ms for this one.
@@ -15,6 +16,7 @@ export type DeviceHandle = { readonly [tag]: 'device' };
 export type StreamHandle = { readonly [tag]: 'stream' };
 export type BufferHandle = { readonly [tag]: 'buffer' };
 export type PlanHandle = { readonly [tag]: 'plan' };
+export type SourceHandle = { readonly [tag]: 'source' };
 
 /** A strided view of a buffer; offset and stride in elements, dtype as an index into `dtypes`. */
 export interface NativeView {
@@ -134,6 +136,66 @@ export interface SampleResult {
   stealShare: number;
 }
 
+/** One cumulative counter of energy, as native/meter/source.h reads it. */
+export type SourceSpec = {
+  /** As messages call it. */
+  name: string;
+  joulesPerCount: number;
+  /** Raw readings start again at 0 after this one; 0: they do not wrap, or nobody knows. */
+  range: number;
+} & (
+  | { kind: 'file'; path: string }
+  | { kind: 'perf'; type: number; config: number; cpu: number }
+  | { kind: 'nvml' /** PCI address, UUID or NVML's index. */; gpu: string }
+);
+
+export interface SourceStatus {
+  polls: number;
+  failures: number;
+  /** How often the counter moved. */
+  ticks: number;
+  /** Whether the last poll was answered. */
+  answering: boolean;
+  /** The last poll that was not. */
+  trouble: { state: MissingState; reason: string } | null;
+  /** Of the counter's readings, seconds; both 0 before there is one. */
+  first: number;
+  last: number;
+  /** Up to this moment every reading showed the value before the last tick; -Infinity before there is one. */
+  lastTickAfter: number;
+  /** Of a GPU that was found: its PCI address, its index and how many there are by NVML, and whether it is divided. */
+  gpu: { label: string; index: number; gpus: number; mig: boolean } | null;
+  /** The counter's own last value. */
+  joules: number;
+}
+
+export interface NativeSeries {
+  seconds: Float64Array;
+  values: Float64Array;
+}
+
+export interface SourceReadings {
+  /**
+   * `counter`: joules since the first reading, where they change. Of GPUs, as far as they are read: `powerInstant`, `powerAverage` (W),
+   * `clock` (Hz), `temperature` (degrees Celsius), `processes`, and `throttle.REASON` (ns, where they change).
+   */
+  series: { readonly counter: NativeSeries; readonly [column: string]: NativeSeries };
+  /** Stretches over which the counter tells nothing. */
+  breaks: { from: number; to: number; reason: string }[];
+  /** Of what is older only a part is kept; -Infinity while everything is. */
+  thinnedBefore: number;
+}
+
+/** What metering costs this process; over its life. */
+export interface SamplerCost {
+  /** Processor time of the sampling thread, and how long there was one. */
+  cpuSeconds: number;
+  seconds: number;
+  polls: number;
+  /** Counters read now. */
+  sources: number;
+}
+
 export interface Native {
   /** KW_ABI the addon was built with. */
   abi: number;
@@ -247,6 +309,19 @@ export interface Native {
   peak(stream: StreamHandle, kind: 'fma_f32' | 'dot_bf16' | 'read' | 'copy', seconds: number): Promise<number>;
   /** Live objects, for leak tests: they return to their baseline. */
   counters(): Record<'devices' | 'streams' | 'buffers' | 'bytes' | 'plans' | 'pending' | 'hostBuffers', number>;
+  /**
+   * Reads a counter on the one thread of all meters until the handle is closed or collected; the same counter at the same interval is
+   * read once for all. `manual`: it is read by pollSource alone. Never fails because of the counter: sourceStatus tells.
+   */
+  openSource(spec: SourceSpec & { intervalSeconds: number }, manual: boolean): SourceHandle;
+  /** Idempotent. */
+  closeSource(source: SourceHandle): void;
+  /** Reads what is due at `now`, seconds of the caller's clock; returns when it is due again. */
+  pollSource(source: SourceHandle, now: number): number;
+  sourceStatus(source: SourceHandle): SourceStatus;
+  /** Readings from `from` to `to`, seconds of CLOCK_MONOTONIC, and some on each side. */
+  readSource(source: SourceHandle, from: number, to: number): SourceReadings;
+  samplerCost(): SamplerCost;
   /** Cost of crossing into C++ and back: does nothing. */
   nothing(): void;
 }

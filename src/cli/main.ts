@@ -126,13 +126,17 @@ program
 
 program
   .command('meter')
-  .description('run any program and say, on standard error, how long it took and what the CPU packages drew meanwhile')
+  .description(
+    'run any program and say, on standard error, how long it took and what CPU packages and GPUs drew meanwhile',
+  )
   .argument('<command...>', 'the program and its arguments; its exit code is returned')
   .passThroughOptions()
+  .option('--gpu <gpu>', 'one GPU alone, by PCI address, UUID or index of nvidia-smi; default: all')
   .addOption(
-    new Option('--interval <ms>', 'time between two readings of the counters')
-      .argParser(wholeNumber(1, 10_000))
-      .default(100),
+    new Option(
+      '--interval <ms>',
+      'time between two readings of a counter; default: 5 for CPU packages, 1 for GPUs',
+    ).argParser(wholeNumber(1, 10_000)),
   )
   .option('--out <file>', 'also write JSON to this file')
   .option('--json', "print JSON as docs/measuring.md describes it, on standard error: standard output is the program's")

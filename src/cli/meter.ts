@@ -1,9 +1,9 @@
-// `kernwatt meter -- COMMAND`: wall time and CPU energy of any program. Standard output stays the program's own: what is known is
-// printed on standard error at its end, or written to a file. Needs no addon.
+// `kernwatt meter -- COMMAND`: wall time of any program, and the energy of CPU packages and GPUs meanwhile. Standard output stays the
+// program's own: what is known is printed on standard error at its end, or written to a file. Without the addon, energy is unavailable.
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { describeTool, type Tool } from '../measure/environment.js';
-import { isVirtual } from '../measure/sources.js';
-import { CpuMeter, type DomainEnergy, type SourceState } from '../meter/cpu.js';
+import type { SourceState } from '../meter/cpu.js';
+import { type DomainEnergy, type MeterDomain, openAll } from '../meter/meter.js';
 import { type MeteredRun, runMetered } from '../meter/run.js';
 import { si } from '../report/format.js';
 import { table } from '../report/table.js';
@@ -12,16 +12,22 @@ import { UsageError } from './usage.js';
 export interface MeterFlags {
   json?: boolean;
   out?: string;
-  interval: number;
+  gpu?: string;
+  /** Milliseconds. */
+  interval?: number;
   sysfs: string;
 }
 
+/** One domain: its identity and its state, with the name as `domain`, and its energy. */
+type Entry = Pick<MeterDomain, 'source' | 'scope' | 'covers' | 'exclusive' | 'fix'> &
+  Pick<DomainEnergy, 'joules' | 'bounds' | 'powerJ'> & { domain: string };
+
 /** What `meter --json` prints; docs/measuring.md lists the fields. */
-export interface MeterReport extends MeteredRun {
-  schema: 'kernwatt.meter/0';
+export interface MeterReport extends Omit<MeteredRun, 'energy'> {
+  schema: 'kernwatt.meter/1';
   tool: Tool;
   command: readonly string[];
-  intervalSeconds: number;
+  energy: Entry[];
   sources: SourceState[];
 }
 
@@ -34,24 +40,27 @@ export async function meter(command: readonly string[], flags: MeterFlags): Prom
   if (!program) throw new UsageError('meter: the command is "", expected the name of a program');
   // Before the command runs: hours of it must not end in a file that cannot be written.
   const file = flags.out === undefined ? null : open(flags.out);
-  const gauge = new CpuMeter(flags.sysfs, isVirtual());
+  const intervalSeconds = flags.interval === undefined ? undefined : flags.interval / 1000;
+  const { meter: all, sources } = await openAll(flags.sysfs, flags.gpu, intervalSeconds);
   let run: MeteredRun;
   try {
-    run = await runMetered(gauge, command as [string, ...string[]], flags.interval);
+    run = await runMetered(all, command as [string, ...string[]]);
   } catch (error) {
     if (file !== null) closeSync(file);
     const { code, message } = error as NodeJS.ErrnoException;
     const why = code === 'ENOENT' ? 'command not found' : `cannot be run (${code ?? message})`;
     process.stderr.write(`kernwatt meter: ${program}: ${why}\n`);
     return code === 'ENOENT' ? notFound : notRunnable;
+  } finally {
+    await all.close();
   }
   const report: MeterReport = {
-    schema: 'kernwatt.meter/0',
+    schema: 'kernwatt.meter/1',
     tool: describeTool(),
     command,
-    intervalSeconds: flags.interval / 1000,
     ...run,
-    sources: gauge.sources,
+    energy: run.energy.map(entryOf),
+    sources,
   };
   const json = `${JSON.stringify(report, null, 2)}\n`;
   if (file !== null) {
@@ -71,6 +80,12 @@ function open(path: string): number {
   }
 }
 
+const entryOf = ({ domain, joules, bounds, powerJ }: DomainEnergy): Entry => {
+  const { name, source, scope, covers, exclusive, fix } = domain;
+  const needed = joules.value === null ? fix : null;
+  return { domain: name, source, scope, covers, exclusive, joules, bounds, powerJ, fix: needed };
+};
+
 export function render({ exitCode, signal, wallSeconds, energy }: MeterReport): string {
   const how = signal === null ? `exit code ${exitCode}` : `ended by ${signal}`;
   const read = energy.filter(({ joules }) => joules.value !== null);
@@ -86,12 +101,12 @@ export function render({ exitCode, signal, wallSeconds, energy }: MeterReport): 
           { head: 'source' },
           { head: 'covers' },
         ],
-        read.map(({ domain, joules, bounds, source, scope }) => [
+        read.map(({ domain, joules, bounds, source, covers }) => [
           domain,
           si(joules.value!, 'J'),
           ...(bounds ?? [null, null]).map((bound) => (bound === null ? 'n/a' : si(bound, 'J'))),
           source ?? '',
-          scope,
+          covers,
         ]),
       ),
     );
@@ -99,8 +114,9 @@ export function render({ exitCode, signal, wallSeconds, energy }: MeterReport): 
   return lines.join('');
 }
 
-function absent({ domain, joules, fix, bounds, scope }: DomainEnergy): string {
+function absent({ domain, joules, fix, bounds, covers, powerJ }: Entry): string {
   if (joules.value !== null) return '';
-  const between = bounds ? `; between ${si(bounds[0], 'J')} and ${si(bounds[1], 'J')} (${scope})` : '';
-  return `${domain} energy is ${joules.state}: ${joules.reason}${between}${fix ? `; fix: ${fix}` : ''}\n`;
+  const between = bounds ? `; between ${si(bounds[0], 'J')} and ${si(bounds[1], 'J')} (${covers})` : '';
+  const about = powerJ.value === null ? '' : `; about ${si(powerJ.value, 'J')} by power readings (${covers})`;
+  return `${domain} energy is ${joules.state}: ${joules.reason}${between}${about}${fix ? `; fix: ${fix}` : ''}\n`;
 }

@@ -7,6 +7,8 @@ import { median } from '../measure/stats.js';
 export interface Series {
   readonly seconds: ArrayLike<number>;
   readonly values: ArrayLike<number>;
+  /** Stretches that the meter already knows to be useless, such as one in which a counter wrapped unseen. */
+  readonly breaks?: readonly Break[];
 }
 
 /** A stretch of time in which the readings contradict themselves; nothing that touches it can be known. */
@@ -46,13 +48,13 @@ function commonUnit(a: number, b: number): number {
  * Ticks of a counter in joules that only grows. A counter that falls (the driver was unloaded) and a clock that runs backwards are
  * breaks; ticks are found on both sides of them, never across. A reading that is no number (the meter did not answer) is a gap.
  */
-export function findTicks({ seconds, values }: Series): Ticks {
+export function findTicks({ seconds, values, breaks: known = [] }: Series): Ticks {
   const at: number[] = [];
   const earliest: number[] = [];
   const latest: number[] = [];
   const joules: number[] = [];
   const spacings: number[] = [];
-  const breaks: Break[] = [];
+  const breaks = [...known];
   let quantum = 0;
   let previous = -1;
   let connected = false;
@@ -67,7 +69,8 @@ export function findTicks({ seconds, values }: Series): Ticks {
       connected = false;
     } else if (before && value > before.value) {
       const middle = (before.time + time) / 2;
-      if (connected) spacings.push(middle - at.at(-1)!);
+      const last = at.at(-1)!;
+      if (connected && !known.some(({ from, to }) => to > last && from < middle)) spacings.push(middle - last);
       at.push(middle);
       earliest.push(before.time);
       latest.push(time);

@@ -1,10 +1,14 @@
 // Which meters of energy exist on this machine and whether they can be read: probed, not assumed. A counter that can be read
-// but does not advance (virtual machines answer 0) is `zero-stuck`, which is not `ok`. Reads files below `root` only.
-import { readdirSync, readFileSync } from 'node:fs';
+// but does not advance (virtual machines answer 0) is `zero-stuck`, which is not `ok`. Counters are found below `root` only.
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import { type Found, packageScope, reader } from '../meter/counter.js';
 import * as fixes from '../meter/fixes.js';
+import { findHwmon } from '../meter/hwmon.js';
+import { findPerf } from '../meter/perf.js';
+import { findPowercap } from '../meter/powercap.js';
 import type { MissingState } from './quantity.js';
 
 export interface EnergySource {
@@ -15,14 +19,6 @@ export interface EnergySource {
   fix: string | null;
 }
 
-const list = (folder: string): string[] => {
-  try {
-    return readdirSync(folder).sort();
-  } catch {
-    return [];
-  }
-};
-
 const text = (path: string): string | null => {
   try {
     return readFileSync(path, 'utf8').trim();
@@ -31,71 +27,26 @@ const text = (path: string): string | null => {
   }
 };
 
-/** Reads a counter twice, 60 ms apart: every one of these advances within a few milliseconds on a running processor. */
-async function advancing(paths: string[]): Promise<Pick<EnergySource, 'state' | 'detail'>> {
-  const read = () => paths.map((path) => Number(readFileSync(path, 'utf8')));
+/** Counters are read twice, so far apart, milliseconds: every one advances within a few on a running processor. */
+const apart = 60;
+
+/** What became of the counters of one source, package by package; memory is not needed for `ok`. */
+async function probe(name: EnergySource['name'], found: Found): Promise<EnergySource> {
+  if ('refusal' in found) return { name, state: 'missing', detail: found.refusal.reason, fix: found.refusal.fix };
+  const packages = found.counters.filter(({ covers }) => covers === packageScope);
+  const refused = packages.find(({ refusal }) => refusal !== null)?.refusal;
+  if (refused) return { name, state: refused.state, detail: refused.reason, fix: refused.fix };
+  const read = packages.map(({ spec }) => reader(spec));
   try {
-    const before = read();
-    await setTimeout(60);
-    const stuck = read().findIndex((value, i) => value === before[i]);
-    if (stuck < 0) return { state: 'ok', detail: `${paths.length} counter(s) advance` };
-    return { state: 'zero-stuck', detail: `${paths[stuck]} stays at ${before[stuck]}` };
+    const before = read.map((count) => count());
+    await setTimeout(apart);
+    const stuck = read.findIndex((count, i) => count() === before[i]);
+    if (stuck < 0) return { name, state: 'ok', detail: `${packages.length} counter(s) advance`, fix: null };
+    const detail = `${packages[stuck]!.spec.name} stays at ${before[stuck]}`;
+    return { name, state: 'zero-stuck', detail, fix: fixes.stuck };
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'EACCES' || code === 'EPERM') return { state: 'denied', detail: message };
-    return { state: 'unavailable', detail: message };
+    return { name, state: 'unavailable', detail: (error as Error).message, fix: null };
   }
-}
-
-async function powercap(root: string, virtual: boolean): Promise<EnergySource> {
-  const folder = join(root, 'sys/class/powercap');
-  const zones = list(folder).filter((zone) => /^intel-rapl:\d+$/.test(zone));
-  if (zones.length === 0) {
-    return {
-      name: 'powercap',
-      state: 'missing',
-      detail: `no intel-rapl zone in ${folder}`,
-      fix: virtual ? fixes.stuck : fixes.noDriver,
-    };
-  }
-  const probe = await advancing(zones.map((zone) => join(folder, zone, 'energy_uj')));
-  const known = { denied: fixes.powercapDenied(folder), 'zero-stuck': fixes.stuck } as const;
-  return { name: 'powercap', ...probe, fix: known[probe.state as keyof typeof known] ?? null };
-}
-
-function perf(root: string, virtual: boolean): EnergySource {
-  const folder = join(root, 'sys/bus/event_source/devices/power');
-  const events = list(join(folder, 'events')).filter((name) => /^energy-[a-z]+$/.test(name));
-  if (events.length === 0)
-    return {
-      name: 'perf',
-      state: 'missing',
-      detail: `no power events in ${folder}`,
-      fix: virtual ? fixes.stuck : null,
-    };
-  const paranoid = Number(text(join(root, 'proc/sys/kernel/perf_event_paranoid')) ?? 'NaN');
-  const effective = BigInt(
-    `0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(text(join(root, 'proc/self/status')) ?? '')?.[1] ?? '0'}`,
-  );
-  const capable = (effective & ((1n << 38n) | (1n << 21n))) !== 0n; // CAP_PERFMON, CAP_SYS_ADMIN
-  const detail = `${events.join(', ')}; perf_event_paranoid ${paranoid}`;
-  if (paranoid <= 0 || capable)
-    return { name: 'perf', state: 'ok', detail: `${detail}; permitted, not opened here`, fix: null };
-  return { name: 'perf', state: 'denied', detail, fix: 'sudo sysctl kernel.perf_event_paranoid=0' };
-}
-
-async function hwmon(root: string): Promise<EnergySource> {
-  const folder = join(root, 'sys/class/hwmon');
-  const sensor = list(folder).find((name) => text(join(folder, name, 'name')) === 'amd_energy');
-  if (sensor === undefined)
-    return { name: 'hwmon', state: 'missing', detail: `no amd_energy sensor in ${folder}`, fix: null };
-  const inputs = list(join(folder, sensor)).filter((name) => /^energy\d+_input$/.test(name));
-  const probe = await advancing(inputs.map((name) => join(folder, sensor, name)));
-  return {
-    name: 'hwmon',
-    ...probe,
-    fix: probe.state === 'denied' ? fixes.hwmonDenied(`${folder}/${sensor}`) : null,
-  };
 }
 
 /** Whether the dynamic loader finds a shared library. It is loaded and released; it need not be a Node addon. */
@@ -119,7 +70,7 @@ function nvml(): EnergySource {
         name: 'nvml',
         state: 'missing',
         detail,
-        fix: 'install the NVIDIA driver (in a container: run with --gpus all)',
+        fix: fixes.noNvml,
       };
 }
 
@@ -129,6 +80,13 @@ export const isVirtual = (root = '/'): boolean =>
 
 /** Probes every source of energy readings. `root` lets tests present another file system. */
 export async function probeEnergySources(root = '/'): Promise<EnergySource[]> {
+  const sysfs = join(root, 'sys');
   const virtual = isVirtual(root);
-  return [await powercap(root, virtual), perf(root, virtual), await hwmon(root), nvml()];
+  const found = {
+    powercap: findPowercap(sysfs, virtual),
+    perf: findPerf(sysfs, virtual),
+    hwmon: findHwmon(sysfs),
+  };
+  const names = ['powercap', 'perf', 'hwmon'] as const;
+  return [...(await Promise.all(names.map((name) => probe(name, found[name])))), nvml()];
 }

@@ -2,9 +2,8 @@
 // accumulates to 64 bits, so its counters do not wrap.
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Found, packageScope, tryCounter } from './counter.js';
+import { type Found, line, packageScope, tryCounter } from './counter.js';
 import * as fixes from './fixes.js';
-import { line } from './powercap.js';
 
 export function findHwmon(sysfs: string): Found {
   const all = join(sysfs, 'class/hwmon');
@@ -22,16 +21,18 @@ export function findHwmon(sysfs: string): Found {
     const number = /^energy(\d+)_input$/.exec(name)?.[1];
     const socket = /^Esocket(\d+)$/.exec(line(join(folder, `energy${number}_label`)) ?? '')?.[1];
     if (number === undefined || socket === undefined) return [];
-    const file = {
+    const path = join(folder, name);
+    const spec = { kind: 'file' as const, name: path, path, joulesPerCount: 1e-6, range: 0 };
+    const deniedFix = fixes.hwmonDenied(folder);
+    return {
       domain: `package-${Number(socket)}`,
       source: 'hwmon' as const,
-      scope: packageScope,
-      path: join(folder, name),
-      rangeJoules: null,
-      deniedFix: fixes.hwmonDenied(folder),
+      covers: packageScope,
+      spec,
+      deniedFix,
+      refusal: tryCounter(spec, deniedFix),
     };
-    return [{ file, refusal: tryCounter(file) }];
   });
   if (counters.length === 0) return none(`no input of ${folder} is labelled as a socket`);
-  return { counters: counters.sort((a, b) => (a.file.domain < b.file.domain ? -1 : 1)) };
+  return { counters: counters.sort((a, b) => a.domain.localeCompare(b.domain, 'en', { numeric: true })) };
 }

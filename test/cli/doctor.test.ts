@@ -127,7 +127,7 @@ describe('the library of kernels', () => {
 
 test('counters of energy that only root may read: denied, with one line that opens them', async () => {
   const zone = 'sys/class/powercap/intel-rapl:0';
-  const root = machine({ [`${zone}/energy_uj`]: '5\n' });
+  const root = machine({ [`${zone}/name`]: 'package-0\n', [`${zone}/energy_uj`]: '5\n' });
   chmodSync(join(root, zone, 'energy_uj'), 0o000);
   // Root reads everything, so the probe runs as nobody where the tests run as root.
   const user = process.geteuid!();

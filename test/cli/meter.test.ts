@@ -54,7 +54,9 @@ test('standard output is the command’s own, its exit code is returned, and its
   expect(out).toBe('--json -x -- --out\n');
   expect(code).toBe(7);
   expect(err).toMatch(/^kernwatt meter: [\d.]+ m?s, exit code 7\n/);
-  expect(err).toMatch(/^gpu energy is unsupported: this version has no meter of GPU energy$/m);
+  expect(err).toMatch(
+    /^gpu energy is missing: the library of the NVIDIA driver does not load: .*; fix: install the NVIDIA driver/m,
+  );
 });
 
 test('without `--` what follows the command is the command’s own too', async () => {
@@ -78,7 +80,7 @@ test('joules of the package, with bounds that hold the truth', async () => {
   expect(code).toBe(0);
   expect(err).toMatch(/^package-0 .* J .* powercap .*CPU packages: the whole socket, not this process alone$/m);
   const report = JSON.parse(readFileSync(file, 'utf8')) as MeterReport;
-  expect(report).toMatchObject({ schema: 'kernwatt.meter/0', exitCode: 0, signal: null, intervalSeconds: 0.02 });
+  expect(report).toMatchObject({ schema: 'kernwatt.meter/1', exitCode: 0, signal: null });
   expect(report.wallSeconds).toBeGreaterThan(0.7);
   const [cpu, gpu] = report.energy;
   const truth = 20 * report.wallSeconds;
@@ -87,7 +89,8 @@ test('joules of the package, with bounds that hold the truth', async () => {
   expect(cpu!.bounds![1]).toBeGreaterThan(truth - 2);
   expect(cpu!.joules.value).toBeGreaterThanOrEqual(cpu!.bounds![0]);
   expect(cpu!.joules.value).toBeLessThanOrEqual(cpu!.bounds![1]);
-  expect(gpu).toMatchObject({ domain: 'gpu', joules: { value: null, state: 'unsupported' } });
+  expect(cpu).toMatchObject({ domain: 'package-0', source: 'powercap', scope: 'package', exclusive: false, fix: null });
+  expect(gpu).toMatchObject({ domain: 'gpu', joules: { value: null, state: 'missing' } });
   expect(report.sources.map(({ name }) => name)).toEqual(['powercap', 'perf', 'hwmon', 'nvml']);
 });
 
@@ -110,7 +113,7 @@ test('--json is one object on standard error', async () => {
   const { out, err } = await meter(['--json', '--', ...node('console.log("mine")')]);
   expect(out).toBe('mine\n');
   expect(JSON.parse(err)).toMatchObject({
-    schema: 'kernwatt.meter/0',
+    schema: 'kernwatt.meter/1',
     command: [process.execPath, '-e', 'console.log("mine")'],
   });
 });

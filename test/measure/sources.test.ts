@@ -1,9 +1,10 @@
 // Energy sources on made-up machines: one file system each.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { loadable, probeEnergySources } from '../../src/measure/sources.js';
+import { unprivileged } from '../meter/tree.js';
 
 const roots: string[] = [];
 afterEach(() => {
@@ -46,36 +47,49 @@ test('a counter that stays at zero is zero-stuck, not ok', async () => {
 });
 
 test('a counter that advances is ok', async () => {
-  const root = machine({ 'sys/class/powercap/intel-rapl:0/energy_uj': '100\n' });
+  const root = machine({
+    'sys/class/powercap/intel-rapl:0/name': 'package-0\n',
+    'sys/class/powercap/intel-rapl:0/energy_uj': '100\n',
+  });
   let energy = 100;
   const path = join(root, 'sys/class/powercap/intel-rapl:0/energy_uj');
   const timer = setInterval(() => {
     energy += 1000;
-    writeFileSync(path, `${energy}\n`);
+    writeFileSync(`${path}.new`, `${energy}\n`);
+    renameSync(`${path}.new`, path);
   }, 5);
   expect((await states(root)).powercap).toBe('ok');
   clearInterval(timer);
 });
 
-test('perf is judged by paranoia and capabilities', async () => {
-  const events = {
-    'sys/bus/event_source/devices/power/events/energy-pkg': 'event=0x02\n',
-    'sys/bus/event_source/devices/power/events/energy-pkg.scale': '2.3e-10\n',
+test('perf is ok when its event opens and counts', async () => {
+  const events = 'sys/bus/event_source/devices/power/events/energy-pkg';
+  // A PMU that every Linux has: the CPU clock.
+  const software = {
+    'sys/bus/event_source/devices/power/type': '1\n',
+    'sys/bus/event_source/devices/power/cpumask': '0\n',
+    [events]: 'event=0x00\n',
+    [`${events}.scale`]: '1e-9\n',
+    [`${events}.unit`]: 'Joules\n',
   };
-  const status = (caps: string) => ({ 'proc/self/status': `Name:\tnode\nCapEff:\t${caps}\n` });
-  const paranoid = (value: number) => ({ 'proc/sys/kernel/perf_event_paranoid': `${value}\n` });
-  const none = '0000000000000000';
-  expect((await states(machine({ ...events, ...status(none), ...paranoid(2) }))).perf).toBe('denied');
-  expect((await states(machine({ ...events, ...status(none), ...paranoid(0) }))).perf).toBe('ok');
-  expect((await states(machine({ ...events, ...status('0000004000000000'), ...paranoid(2) }))).perf).toBe('ok');
+  const open = (await probeEnergySources(machine(software)))[1]!;
+  expect(open).toMatchObject({ name: 'perf', state: process.geteuid!() === 0 ? 'ok' : 'denied' });
+  const denied = (await unprivileged(() => probeEnergySources(machine(software))))[1]!;
+  expect(denied).toMatchObject({ state: 'denied', fix: 'sudo sysctl kernel.perf_event_paranoid=0' });
+  expect(denied.detail).toMatch(/^perf power\/energy-pkg\/ on CPU 0 may not be opened \(E(ACCES|PERM)\)$/);
+  const none = (await probeEnergySources(machine({ ...software, [`${events}.unit`]: 'Watts\n' })))[1]!;
+  expect(none).toMatchObject({ state: 'missing', detail: expect.stringContaining('no event energy-pkg') });
+  const unknown = { ...software, 'sys/bus/event_source/devices/power/type': '4000000\n' };
+  expect((await probeEnergySources(machine(unknown)))[1]).toMatchObject({ state: 'unsupported', fix: null });
 });
 
-test('hwmon counts only as amd_energy', async () => {
+test('hwmon counts only as amd_energy, and only sockets', async () => {
   const file = 'sys/class/hwmon/hwmon3/energy1_input';
-  expect((await states(machine({ 'sys/class/hwmon/hwmon3/name': 'coretemp\n', [file]: '7\n' }))).hwmon).toBe('missing');
-  expect((await states(machine({ 'sys/class/hwmon/hwmon3/name': 'amd_energy\n', [file]: '7\n' }))).hwmon).toBe(
-    'zero-stuck',
-  );
+  const name = (name: string) => ({ 'sys/class/hwmon/hwmon3/name': `${name}\n`, [file]: '7\n' });
+  const label = (label: string) => ({ 'sys/class/hwmon/hwmon3/energy1_label': `${label}\n` });
+  expect((await states(machine({ ...name('coretemp'), ...label('Esocket0') }))).hwmon).toBe('missing');
+  expect((await states(machine({ ...name('amd_energy'), ...label('Ecore000') }))).hwmon).toBe('missing');
+  expect((await states(machine({ ...name('amd_energy'), ...label('Esocket0') }))).hwmon).toBe('zero-stuck');
 });
 
 test('a library counts as present when the loader finds it, although it is no addon', () => {

@@ -3,23 +3,48 @@ import { chmodSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { probeEnergySources } from '../../src/measure/sources.js';
-import { CpuMeter } from '../../src/meter/cpu.js';
+import type { CounterFound, Refusal } from '../../src/meter/counter.js';
+import { findCpu } from '../../src/meter/cpu.js';
+import { type DomainEnergy, type Meter, openMeter } from '../../src/meter/meter.js';
 import { temporary, tree, unprivileged, write, zone } from './tree.js';
 
 const energyUj = 'class/powercap/intel-rapl:0/energy_uj';
 
-/** Polls every 10 ms from 0 to 1 s; the counter in `path` is what `microjoules(time)` says. Meters 0.2 s to 0.8 s. */
-function metered(root: string, microjoules: (time: number) => number | string, path = energyUj, virtual = false) {
-  write(root, path, `${microjoules(0)}\n`);
-  const meter = new CpuMeter(root, virtual);
-  for (let i = 0; i <= 100; i++) {
-    write(root, path, `${microjoules(i / 100)}\n`);
-    meter.poll(() => i / 100);
+const open = (sysfs: string) => openMeter({ sysfs, manual: true, intervalSeconds: 0.01 });
+
+/** Polls every 10 ms from 0 to `seconds`, `before` each writing what the counter says then; meters all but 0.2 s at each end. */
+async function polled(meter: Meter, before: (time: number) => void, seconds = 1): Promise<DomainEnergy[]> {
+  let reading: ReturnType<Meter['end']> | undefined;
+  const steps = Math.round(seconds * 100);
+  let mark = meter.begin();
+  for (let i = 0; i <= steps; i++) {
+    before(i / 100);
+    meter.pollOnce(i / 100);
+    if (i === 20) mark = meter.begin();
+    if (i === steps - 20) reading = meter.end(mark);
   }
-  return meter.between(0.2, 0.8);
+  return (await reading!).domains;
 }
 
-const refusal = (root: string, virtual = false) => new CpuMeter(root, virtual).between(0, 1)[0]!;
+/** The counter in `path` is what `microjoules(time)` says. */
+async function metered(root: string, microjoules: (time: number) => number | string, path = energyUj) {
+  write(root, path, `${microjoules(0)}\n`);
+  return polled(await open(root), (time) => {
+    const shown = microjoules(time);
+    write(root, path, `${typeof shown === 'number' ? Math.round(shown) : shown}\n`);
+  });
+}
+
+const countersOf = (root: string): CounterFound[] => {
+  const { found } = findCpu(root, false);
+  if ('refusal' in found) throw new Error(found.refusal.reason);
+  return found.counters;
+};
+/** Why the first domain cannot be read. */
+const refusal = (root: string, virtual = false): Refusal => {
+  const { found } = findCpu(root, virtual);
+  return 'refusal' in found ? found.refusal : found.counters[0]!.refusal!;
+};
 /** 50 W. */
 const steady = (time: number) => Math.round(1e9 + 50e6 * time);
 
@@ -35,31 +60,28 @@ test('packages and their memory are metered, each by itself; psys, core and dupl
     ...zone('intel-rapl-mmio:0', 'package-0'),
     'class/powercap/dtpm/name': 'package-7\n',
   });
-  const meter = new CpuMeter(root, false);
-  const files = meter.recorders.map(({ file }) => [file.domain, file.path.slice(root.length), file.rangeJoules]);
+  const counters = countersOf(root);
   const at = (id: string) => `/class/powercap/${id}/energy_uj`;
-  expect(files).toEqual([
-    ['package-0', at('intel-rapl:0'), 262143.32885],
-    ['package-0/dram', at('intel-rapl:0:2'), 262143.32885],
-    ['package-1-die-0', at('intel-rapl:1'), 262143.32885],
+  expect(counters.map(({ domain, spec }) => [domain, spec.name.slice(root.length), spec.range])).toEqual([
+    ['package-0', at('intel-rapl:0'), 262143328850],
+    ['package-0/dram', at('intel-rapl:0:2'), 262143328850],
+    ['package-1-die-0', at('intel-rapl:1'), 262143328850],
   ]);
-  expect(meter.recorders[0]!.file.scope).toBe('CPU packages: the whole socket, not this process alone');
-  expect(meter.sources.map(({ name, state }) => [name, state])).toEqual([
+  expect(counters[0]!.covers).toBe('CPU packages: the whole socket, not this process alone');
+  expect(findCpu(root, false).states.map(({ name, state }) => [name, state])).toEqual([
     ['powercap', 'ok'],
-    ['perf', 'unsupported'],
+    ['perf', 'unavailable'],
     ['hwmon', 'unavailable'],
-    ['nvml', 'unsupported'],
   ]);
-  expect(meter.sources[1]!.reason).toMatch(/perf_event_open/);
 });
 
 test('a package that only MMIO shows is metered', () => {
-  const meter = new CpuMeter(tree(zone('intel-rapl-mmio:0', 'package-0')), false);
-  expect(meter.recorders.map(({ file }) => file.path)).toEqual([expect.stringContaining('intel-rapl-mmio:0')]);
+  const counters = countersOf(tree(zone('intel-rapl-mmio:0', 'package-0')));
+  expect(counters.map(({ spec }) => spec.name)).toEqual([expect.stringContaining('intel-rapl-mmio:0')]);
 });
 
-test('energy between two moments lies within its bounds and says where it comes from', () => {
-  const [cpu, gpu] = metered(tree(zone('intel-rapl:0', 'package-0')), steady);
+test('energy between two moments lies within its bounds and says where it comes from', async () => {
+  const [cpu, ...others] = await metered(tree(zone('intel-rapl:0', 'package-0')), steady);
   expect(cpu!.joules.value).toBeCloseTo(30, 0);
   expect(cpu!.bounds![0]).toBeLessThanOrEqual(30);
   expect(cpu!.bounds![0]).toBeGreaterThan(28);
@@ -68,14 +90,16 @@ test('energy between two moments lies within its bounds and says where it comes 
   expect(cpu!.joules).toMatchObject({
     unit: 'J',
     state: 'ok',
-    basis: expect.stringMatching(/^powercap .*energy_uj: /),
+    basis: 'powercap: energy counter, interpolated between ticks',
   });
-  expect(gpu).toMatchObject({ domain: 'gpu', joules: { value: null, state: 'unsupported' }, bounds: null });
+  expect(cpu!.powerJ).toMatchObject({ value: null, reason: 'power was not read' });
+  expect(cpu!.domain).toMatchObject({ name: 'package-0', scope: 'package', exclusive: false, state: 'ok' });
+  expect(others).toEqual([]);
 });
 
-test('a counter that wraps goes on', () => {
+test('a counter that wraps goes on', async () => {
   const range = 262143328850;
-  const [cpu] = metered(tree(zone('intel-rapl:0', 'package-0')), (time) => (range - 20e6 + 50e6 * time) % range);
+  const [cpu] = await metered(tree(zone('intel-rapl:0', 'package-0')), (time) => (range - 20e6 + 50e6 * time) % range);
   expect(cpu!.joules.value).toBeCloseTo(30, 0);
   expect(cpu!.bounds![1] - cpu!.bounds![0]).toBeLessThan(3);
 });
@@ -83,37 +107,48 @@ test('a counter that wraps goes on', () => {
 test.each([
   ['far from its end', 1e9, 262143328850],
   ['and whose end is not known', 262143e6, 0],
-])('a counter that goes back %s was reset', (_, start, range) => {
+])('a counter that goes back %s was reset', async (_, start, range) => {
   const root = tree(zone('intel-rapl:0', 'package-0', 0, range));
-  const [cpu] = metered(root, (time) => (time < 0.5 ? start + 50e6 * time : 50e6 * time));
+  const [cpu] = await metered(root, (time) => (time < 0.5 ? start + 50e6 * time : 50e6 * time));
   expect(cpu).toMatchObject({ joules: { value: null, state: 'unavailable' }, bounds: null });
-  expect(cpu!.joules).toMatchObject({ reason: expect.stringMatching(/went back from .* J to 25 J .* reset$/) });
-});
-
-test('a pause long enough for a wrap to go unseen leaves nothing known', () => {
-  const root = tree(zone('intel-rapl:0', 'package-0', 1e6, 65532610987));
-  const meter = new CpuMeter(root, false);
-  for (const [time, microjoules] of [
-    [0, 1e6],
-    [0.1, 2e6],
-    [0.2, 3e6],
-    [40.2, 4e6],
-    [40.3, 5e6],
-  ] as const) {
-    write(root, energyUj, `${microjoules}\n`);
-    meter.poll(() => time);
-  }
-  expect(meter.between(0.15, 40.25)[0]!.joules).toMatchObject({
-    value: null,
-    reason: expect.stringMatching(/no reading for 40.0 s.*wrapped unseen/),
+  expect(cpu!.joules).toMatchObject({
+    reason: expect.stringMatching(/went back from .* J to .* J and did not wrap: it was reset$/),
   });
 });
 
-test.each([0, 123456789])('a counter that stays at %d is zero-stuck, never 0 J', (microjoules) => {
-  const [cpu] = metered(tree(zone('intel-rapl:0', 'package-0')), () => microjoules);
+test('a pause long enough for a wrap to go unseen leaves nothing known about it, and about nothing else', async () => {
+  const root = tree(zone('intel-rapl:0', 'package-0', 1e6, 65532610987));
+  const meter = await open(root);
+  const readings: ReturnType<Meter['end']>[] = [];
+  let microjoules = 1e6;
+  const step = (time: number) => {
+    microjoules += 0.5e6;
+    write(root, energyUj, `${microjoules}\n`);
+    meter.pollOnce(time);
+  };
+  for (let i = 0; i <= 45; i++) step(i / 100);
+  readings.push(meter.end({ seconds: 0.1 }));
+  for (let i = 46; i <= 50; i++) step(i / 100);
+  for (let i = 0; i <= 10; i++) step(40.5 + i / 100);
+  readings.push(meter.end({ seconds: 0.1 }));
+  for (let i = 11; i <= 100; i++) step(40.5 + i / 100);
+  readings.push(meter.end({ seconds: 40.7 }));
+  for (let i = 101; i <= 120; i++) step(40.5 + i / 100);
+  const [first, broken, last] = await Promise.all(readings);
+  expect(broken!.domains[0]!.joules).toMatchObject({
+    value: null,
+    reason: expect.stringMatching(/no reading for 40.0 s.*wrapped unseen/),
+  });
+  expect(first!.domains[0]!.joules.value).toBeCloseTo(50 * 0.35, 0);
+  expect(last!.domains[0]!.joules.value).toBeCloseTo(50 * 0.8, 0);
+});
+
+test.each([0, 123456789])('a counter that stays at %d is zero-stuck, never 0 J', async (microjoules) => {
+  const [cpu] = await metered(tree(zone('intel-rapl:0', 'package-0')), () => microjoules);
   expect(cpu).toMatchObject({ joules: { value: null, state: 'zero-stuck' }, bounds: null });
   expect(cpu!.joules).toMatchObject({ reason: expect.stringMatching(/stays at .* J over 1\.00 s/) });
-  expect(cpu!.fix).toMatch(/virtual machine/);
+  expect(cpu!.domain.state).toBe('zero-stuck');
+  expect(cpu!.domain.fix).toMatch(/virtual machine/);
 });
 
 test('a counter that may not be read is denied, with the line that doctor prints', async () => {
@@ -123,20 +158,21 @@ test('a counter that may not be read is denied, with the line that doctor prints
   chmodSync(root, 0o755);
   chmodSync(join(sys, energyUj), process.geteuid!() === 0 ? 0o400 : 0);
   const cpu = unprivileged(() => refusal(sys));
-  expect(cpu).toMatchObject({ domain: 'package-0', source: 'powercap', joules: { value: null, state: 'denied' } });
-  expect(cpu.joules).toMatchObject({ reason: expect.stringContaining('EACCES') });
+  expect(cpu).toMatchObject({ state: 'denied', reason: expect.stringContaining('EACCES') });
+  const { domains } = await open(sys);
+  expect(domains).toEqual([expect.objectContaining({ name: 'package-0', source: 'powercap' })]);
   const [doctor] = await unprivileged(() => probeEnergySources(root));
   expect(doctor).toMatchObject({ state: 'denied' });
   expect(cpu.fix).toBe(doctor!.fix);
   expect(cpu.fix).toMatch(/^sudo chmod a\+r .*energy_uj$/);
 });
 
-test('memory that may not be read does not take the package with it', () => {
+test('memory that may not be read does not take the package with it', async () => {
   const root = tree({ ...zone('intel-rapl:0', 'package-0'), ...zone('intel-rapl:0:0', 'dram', 'none') });
-  const [cpu, dram] = metered(root, steady);
+  const [cpu, dram] = await metered(root, steady);
   expect(cpu!.joules.value).toBeCloseTo(30, 0);
-  expect(dram).toMatchObject({ domain: 'package-0/dram', joules: { value: null, state: 'unavailable' } });
-  expect(dram!.joules).toMatchObject({ reason: expect.stringContaining('holds "none", expected microjoules') });
+  expect(dram).toMatchObject({ domain: { name: 'package-0/dram' }, joules: { value: null, state: 'unavailable' } });
+  expect(dram!.joules).toMatchObject({ reason: expect.stringContaining('holds "none", expected a whole number') });
 });
 
 test('what a container hides is named as such, whichever way it hides it', () => {
@@ -149,46 +185,40 @@ test('what a container hides is named as such, whichever way it hides it', () =>
   rmSync(join(without, energyUj));
   for (const root of [empty, dangling, without]) {
     const cpu = refusal(root);
-    expect(cpu).toMatchObject({ joules: { value: null, state: 'unavailable' }, bounds: null });
-    expect(cpu.joules).toMatchObject({ reason: expect.stringContaining('a container hides') });
+    expect(cpu).toMatchObject({ state: 'unavailable', reason: expect.stringContaining('a container hides') });
     expect(cpu.fix).toMatch(/--sysfs \/host\/sys/);
   }
 });
 
-test('no counter at all is unavailable, with what can be done', () => {
+test('no counter at all is unavailable, with what can be done', async () => {
   const cpu = refusal(temporary());
-  expect(cpu).toMatchObject({ domain: 'cpu', source: null, joules: { value: null, state: 'unavailable' } });
-  expect(cpu.joules).toMatchObject({ reason: expect.stringMatching(/no folder .*powercap/) });
+  expect(cpu).toMatchObject({ state: 'unavailable', reason: expect.stringMatching(/no folder .*powercap/) });
+  const meter = await open(temporary());
+  const { domains } = await meter.end(meter.begin());
+  expect(domains).toEqual([
+    {
+      domain: expect.objectContaining({ name: 'cpu', source: null, state: 'unavailable' }),
+      joules: expect.objectContaining({ value: null, state: 'unavailable' }),
+      bounds: null,
+      powerJ: expect.objectContaining({ value: null }),
+    },
+  ]);
   expect(cpu.fix).toMatch(/modprobe/);
   expect(refusal(temporary(), true).fix).toMatch(/virtual machine/);
-  expect(refusal(tree(zone('intel-rapl:0', 'psys'))).joules).toMatchObject({ reason: expect.stringMatching(/psys$/) });
+  expect(refusal(tree(zone('intel-rapl:0', 'psys'))).reason).toMatch(/psys$/);
 });
 
-test('a counter that fails half-way costs its number and nothing else', () => {
+test('a counter that fails half-way costs its number and nothing else', async () => {
   const root = tree({ ...zone('intel-rapl:0', 'package-0'), ...zone('intel-rapl:1', 'package-1') });
   const second = 'class/powercap/intel-rapl:1/energy_uj';
-  const meter = new CpuMeter(root, false);
-  for (let i = 0; i <= 100; i++) {
-    write(root, energyUj, `${steady(i / 100)}`);
-    write(root, second, i < 50 ? `${steady(i / 100)}` : 'gone');
-    meter.poll(() => i / 100);
-  }
-  const [one, two] = meter.between(0.2, 0.8);
+  const meter = await open(root);
+  const [one, two] = await polled(meter, (time) => {
+    write(root, energyUj, `${steady(time)}`);
+    write(root, second, time < 0.5 ? `${steady(time)}` : 'gone');
+  });
   expect(one!.joules.value).toBeCloseTo(30, 0);
   expect(two!.joules).toMatchObject({ value: null, reason: expect.stringMatching(/51 readings failed: .*"gone"/) });
-});
-
-test('hours of readings take little memory and keep their sum', () => {
-  const root = tree(zone('intel-rapl:0', 'package-0'));
-  const meter = new CpuMeter(root, false);
-  for (let i = 0; i <= 10_000; i++) {
-    write(root, energyUj, `${steady(i / 100)}`);
-    meter.poll(() => i / 100);
-  }
-  expect(meter.recorders[0]!.seconds.length).toBeLessThanOrEqual(4096);
-  const { joules, bounds } = meter.between(0.2, 99.8)[0]!;
-  expect(joules.value).toBeCloseTo(50 * 99.6, 0);
-  expect(bounds![1] - bounds![0]).toBeLessThan(3);
+  expect(meter.domains.map(({ state }) => state)).toEqual(['ok', 'unavailable']);
 });
 
 const amd = {
@@ -201,20 +231,19 @@ const amd = {
 };
 const socket = 'class/hwmon/hwmon3/energy65_input';
 
-test('sockets of amd_energy stand in where powercap cannot be read', () => {
-  const [cpu, gpu] = metered(tree(amd), steady, socket);
-  expect(cpu).toMatchObject({ domain: 'package-0', source: 'hwmon' });
+test('sockets of amd_energy stand in where powercap cannot be read', async () => {
+  const [cpu] = await metered(tree(amd), steady, socket);
+  expect(cpu!.domain).toMatchObject({ name: 'package-0', source: 'hwmon' });
   expect(cpu!.joules.value).toBeCloseTo(30, 0);
-  expect(gpu!.domain).toBe('gpu');
   const both = tree({ ...amd, ...zone('intel-rapl:0', 'package-0') });
-  expect(metered(both, steady)[0]!.source).toBe('powercap');
+  expect(countersOf(both).map(({ source }) => source)).toEqual(['powercap']);
   rmSync(join(both, energyUj));
-  expect(new CpuMeter(both, false).recorders.map(({ file }) => file.source)).toEqual(['hwmon']);
+  expect(countersOf(both).map(({ source }) => source)).toEqual(['hwmon']);
 });
 
 test('amd_energy without a socket is unavailable', () => {
   const { [socket]: _, ...cores } = amd;
-  expect(new CpuMeter(tree(cores), false).sources[2]).toMatchObject({
+  expect(findCpu(tree(cores), false).states[2]).toMatchObject({
     state: 'unavailable',
     reason: expect.stringContaining('labelled as a socket'),
   });
