@@ -191,6 +191,7 @@ __global__ void bulk_kernel(const __grid_constant__ TensorMap map, const __grid_
   if (What == 4) ptx::tma_load_2d(smem + 3072 + 1024, &map, bar, 0, 0);
   if (What == 5) ptx::map_shared_rank(dyn_smem(), 2);
   if (What == 6) ptx::tma_load_2d(smem, &map, bar, 0, 0);  // and exits before it lands
+  if (What == 7) ptx::tma_load_3d(smem, &map, bar, 0, 0, 0);
 }
 template <int What>
 void misuse_of_bulk(const std::string& part) {
@@ -211,6 +212,7 @@ KW_TEST(misuse_of_bulk_copies_is_named) {
   misuse_of_bulk<4>("smem out of bounds");
   misuse_of_bulk<5>("cluster: map_shared_rank: rank is 2, expected below 2");
   misuse_of_bulk<6>("a load completes in the shared memory of a block that has exited");
+  misuse_of_bulk<7>("TMA: the tensor map has 2 dimensions, expected 3 for this instruction");
 }
 KW_TEST(tensor_maps_are_checked) {
   const auto refused = [](const std::string& part, uint64_t inner, uint64_t pitch, uint32_t box_inner,
@@ -228,6 +230,14 @@ KW_TEST(tensor_maps_are_checked) {
   refused("box_outer is 257, expected 1 to 256", 64, 128, 64, 257);
   refused("box_inner in bytes is 256, expected a multiple of 16 within the swizzle span", 128, 256, 128, 64);
   refused("the element size in bits is 4, expected 8, 16 or 32", 64, 128, 64, 64, 4096, DType::i4);
+  const auto refused_3d = [](const std::string& part, uint64_t layers, uint64_t layer_pitch) {
+    refuses(Code::ARGUMENT, "make_tensor_map_3d: " + part, [&] {
+      make_tensor_map_3d(DType::bf16, reinterpret_cast<const void*>(4096), 64, 64, layers, 128, layer_pitch, 64, 64,
+                         Swizzle::b128);
+    });
+  };
+  refused_3d("layers is 0, expected 1 to 2^32", 0, 8192);
+  refused_3d("layer_pitch is 8200, expected a multiple of 16 below 2^40", 2, 8200);
 }
 
 // ---- bad addresses -----------------------------------------------------------------------------

@@ -139,32 +139,36 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
 #endif
 
 // ---- tensor maps -------------------------------------------------------------------------------
-// Describes a row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, moved by TMA in boxes of
-// [box_outer][box_inner] elements. Elements outside the matrix load as zero and are not stored. sm_90 only. Needs base
-// and pitch at multiples of 16 bytes, boxes of at most 256 x 256, and a box row within the swizzle's span; throws
-// ARGUMENT with the offending value otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.
-inline TensorMap make_tensor_map_2d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
-                                    uint32_t box_inner, uint32_t box_outer, Swizzle swizzle) {
-  const auto require = [](bool ok, const char* name, uint64_t value, const char* expected) {
+// A row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, or `layers` of them `layer_pitch` bytes
+// apart, moved by TMA in boxes of [box_outer][box_inner] elements of one matrix. Elements outside load as zero and are not
+// stored. sm_90 only. Needs base and pitches at multiples of 16 bytes, boxes of at most 256 x 256, and a box row within
+// the swizzle's span; throws ARGUMENT with the offending value otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.
+namespace detail {
+inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, const uint64_t (&extents)[3],
+                                 const uint64_t (&pitches)[2], const uint32_t (&box)[3], Swizzle swizzle) {
+  const auto require = [&](bool ok, const char* name, uint64_t value, const char* expected) {
     if (!ok)
-      throw Error(Code::ARGUMENT, std::string("make_tensor_map_2d: ") + name + " is " + std::to_string(value) +
-                                      ", expected " + expected);
+      throw Error(Code::ARGUMENT, "make_tensor_map_" + std::to_string(rank) + "d: " + name + " is " +
+                                      std::to_string(value) + ", expected " + expected);
   };
   const uint64_t size = static_cast<uint64_t>(bits(dtype)) / 8;
   const uint64_t span = swizzle == Swizzle::none ? 256 * size : 16u << static_cast<uint32_t>(swizzle);
+  const char* const kNames[] = {"inner", "outer", "layers"};
   require(size != 0, "the element size in bits", static_cast<uint64_t>(bits(dtype)), "8, 16 or 32");
   require(reinterpret_cast<uintptr_t>(base) % 16 == 0, "base", reinterpret_cast<uintptr_t>(base), "a multiple of 16");
-  require(inner >= 1 && inner <= 1ull << 32, "inner", inner, "1 to 2^32");
-  require(outer >= 1 && outer <= 1ull << 32, "outer", outer, "1 to 2^32");
-  require(pitch % 16 == 0 && pitch >= inner * size && pitch < 1ull << 40, "pitch", pitch,
+  for (uint32_t i = 0; i < rank; ++i)
+    require(extents[i] >= 1 && extents[i] <= 1ull << 32, kNames[i], extents[i], "1 to 2^32");
+  require(pitches[0] % 16 == 0 && pitches[0] >= extents[0] * size && pitches[0] < 1ull << 40, "pitch", pitches[0],
           "a multiple of 16, at least one row and below 2^40");
-  require(box_inner >= 1 && box_inner <= 256, "box_inner", box_inner, "1 to 256");
-  require(box_outer >= 1 && box_outer <= 256, "box_outer", box_outer, "1 to 256");
-  require(box_inner * size % 16 == 0 && box_inner * size <= span, "box_inner in bytes", box_inner * size,
+  require(rank < 3 || (pitches[1] % 16 == 0 && pitches[1] < 1ull << 40), "layer_pitch", pitches[1],
+          "a multiple of 16 below 2^40");
+  require(box[0] >= 1 && box[0] <= 256, "box_inner", box[0], "1 to 256");
+  require(box[1] >= 1 && box[1] <= 256, "box_outer", box[1], "1 to 256");
+  require(box[0] * size % 16 == 0 && box[0] * size <= span, "box_inner in bytes", box[0] * size,
           "a multiple of 16 within the swizzle span");
 #if defined(KW_EMU)
-  return emu::tensor_map_2d(static_cast<uint32_t>(size), base, inner, outer, pitch, box_inner, box_outer,
-                            static_cast<uint32_t>(swizzle));
+  return emu::tensor_map(rank, static_cast<uint32_t>(size), base, extents, pitches, box,
+                         static_cast<uint32_t>(swizzle));
 #else
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
@@ -180,16 +184,28 @@ inline TensorMap make_tensor_map_2d(DType dtype, const void* base, uint64_t inne
                                    : dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                                    : size == 4           ? CU_TENSOR_MAP_DATA_TYPE_INT32
                                                          : CU_TENSOR_MAP_DATA_TYPE_UINT8;
-  const cuuint64_t dims[2] = {inner, outer}, pitches[1] = {pitch};
-  const cuuint32_t box[2] = {box_inner, box_outer}, steps[2] = {1, 1};
+  const cuuint64_t dims[3] = {extents[0], extents[1], extents[2]}, strides[2] = {pitches[0], pitches[1]};
+  const cuuint32_t steps[3] = {1, 1, 1};
   TensorMap map;
   const CUresult status = reinterpret_cast<Encode>(entry)(
-      &map, type, 2, const_cast<void*>(base), dims, pitches, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      &map, type, rank, const_cast<void*>(base), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       static_cast<CUtensorMapSwizzle>(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw Error(Code::CUDA, "cuTensorMapEncodeTiled: status " + std::to_string(static_cast<int>(status)));
   return map;
 #endif
+}
+}  // namespace detail
+
+inline TensorMap make_tensor_map_2d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
+                                    uint32_t box_inner, uint32_t box_outer, Swizzle swizzle) {
+  return detail::make_tensor_map(2, dtype, base, {inner, outer, 1}, {pitch, 0}, {box_inner, box_outer, 1}, swizzle);
+}
+inline TensorMap make_tensor_map_3d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t layers,
+                                    uint64_t pitch, uint64_t layer_pitch, uint32_t box_inner, uint32_t box_outer,
+                                    Swizzle swizzle) {
+  return detail::make_tensor_map(3, dtype, base, {inner, outer, layers}, {pitch, layer_pitch},
+                                 {box_inner, box_outer, 1}, swizzle);
 }
 
 }  // namespace kw

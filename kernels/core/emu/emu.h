@@ -136,16 +136,20 @@ void fence_proxy_async(Loc loc);
 struct alignas(64) TensorMap {  // as large and as aligned as CUtensorMap
   uint64_t magic;
   char* base;
-  uint64_t inner, outer, pitch;  // elements, rows, bytes
-  uint32_t box_inner, box_outer, element, swizzle;
-  char unused[72];
+  uint64_t inner, outer, layers, pitch, layer_pitch;  // elements, rows, matrices, bytes, bytes
+  uint32_t rank, box_inner, box_outer, element, swizzle;
+  char unused[52];
 };
 static_assert(sizeof(TensorMap) == 128);
-TensorMap tensor_map_2d(uint32_t element, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
-                        uint32_t box_inner, uint32_t box_outer, uint32_t swizzle);
+TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t* extents,
+                     const uint64_t* pitches, const uint32_t* box, uint32_t swizzle);
+struct BoxAt {
+  uint32_t rank;  // that the instruction names
+  int x, y, z = 0;
+};
 // cta_mask 0: into the block that dst names; otherwise into every block of the mask.
-void tma_load_2d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, uint32_t cta_mask, Loc loc);
-void tma_store_2d(const TensorMap* map, uint32_t src, int x, int y, Loc loc);
+void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, BoxAt at, uint32_t cta_mask, Loc loc);
+void tma_store(const TensorMap* map, uint32_t src, BoxAt at, Loc loc);
 void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar, Loc loc);
 void bulk_commit(Loc loc);
 void bulk_wait(int pending, Loc loc);

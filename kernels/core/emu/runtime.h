@@ -54,7 +54,7 @@ struct StoreOp {  // TMA store
   uint32_t tick;
   TensorMap map;
   uint32_t src;
-  int x, y;
+  BoxAt at;
 };
 
 struct Fiber {  // one CUDA thread
@@ -165,7 +165,7 @@ struct DeferredOp {
   Block* block;               // whose shared memory and mbarrier
   uint32_t dst = 0, bar = 0;  // offsets
   TensorMap map{};
-  int x = 0, y = 0;
+  BoxAt at{};
   const char* src = nullptr;
   uint32_t bytes = 0, tick = 0;
   Clock clock{};  // copies_arrive: what the arrival publishes

@@ -1,4 +1,4 @@
-// Bulk copies: TMA loads and stores of 2-D boxes, plain bulk loads.
+// Bulk copies: TMA loads and stores of boxes of one matrix, plain bulk loads.
 #include <algorithm>
 #include <cstring>
 
@@ -17,29 +17,38 @@ uint32_t swizzled(uint32_t addr, uint32_t mode) {
 
 uint32_t box_bytes(const TensorMap& m) { return m.box_inner * m.box_outer * m.element; }
 
-void check_map(const TensorMap* map, uint32_t offset, const char* what, Loc loc) {
+void check_map(const TensorMap* map, uint32_t rank, uint32_t offset, const char* what, Loc loc) {
   if (map->magic != kMagic) fail("TMA", "the tensor map is not initialised", loc);
+  if (map->rank != rank)
+    fail("TMA",
+         "the tensor map has " + std::to_string(map->rank) + " dimensions, expected " + std::to_string(rank) +
+             " for this instruction",
+         loc);
   const uint32_t align = map->swizzle ? 128u << map->swizzle : 128u;
   if (offset % align)
     fail("alignment",
          std::string(what) + " is at shared address " + std::to_string(offset) + ", expected a multiple of " +
              std::to_string(align) + " for this swizzle",
          loc);
-  check_gmem(map->base, (map->outer - 1) * map->pitch + map->inner * map->element, "the tensor of the map", loc);
+  check_gmem(map->base,
+             (map->layers - 1) * map->layer_pitch + (map->outer - 1) * map->pitch + map->inner * map->element,
+             "the tensor of the map", loc);
 }
 
-// Calls f(shared offset, global address, bytes) for every run of bytes of the box that lies in the matrix.
+// Calls f(shared offset, global address, bytes) for every run of bytes of the box that lies in the tensor.
 template <class F>
-void each_run(const TensorMap& m, uint32_t offset, int x, int y, F&& f) {
+void each_run(const TensorMap& m, uint32_t offset, const BoxAt& box, F&& f) {
   const uint32_t row = m.box_inner * m.element;
+  if (box.z < 0 || box.z >= static_cast<int64_t>(m.layers)) return;
+  char* layer = m.base + box.z * static_cast<int64_t>(m.layer_pitch);
   const int64_t width = static_cast<int64_t>(m.inner * m.element), height = static_cast<int64_t>(m.outer);
   for (uint32_t r = 0; r < m.box_outer; ++r) {
-    const int64_t gy = int64_t{y} + r;
+    const int64_t gy = int64_t{box.y} + r;
     if (gy < 0 || gy >= height) continue;
-    char* line = m.base + gy * static_cast<int64_t>(m.pitch);
+    char* line = layer + gy * static_cast<int64_t>(m.pitch);
     for (uint32_t chunk = 0; chunk < row; chunk += 16) {
       const uint32_t at = swizzled(offset + r * row + chunk, m.swizzle);
-      const int64_t gx = int64_t{x} * m.element + chunk;
+      const int64_t gx = int64_t{box.x} * m.element + chunk;
       const int64_t first = std::max<int64_t>(0, -gx), end = std::min<int64_t>(16, width - gx);
       if (first < end) f(at + static_cast<uint32_t>(first), line + gx + first, static_cast<size_t>(end - first));
     }
@@ -48,23 +57,33 @@ void each_run(const TensorMap& m, uint32_t offset, int x, int y, F&& f) {
 
 void run_store(const Fiber* f, const StoreOp& o) {
   const char* window = f->block->window;
-  each_run(o.map, o.src, o.x, o.y,
+  each_run(o.map, o.src, o.at,
            [&](uint32_t at, char* global, size_t bytes) { std::memcpy(global, window + at, bytes); });
 }
 
 }  // namespace
 
-TensorMap tensor_map_2d(uint32_t element, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
-                        uint32_t box_inner, uint32_t box_outer, uint32_t swizzle) {
-  return {
-      kMagic, static_cast<char*>(const_cast<void*>(base)), inner, outer, pitch, box_inner, box_outer, element, swizzle,
-      {}};
+TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t* extents,
+                     const uint64_t* pitches, const uint32_t* box, uint32_t swizzle) {
+  return {.magic = kMagic,
+          .base = static_cast<char*>(const_cast<void*>(base)),
+          .inner = extents[0],
+          .outer = extents[1],
+          .layers = rank > 2 ? extents[2] : 1,
+          .pitch = pitches[0],
+          .layer_pitch = rank > 2 ? pitches[1] : 0,
+          .rank = rank,
+          .box_inner = box[0],
+          .box_outer = box[1],
+          .element = element,
+          .swizzle = swizzle,
+          .unused = {}};
 }
 
 void run_tma_load(const DeferredOp& o) {
   char* window = o.block->window;
   std::memset(window + o.dst, 0, box_bytes(o.map));  // elements outside the matrix are zero
-  each_run(o.map, o.dst, o.x, o.y,
+  each_run(o.map, o.dst, o.at,
            [&](uint32_t at, const char* global, size_t bytes) { std::memcpy(window + at, global, bytes); });
   mbar_complete_tx(o.block, o.bar, box_bytes(o.map), o.loc);
 }
@@ -83,14 +102,13 @@ void defer(DeferredOp op, uint32_t bytes) {
   if (now()) run_deferred(rt->deferred.size() - 1);
 }
 
-void tma_load_2d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, uint32_t cta_mask, Loc loc) {
+void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, BoxAt at, uint32_t cta_mask, Loc loc) {
   ++rt->stats.tma;
-  DeferredOp op{
-      .kind = DeferredOp::tma, .issuer = rt->running, .block = nullptr, .map = *map, .x = x, .y = y, .loc = loc};
+  DeferredOp op{.kind = DeferredOp::tma, .issuer = rt->running, .block = nullptr, .map = *map, .at = at, .loc = loc};
   const uint32_t bytes = box_bytes(*map);
   op.block = resolve(dst, &op.dst, 1, loc);
   const Block* bar_block = resolve(bar, &op.bar, 8, loc);
-  check_map(map, op.dst, "the TMA destination", loc);
+  check_map(map, at.rank, op.dst, "the TMA destination", loc);
   if (!cta_mask) {
     if (op.block != bar_block) fail("TMA", "destination and mbarrier are in different blocks", loc);
     return defer(std::move(op), bytes);
@@ -115,13 +133,13 @@ void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t bar, Loc 
   defer(std::move(op), bytes);
 }
 
-void tma_store_2d(const TensorMap* map, uint32_t src, int x, int y, Loc loc) {
+void tma_store(const TensorMap* map, uint32_t src, BoxAt at, Loc loc) {
   ++rt->stats.tma;
   Fiber* f = rt->running;
-  StoreOp op{f->stores.tick, *map, 0, x, y};
+  StoreOp op{f->stores.tick, *map, 0, at};
   Block* b = resolve(src, &op.src, 1, loc);
   if (b != f->block) fail("TMA", "a store reads the shared memory of another block", loc);
-  check_map(map, op.src, "the TMA source", loc);
+  check_map(map, at.rank, op.src, "the TMA source", loc);
   check_range(b, op.src, box_bytes(*map), "a bulk store's source", loc);
   check_access(b, op.src, box_bytes(*map), {.async = true, .agent = agent_store(f), .time = f->stores.tick}, f->clock,
                loc);

@@ -133,27 +133,35 @@ KW_TEST_SM90(cp_async_arrives_on_mbarrier) {
 // ---- TMA ---------------------------------------------------------------------------------------
 constexpr uint32_t kTileBytes = 16384;
 
-__global__ void tma_load_kernel(const __grid_constant__ TensorMap map, unsigned char* out, uint32_t bytes, int x,
-                                int y) {
+template <int Rank>
+__global__ void tma_load_kernel(const __grid_constant__ TensorMap map, unsigned char* out, uint32_t bytes, int x, int y,
+                                int z) {
   KW_SHARED(uint64_t, barrier);
   const uint32_t bar = ptx::smem_u32(&barrier);
   if (threadIdx.x == 0) {
     ptx::mbar_init(bar, 1);
     ptx::fence_mbar_init();
     ptx::mbar_arrive_expect_tx(bar, bytes);
-    ptx::tma_load_2d(ptx::smem_u32(dyn_smem()), &map, bar, x, y);
+    if (Rank == 2)
+      ptx::tma_load_2d(ptx::smem_u32(dyn_smem()), &map, bar, x, y);
+    else
+      ptx::tma_load_3d(ptx::smem_u32(dyn_smem()), &map, bar, x, y, z);
   }
   __syncthreads();
   ptx::mbar_wait(bar, 0);
   for (uint32_t i = threadIdx.x; i < bytes; i += blockDim.x) out[i] = dyn_smem()[i];
 }
+template <int Rank>
 __global__ void tma_store_kernel(const __grid_constant__ TensorMap map, const unsigned char* in, uint32_t bytes, int x,
-                                 int y, int wait_for_writes) {
+                                 int y, int z, int wait_for_writes) {
   for (uint32_t i = threadIdx.x; i < bytes; i += blockDim.x) dyn_smem()[i] = in[i];
   ptx::fence_proxy_async();
   __syncthreads();
   if (threadIdx.x == 0) {
-    ptx::tma_store_2d(&map, ptx::smem_u32(dyn_smem()), x, y);
+    if (Rank == 2)
+      ptx::tma_store_2d(&map, ptx::smem_u32(dyn_smem()), x, y);
+    else
+      ptx::tma_store_3d(&map, ptx::smem_u32(dyn_smem()), x, y, z);
     ptx::bulk_commit();
     if (wait_for_writes)
       ptx::bulk_wait<0>();
@@ -167,6 +175,8 @@ struct Box {
   Swizzle swizzle;
   uint32_t inner, outer, pitch, box_inner, box_outer;  // elements, rows, bytes, elements, rows
   int x, y;
+  uint32_t layers = 0, layer_pitch = 0;  // matrices, 0 for a map of two dimensions; bytes
+  int z = 0;
 };
 constexpr Box kBoxes[] = {
     {DType::bf16, Swizzle::b128, 128, 64, 256, 64, 64, 64, 0},    // whole
@@ -178,8 +188,13 @@ constexpr Box kBoxes[] = {
     {DType::f32, Swizzle::b128, 40, 30, 160, 32, 24, 20, 12},
     {DType::f32, Swizzle::none, 40, 30, 176, 20, 30, -3, 2},
     {DType::i8, Swizzle::b64, 200, 30, 208, 64, 30, 150, 5},
-    {DType::u8, Swizzle::none, 256, 16, 256, 256, 16, 0, 1000},  // wholly outside
-    {DType::bf16, Swizzle::b128, 3, 5, 16, 64, 8, 0, 0},         // matrix smaller than the box
+    {DType::u8, Swizzle::none, 256, 16, 256, 256, 16, 0, 1000},             // wholly outside
+    {DType::bf16, Swizzle::b128, 3, 5, 16, 64, 8, 0, 0},                    // matrix smaller than the box
+    {DType::bf16, Swizzle::b128, 100, 20, 208, 64, 16, 64, 8, 3, 4256, 1},  // past both ends of the middle matrix
+    {DType::f16, Swizzle::b128, 64, 10, 128, 64, 24, 0, -4, 2, 1280, 1},    // dense matrices, past the last one
+    {DType::f16, Swizzle::b64, 40, 10, 240, 32, 8, 16, 4, 3, 80, 2},        // rows of the matrices alternate
+    {DType::bf16, Swizzle::none, 72, 5, 160, 48, 8, 30, 0, 2, 800, 2},      // no such matrix
+    {DType::bf16, Swizzle::none, 72, 5, 160, 48, 8, 30, 0, 2, 800, -1},
 };
 
 // Calls f(position in the box's bytes, position in the matrix's bytes, inside).
@@ -189,46 +204,56 @@ void each_byte(const Box& b, F&& f) {
   for (int r = 0; r < static_cast<int>(b.box_outer); ++r)
     for (int c = 0; c < static_cast<int>(b.box_inner) * size; ++c) {
       const int row = b.y + r, column = b.x * size + c;
-      const bool inside =
-          row >= 0 && row < static_cast<int>(b.outer) && column >= 0 && column < static_cast<int>(b.inner) * size;
+      const bool inside = row >= 0 && row < static_cast<int>(b.outer) && column >= 0 &&
+                          column < static_cast<int>(b.inner) * size && b.z >= 0 &&
+                          b.z < static_cast<int>(std::max(b.layers, 1u));
       const auto linear = static_cast<uint32_t>(r * static_cast<int>(b.box_inner) * size + c);
-      f(swizzle_address(linear, b.swizzle), row * static_cast<int>(b.pitch) + column, inside);
+      f(swizzle_address(linear, b.swizzle),
+        b.z * static_cast<int>(b.layer_pitch) + row * static_cast<int>(b.pitch) + column, inside);
     }
 }
 uint32_t box_bytes(const Box& b) { return b.box_inner * b.box_outer * static_cast<uint32_t>(bits(b.dtype)) / 8; }
+uint32_t tensor_bytes(const Box& b) { return b.outer * b.pitch + (b.layers ? b.layers - 1 : 0) * b.layer_pitch; }
 TensorMap map_of(const Box& b, void* p) {
-  return make_tensor_map_2d(b.dtype, p, b.inner, b.outer, b.pitch, b.box_inner, b.box_outer, b.swizzle);
+  if (b.layers == 0)
+    return make_tensor_map_2d(b.dtype, p, b.inner, b.outer, b.pitch, b.box_inner, b.box_outer, b.swizzle);
+  return make_tensor_map_3d(b.dtype, p, b.inner, b.outer, b.layers, b.pitch, b.layer_pitch, b.box_inner, b.box_outer,
+                            b.swizzle);
+}
+std::string place_of(const Box& b) {
+  return (b.layers ? "3d " : "2d ") + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle);
 }
 
-KW_TEST_SM90(tma_load_2d) {
+KW_TEST_SM90(tma_load) {
   for (const Box& b : kBoxes) {
-    const auto matrix = Random(33).integers<unsigned char>(b.outer * b.pitch, 256);
+    const auto matrix = Random(33).integers<unsigned char>(tensor_bytes(b), 256);
     DeviceBuffer<unsigned char> dm(matrix), out(box_bytes(b));
     std::vector<unsigned char> want(box_bytes(b));
     each_byte(b, [&](uint32_t at, int global, bool inside) { want[at] = inside ? matrix[global] : 0; });
-    launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, tma_load_kernel, map_of(b, dm.data()), out.data(),
-           box_bytes(b), b.x, b.y);
-    conforms("tma_load_2d " + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle), out.download(), want);
+    launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, b.layers ? tma_load_kernel<3> : tma_load_kernel<2>,
+           map_of(b, dm.data()), out.data(), box_bytes(b), b.x, b.y, b.z);
+    conforms("tma_load_" + place_of(b), out.download(), want);
   }
 }
-KW_TEST_SM90(tma_store_2d) {
+KW_TEST_SM90(tma_store) {
   for (const Box& b : kBoxes)
     for (const int wait_for_writes : {0, 1}) {
       const auto tile = Random(34).integers<unsigned char>(box_bytes(b), 256);
-      std::vector<unsigned char> want(b.outer * b.pitch, 0xff);  // untouched outside the box
+      std::vector<unsigned char> want(tensor_bytes(b), 0xff);  // untouched outside the box
       each_byte(b, [&](uint32_t at, int global, bool inside) {
         if (inside) want[global] = tile[at];
       });
       DeviceBuffer<unsigned char> dm(want.size()), in(tile);
-      launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, tma_store_kernel, map_of(b, dm.data()), in.data(),
-             box_bytes(b), b.x, b.y, wait_for_writes);
-      conforms("tma_store_2d " + std::to_string(&b - kBoxes) + " " + name_of(b.swizzle), dm.download(), want);
+      launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, b.layers ? tma_store_kernel<3> : tma_store_kernel<2>,
+             map_of(b, dm.data()), in.data(), box_bytes(b), b.x, b.y, b.z, wait_for_writes);
+      conforms("tma_store_" + place_of(b), dm.download(), want);
     }
 }
 
 // ---- clusters ----------------------------------------------------------------------------------
 // Every block loads its quarter of a tile into all four by multicast.
 constexpr uint32_t kQuarter = 1024;
+template <int Rank>
 __global__ void multicast_kernel(const __grid_constant__ TensorMap map, unsigned char* out) {
   KW_SHARED(uint64_t, barrier);
   const uint32_t bar = ptx::smem_u32(&barrier), rank = ptx::cluster_rank();
@@ -239,8 +264,11 @@ __global__ void multicast_kernel(const __grid_constant__ TensorMap map, unsigned
   ptx::cluster_sync();
   if (threadIdx.x == 0) {
     ptx::mbar_arrive_expect_tx(bar, 4 * kQuarter);
-    ptx::tma_load_2d_multicast(ptx::smem_u32(dyn_smem()) + rank * kQuarter, &map, bar, 0, static_cast<int>(rank) * 8,
-                               15);
+    const uint32_t quarter = ptx::smem_u32(dyn_smem()) + rank * kQuarter;
+    if (Rank == 2)
+      ptx::tma_load_2d_multicast(quarter, &map, bar, 0, static_cast<int>(rank) * 8, 15);
+    else
+      ptx::tma_load_3d_multicast(quarter, &map, bar, 0, static_cast<int>(rank) % 2 * 8, static_cast<int>(rank) / 2, 15);
   }
   ptx::mbar_wait(bar, 0);
   for (uint32_t i = threadIdx.x; i < 4 * kQuarter; i += blockDim.x) out[rank * 4 * kQuarter + i] = dyn_smem()[i];
@@ -248,12 +276,18 @@ __global__ void multicast_kernel(const __grid_constant__ TensorMap map, unsigned
 }
 KW_TEST_SM90(multicast_to_a_cluster) {
   const auto matrix = Random(35).integers<unsigned char>(4 * kQuarter, 256);
-  DeviceBuffer<unsigned char> dm(matrix), out(16 * kQuarter);
-  const TensorMap map = make_tensor_map_2d(DType::bf16, dm.data(), 64, 32, 128, 64, 8, Swizzle::none);
-  launch({.grid = {4}, .block = {64}, .smem = 4 * kQuarter, .cluster = {4}}, multicast_kernel, map, out.data());
+  DeviceBuffer<unsigned char> dm(matrix);
   std::vector<unsigned char> want;
   for (int block = 0; block < 4; ++block) want.insert(want.end(), matrix.begin(), matrix.end());
-  conforms("tma_load_2d_multicast", out.download(), want);
+  const auto check = [&](const char* name, auto kernel, const TensorMap& map) {
+    DeviceBuffer<unsigned char> out(16 * kQuarter);
+    launch({.grid = {4}, .block = {64}, .smem = 4 * kQuarter, .cluster = {4}}, kernel, map, out.data());
+    conforms(name, out.download(), want);
+  };
+  check("tma_load_2d_multicast", multicast_kernel<2>,
+        make_tensor_map_2d(DType::bf16, dm.data(), 64, 32, 128, 64, 8, Swizzle::none));
+  check("tma_load_3d_multicast", multicast_kernel<3>,
+        make_tensor_map_3d(DType::bf16, dm.data(), 64, 16, 2, 128, 2048, 64, 8, Swizzle::none));
 }
 
 // Each block reads its right neighbour's shared memory and arrives at the left neighbour's barrier, which waits for it.
