@@ -4,8 +4,10 @@
 #include "attention_gqa/attention_gqa.h"
 #include "attention_merge/attention_merge.h"
 #include "gemm/gemm.h"
+#include "peak/peak.h"
 
 #define KW_OPERATORS(X)                  \
   X(attention_gqa, AttentionGqaArgs)     \
   X(attention_merge, AttentionMergeArgs) \
-  X(gemm, GemmArgs)
+  X(gemm, GemmArgs)                      \
+  X(peak, PeakArgs)

@@ -60,7 +60,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_plan(exports);
   export_check(exports);
   export_sample(exports);
-  export_peak(exports);
   export_meter(exports);
   exported<set_error_class>(exports, "setErrorClass");
   exported<read_counters>(exports, "counters");

@@ -15,7 +15,6 @@ void export_ops(Napi::Object exports);
 void export_plan(Napi::Object exports);
 void export_check(Napi::Object exports);
 void export_sample(Napi::Object exports);
-void export_peak(Napi::Object exports);
 void export_meter(Napi::Object exports);
 
 }  // namespace kw

@@ -72,10 +72,19 @@ export class Device {
   readonly stream: Stream;
   /** @internal */
   readonly handle: DeviceHandle;
+  /** @internal Opens the same device once more, with the same options: memory and streams of its own. */
+  readonly another: () => Promise<Device>;
   #closing: Promise<void> | undefined;
 
   /** @internal Use `openDevice`. */
-  constructor(handle: DeviceHandle, kind: DeviceKind, name: string, library: Library | null) {
+  constructor(
+    handle: DeviceHandle,
+    kind: DeviceKind,
+    name: string,
+    library: Library | null,
+    another: () => Promise<Device>,
+  ) {
+    this.another = another;
     this.handle = handle;
     this.kind = kind;
     this.name = name;

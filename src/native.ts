@@ -233,7 +233,7 @@ export interface Native {
   destroyStream(stream: StreamHandle): Promise<void>;
   /**
    * Resolves when everything queued before has run. A stream keeps the first failure of its work for its next promise (mark, read,
-   * hash, check, sample, peak) or syncNow, which rejects with it; work queued later goes on unless the device is lost.
+   * hash, check, sample) or syncNow, which rejects with it; work queued later goes on unless the device is lost.
    */
   mark(stream: StreamHandle): Promise<void>;
   syncNow(stream: StreamHandle): void;
@@ -305,8 +305,6 @@ export interface Native {
   ): Promise<CheckResult[]>;
   /** Runs the schedule on a native thread; refuses emulated devices with UNSUPPORTED. */
   sample(stream: StreamHandle, options: SampleOptions): Promise<SampleResult>;
-  /** Measured ceiling of the CPU device: FLOP/s of fma_f32 or dot_bf16, bytes/s of read or copy; NaN when the instruction set lacks it. */
-  peak(stream: StreamHandle, kind: 'fma_f32' | 'dot_bf16' | 'read' | 'copy', seconds: number): Promise<number>;
   /** Live objects, for leak tests: they return to their baseline. */
   counters(): Record<'devices' | 'streams' | 'buffers' | 'bytes' | 'plans' | 'pending' | 'hostBuffers', number>;
   /**

@@ -58,7 +58,8 @@ export async function openDevice(name: DeviceName = 'auto', options: OpenOptions
   }
 }
 
-async function openCpu({ threads, isa, affinity, memoryLimit }: OpenOptions): Promise<Device> {
+async function openCpu(options: OpenOptions): Promise<Device> {
+  const { threads, isa, affinity, memoryLimit } = options;
   if (isa !== undefined) {
     const usable = native().cpu().isa;
     if (!usable.includes(isa))
@@ -71,7 +72,7 @@ async function openCpu({ threads, isa, affinity, memoryLimit }: OpenOptions): Pr
     ...(affinity === undefined ? {} : { affinity }),
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
   });
-  return new Device(handle, 'cpu', 'cpu', null);
+  return new Device(handle, 'cpu', 'cpu', null, () => openCpu(options));
 }
 
 async function openLibrary(kind: LibraryKind, index: number, options: OpenOptions): Promise<Device> {
@@ -103,7 +104,7 @@ async function openLibrary(kind: LibraryKind, index: number, options: OpenOption
       `openDevice: ${name} (${product}) has compute capability ${ccMajor}.${ccMinor}, expected ${oldest.major}.${oldest.minor} or newer`,
     );
   }
-  return new Device(handle, kind, name, library);
+  return new Device(handle, kind, name, library, () => openLibrary(kind, index, options));
 }
 
 const optionNames = ['threads', 'isa', 'affinity', 'memoryLimit', 'library'];

@@ -178,4 +178,6 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   /** Cases that every backend must get right, and shapes of served models for benchmarks. */
   cases: () => readonly Case[];
   models: readonly Model[];
+  /** A load that nobody serves: it has no models, so benchmarks of operators leave it out. */
+  synthetic?: boolean;
 }

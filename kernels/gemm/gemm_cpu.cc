@@ -8,7 +8,7 @@
 // An element's sum depends on k and on the way taken alone, never on the number of threads or the size of the blocks.
 //
 // Roofline for K = N = 4096 in f32, one thread of an Intel Xeon server with AVX-512 whose measured ceilings
-// (core/cpu/peak.h) are 225 GFLOP/s and 16 GB/s of reads. Predicted: m 1 is one read of w, 67 MB / 16 GB/s = 4.2 ms; m
+// (operator peak) are 225 GFLOP/s and 16 GB/s of reads. Predicted: m 1 is one read of w, 67 MB / 16 GB/s = 4.2 ms; m
 // 16 the same as long as the products (0.54 GFLOP) hide behind it; m 512 is 17.2 GFLOP / 225 = 76 ms, and 4 % for
 // packing. Reached, in thread time on a machine that was busy with other work: 4.3 ms; 7.2 ms, memory and products
 // overlapping little; 106 ms, 72 % of the ceiling, the micro-tile alone doing 85 % from L1. bf16 there: 2.6, 5.5 and

@@ -133,7 +133,7 @@ const perSecond = (count: number | null, unit: string, seconds: Quantity): Quant
 
 function utilise(
   rate: { flopsPerSecond: Quantity; bytesPerSecond: Quantity },
-  { flops, bandwidth }: Peaks,
+  { flops, bandwidth, spec }: Peaks,
   { cache }: TimeRecord,
 ) {
   const share = (achieved: Quantity, peak: Peak | Missing): Quantity =>
@@ -146,7 +146,7 @@ function utilise(
         )
       : { ...peak, unit: '1' };
   return {
-    peaks: [flops, bandwidth].filter((peak): peak is Peak => 'provenance' in peak),
+    peaks: [flops, bandwidth, ...spec].filter((peak): peak is Peak => 'provenance' in peak),
     ofPeakFlops: share(rate.flopsPerSecond, flops),
     // Operands that stay in a cache do not come from memory, so a share of its bandwidth would say nothing.
     ofPeakBandwidth:

@@ -79,7 +79,7 @@ export function cpuOf(it: Subject): CpuInfo | null {
 export function peaksOf(it: Subject, { peakSeconds }: Settings, again = false): Promise<Peaks> | Peaks {
   if (it.device && it.case.op !== null) return peaksFor(it.device, it.dtype, peakSeconds, again);
   const reason = 'a function does not say how much work it is';
-  return { flops: missing('FLOP/s', reason), bandwidth: missing('B/s', reason) };
+  return { flops: missing('FLOP/s', reason), bandwidth: missing('B/s', reason), spec: [] };
 }
 
 /** Progress over everything: checking takes a tenth, the clocks share the rest. */

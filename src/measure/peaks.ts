@@ -1,13 +1,14 @@
-// Ceilings that utilisation refers to. On the CPU they are measured here and now (`empirical`); for a GPU the bandwidth follows
-// from its memory clock and bus width (`spec`). A utilisation always names which one it is a share of.
+// Ceilings that utilisation refers to: the best rates of the loads of loads.ts, measured here and now (`empirical`), and for a
+// GPU what follows from its memory clock and bus width (`spec`). A utilisation always names which one it is a share of.
 import type { Device } from '../device.js';
 import type { DType } from '../dtype.js';
-import { native } from '../native.js';
+import { KernwattError } from '../errors.js';
+import { fastestCall, type LoadName, makeLoad } from './loads.js';
 import { type Missing, missing } from './quantity.js';
 
 export interface Peak {
   kind: 'flops' | 'bandwidth';
-  /** `fma_f32`, `dot_bf16`: fused multiply-adds; `read`: memory reads; `memory_bus`: clock times width. */
+  /** A load of loads.ts: `fma_f32`, `dot_f16`, `dot_bf16`, `read`, `copy`; or `memory_bus`: clock times width. */
   name: string;
   value: number;
   unit: 'FLOP/s' | 'B/s';
@@ -18,78 +19,101 @@ export interface Peak {
 export interface Peaks {
   flops: Peak | Missing;
   bandwidth: Peak | Missing;
+  /** Beside them: what the hardware's description says. */
+  spec: Peak[];
 }
 
-type NativePeak = Parameters<ReturnType<typeof native>['peak']>[1];
+/** A rate, or why there is none. */
+export type Rate = { value: number; unit: string } | string;
 
-const known = new WeakMap<Device, Map<NativePeak, Promise<number>>>();
+const known = new WeakMap<Device, Map<LoadName, Promise<Rate>>>();
+
+/** Measured once for a device; `again` measures once more and keeps the larger. */
+function empirical(device: Device, name: LoadName, seconds: number, again: boolean): Promise<Rate> {
+  const rates = known.get(device) ?? new Map<LoadName, Promise<Rate>>();
+  known.set(device, rates);
+  const before = rates.get(name);
+  if (before && !again) return before;
+  const now = measureRate(device, name, seconds);
+  const rate = before
+    ? Promise.all([before, now]).then(([a, b]) =>
+        typeof a !== 'string' && (typeof b === 'string' || a.value >= b.value) ? a : b,
+      )
+    : now;
+  rates.set(name, rate);
+  return rate;
+}
+
+/** On a device of its own, so that buffers of up to a gigabyte do not show in the memory of the caller's. */
+async function measureRate(device: Device, name: LoadName, seconds: number): Promise<Rate> {
+  try {
+    await using own = await device.another();
+    using load = await makeLoad(own, name);
+    const work = rateOf(name) === 'FLOP/s' ? load.flops : load.bytes;
+    return { value: work / (await fastestCall(own, load, seconds)), unit: load.unit };
+  } catch (error) {
+    if (!(error instanceof KernwattError) || !missingCodes.has(error.code)) throw error;
+    return error.message;
+  }
+}
+
+const missingCodes = new Set(['ERR_KERNWATT_UNSUPPORTED', 'ERR_KERNWATT_OUT_OF_MEMORY']);
+
+const rateOf = (name: LoadName): Peak['unit'] => (name === 'read' || name === 'copy' ? 'B/s' : 'FLOP/s');
 
 /**
- * Measured once for a device: the best of many windows of milliseconds, because everything that disturbs one lowers it. `again`
- * measures once more and keeps the larger.
+ * One ceiling, or the reason why there is none.
+ * @param again measures once more and keeps the larger.
  */
-function empirical(device: Device, name: NativePeak, seconds: number, again: boolean): Promise<number> {
-  const peaks = known.get(device) ?? new Map<NativePeak, Promise<number>>();
-  known.set(device, peaks);
-  const before = peaks.get(name);
-  if (before && !again) return before;
-  const now = native().peak(device.stream.handle, name, seconds);
-  const peak = before ? Promise.all([before, now]).then(([a, b]) => Math.max(a, b)) : now;
-  peaks.set(name, peak);
-  return peak;
-}
-
-async function cpuPeak(
-  device: Device,
-  kind: Peak['kind'],
-  name: NativePeak,
-  seconds: number,
-  again: boolean,
-): Promise<Peak | null> {
-  const value = await empirical(device, name, seconds, again);
-  if (Number.isNaN(value)) return null;
+export async function peakOf(device: Device, name: LoadName, seconds: number, again = false): Promise<Peak | Missing> {
+  const unit = rateOf(name);
+  const rate = await empirical(device, name, seconds, again);
+  if (typeof rate === 'string') return missing(unit, rate);
+  // A dot product that widens its operands is measured as what it is.
+  if (unit === 'FLOP/s' && rate.unit === 'fma_f32' && name !== 'fma_f32')
+    return missing(unit, `${device.name} has no instruction for ${name}: it multiplies in f32`);
   const { isa, threads } = device.info;
-  const what = kind === 'flops' ? `independent ${name} instructions` : `memory ${name} beyond the last-level cache`;
+  const what =
+    unit === 'FLOP/s' ? `independent ${name} out of registers` : `memory ${name} beyond the last-level cache`;
+  const where = device.kind === 'cpu' ? `${isa ?? 'unknown isa'}, ${threads ?? '?'} threads` : device.info.name;
   return {
-    kind,
+    kind: unit === 'FLOP/s' ? 'flops' : 'bandwidth',
     name,
-    value,
-    unit: kind === 'flops' ? 'FLOP/s' : 'B/s',
+    value: rate.value,
+    unit,
     source: 'empirical',
-    provenance: `${what}, ${isa ?? 'unknown isa'}, ${threads ?? '?'} threads, best window of ${seconds} s in this process`,
+    provenance: `${what}, ${where}, fastest call in ${seconds} s in this process`,
   };
 }
+
+const isPeak = (peak: Peak | Missing): peak is Peak => 'provenance' in peak;
 
 /**
  * The ceilings for work whose operands are of `dtype`. Measured once for a device and process, `seconds` each, and once more
  * with `again`: when work was faster than its ceiling, something held the ceiling down.
  */
 export async function peaksFor(device: Device, dtype: DType | null, seconds: number, again = false): Promise<Peaks> {
-  if (device.kind !== 'cpu') return gpuPeaks(device);
-  const dot = dtype === 'bf16' ? await cpuPeak(device, 'flops', 'dot_bf16', seconds, again) : null;
-  const fma = await cpuPeak(device, 'flops', 'fma_f32', seconds, again);
-  // bf16 operands may be widened and multiplied in f32, which on some processors is the faster way.
-  const flops = dot && fma && dot.value < fma.value ? fma : (dot ?? fma);
-  const bandwidth = await cpuPeak(device, 'bandwidth', 'read', seconds, again);
-  return {
-    flops: flops ?? missing('FLOP/s', 'this processor has no instruction whose peak is measured here'),
-    bandwidth: bandwidth ?? missing('B/s', 'memory bandwidth could not be measured'),
-  };
+  const fma = await peakOf(device, 'fma_f32', seconds, again);
+  const half = dtype === 'bf16' ? 'dot_bf16' : dtype === 'f16' ? 'dot_f16' : null;
+  const dot = half && (await peakOf(device, half, seconds, again));
+  // 16-bit operands may be widened and multiplied in f32, which on some processors is the faster way.
+  const flops = dot && isPeak(dot) && !(isPeak(fma) && fma.value > dot.value) ? dot : fma;
+  return { flops, bandwidth: await peakOf(device, 'read', seconds, again), spec: specPeaks(device) };
 }
 
-function gpuPeaks({ info }: Device): Peaks {
+/** What follows from the description of the hardware. */
+export function specPeaks({ info }: Device): Peak[] {
   const { memoryClock, memoryBusBits } = info;
-  const flops = missing('FLOP/s', 'no peak of this device has been measured');
-  if (!memoryClock || !memoryBusBits)
-    return { flops, bandwidth: missing('B/s', 'the driver does not say memory clock and bus width') };
-  const bandwidth: Peak = {
-    kind: 'bandwidth',
-    name: 'memory_bus',
-    // Two transfers for each clock, as every memory of these devices has.
-    value: (2 * memoryClock * memoryBusBits) / 8,
-    unit: 'B/s',
-    source: 'spec',
-    provenance: `2 x ${memoryClock} Hz x ${memoryBusBits} bit / 8`,
-  };
-  return { flops, bandwidth };
+  if (!memoryClock || !memoryBusBits) return [];
+  return [
+    {
+      kind: 'bandwidth',
+      name: 'memory_bus',
+      // Two transfers for each clock, as every memory of these devices has.
+      value: (2 * memoryClock * memoryBusBits) / 8,
+      unit: 'B/s',
+      source: 'spec',
+      provenance: `2 x ${memoryClock} Hz x ${memoryBusBits} bit / 8`,
+    },
+  ];
 }

@@ -1,5 +1,4 @@
-// What CPU operators share: conversions between element types, the thread pool, what is read about the processor, and
-// the measured ceilings. Built by test/cpu/CMakeLists.txt.
+// What CPU operators share: conversions between element types, the thread pool and what is read about the processor. Built by test/cpu/CMakeLists.txt.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -11,7 +10,6 @@
 #include <vector>
 
 #include "../../kernels/core/cpu/features.h"
-#include "../../kernels/core/cpu/peak.h"
 #include "../../kernels/core/dispatch.h"
 #include "../../kernels/core/numeric.h"
 #include "../../kernels/core/threads.h"
@@ -180,26 +178,12 @@ void check_features() {
          "parse of sse");
 }
 
-void check_peak() {
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
-    const auto isa = static_cast<cpu::Isa>(i);
-    ThreadPool pool(1, isa);
-    const std::string what = std::string("peak, ") + cpu::name(isa);
-    expect(cpu::peak(pool, cpu::PeakKind::fma_f32, 0) > 1e8, what + " fma_f32");
-    expect(std::isnan(cpu::peak(pool, cpu::PeakKind::dot_bf16, 0)) == (isa != cpu::Isa::avx512_bf16),
-           what + " dot_bf16");
-    expect(cpu::peak(pool, cpu::PeakKind::read, 0) > 1e8 && cpu::peak(pool, cpu::PeakKind::copy, 0) > 1e8,
-           what + " memory");
-  }
-}
-
 }  // namespace
 
 int main() {
   check_numeric();
   check_threads();
   check_features();
-  check_peak();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

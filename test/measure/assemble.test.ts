@@ -101,7 +101,7 @@ describe('the published schema', () => {
         { correctness: unchecked('a function') },
         { kernel: null, cache: 'unknown', coldBytes: null, llcBytes: null },
       ),
-      record({ peaks: { flops: missing('FLOP/s', 'none'), bandwidth: missing('B/s', 'none') } }),
+      record({ peaks: { flops: missing('FLOP/s', 'none'), bandwidth: missing('B/s', 'none'), spec: [] } }),
       record({
         comparison: {
           baseline: 'a',

@@ -28,6 +28,7 @@ export const clock = (seconds: number, converged = true): ClockRecord => ({
 export const peaks: Peaks = {
   flops: { kind: 'flops', name: 'fma_f32', value: 1e11, unit: 'FLOP/s', source: 'empirical', provenance: 'a test' },
   bandwidth: { kind: 'bandwidth', name: 'read', value: 1e10, unit: 'B/s', source: 'empirical', provenance: 'a test' },
+  spec: [],
 };
 
 /** A product of 1e9 operations on 1e7 bytes. */

@@ -41,7 +41,6 @@ describe('a handle of the wrong kind is refused, whatever takes it', () => {
     'workspaceBytes',
     'destroyPlan',
     'sample',
-    'peak',
   ] as const;
 
   test.each(takesFirst)('%s', async (name) => {

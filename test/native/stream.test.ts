@@ -167,19 +167,3 @@ describe('sample', () => {
     expect(() => native().sample(stream, options({ cases: [[plan]], clock: 'device' }))).toThrow(/another stream/);
   });
 });
-
-describe('peak', () => {
-  test.each(['fma_f32', 'dot_bf16', 'read', 'copy'] as const)(
-    '%s is a rate, or NaN where there is none',
-    async (kind) => {
-      const rate = await native().peak(bench.stream, kind, 0.02);
-      if (kind === 'dot_bf16' && !native().cpu().isa.includes('avx512_bf16')) expect(rate).toBeNaN();
-      else expect(rate).toBeGreaterThan(1e8);
-    },
-  );
-
-  test('refuses an unknown kind and a time without end', () => {
-    expect(() => native().peak(bench.stream, 'write' as 'read', 1)).toThrow(/kind is write, expected fma_f32/);
-    expect(() => native().peak(bench.stream, 'read', Infinity)).toThrow(/seconds is Infinity/);
-  });
-});

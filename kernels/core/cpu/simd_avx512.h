@@ -19,6 +19,7 @@ struct Simd {
 
   static F set(float v) { return _mm512_set1_ps(v); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a b
   static float sum(F v) { return _mm512_reduce_add_ps(v); }
   static float top(F v) { return _mm512_reduce_max_ps(v); }  // the largest lane
 

@@ -15,6 +15,7 @@ struct Simd {
 
   static F set(float v) { return F{v, v, v, v}; }
   static F fma(F a, F b, F c) { return a * b + c; }  // may round twice
+  static F fnma(F a, F b, F c) { return c - a * b; }
   static float sum(F v) { return (v[0] + v[2]) + (v[1] + v[3]); }
   static float top(F v) {
     const float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
