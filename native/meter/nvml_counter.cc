@@ -173,8 +173,7 @@ class NvmlSource final : public Source {
     const NvmlError error = device_->nvml.error(
         field.status, ("nvmlDeviceGetFieldValues, field " + std::to_string(field.field)).c_str(), device_->label());
     if (error.state == NvmlState::LOST) return gone(error);
-    if (items_[0].answered || field.state == NvmlState::UNAVAILABLE)
-      return fail({state_name(field.state), error.what()});
+    if (items_[0].answered) return fail({state_name(field.state), error.what()});
     energy_by_field_ = false;
   }
 

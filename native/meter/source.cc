@@ -21,17 +21,16 @@ double Clock::now() const {
 }
 
 double Source::poll(const Clock& clock) {
-  failed_ = false;
   due_ = read(clock);
   const std::lock_guard lock(mutex_);
   ++status_.polls;
-  status_.answering = !failed_;
   return due_;
 }
 
 void Source::count(double asked, double answered, uint64_t raw) {
   const std::lock_guard lock(mutex_);
   counter_.read(asked, answered, raw);
+  status_.answering = true;
 }
 
 void Source::put(const char* column, double asked, double answered, double value, bool changes) {
@@ -46,8 +45,8 @@ void Source::put(const char* column, double asked, double answered, double value
 
 void Source::fail(Trouble trouble) {
   const std::lock_guard lock(mutex_);
-  failed_ = true;
   ++status_.failures;
+  status_.answering = false;
   status_.trouble = std::move(trouble);
 }
 

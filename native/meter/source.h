@@ -35,7 +35,7 @@ struct Facts {
 struct Status {
   uint64_t polls = 0, failures = 0, ticks = 0;
   Trouble trouble{nullptr, ""};  // of the last poll that failed; state null: none ever did
-  bool answering = false;        // the last poll did not fail
+  bool answering = false;        // the last reading of the counter did not fail
   double first = 0, last = 0;    // of the counter's readings; equal before the second one
   double last_tick_after = 0;
   Facts facts;
@@ -80,7 +80,6 @@ class Source {
   Counter counter_;
   std::map<std::string, Series> series_;
   Status status_;
-  bool failed_ = false;
   double due_ = 0;
 };
 
