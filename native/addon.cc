@@ -61,6 +61,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_check(exports);
   export_sample(exports);
   export_meter(exports);
+  export_nvml(exports);
   exported<set_error_class>(exports, "setErrorClass");
   exported<read_counters>(exports, "counters");
   napi_value function;

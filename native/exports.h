@@ -16,5 +16,6 @@ void export_plan(Napi::Object exports);
 void export_check(Napi::Object exports);
 void export_sample(Napi::Object exports);
 void export_meter(Napi::Object exports);
+void export_nvml(Napi::Object exports);
 
 }  // namespace kw

@@ -252,7 +252,7 @@ const char* NvmlDevice::ask(std::initializer_list<Way> ways, const std::string& 
   throw error;
 }
 
-double NvmlDevice::energy() const {
+double NvmlDevice::energy(const char** used) const {
   Wide millijoules = 0;
   const auto by_field = [&] {
     std::vector<NvmlField> fields = {{.field = nvml_field::kEnergy}};
@@ -282,19 +282,21 @@ double NvmlDevice::clock(NvmlClock which) const {
   return 1e6 * megahertz;
 }
 
-double NvmlDevice::temperature() const {
+double NvmlDevice::temperature(const char** used) const {
   const Functions& f = nvml.functions();
   Temperature now = {};
   Count celsius = 0;
-  const char* used = ask({way(f.nvmlDeviceGetTemperatureV, &now), way(f.nvmlDeviceGetTemperature, 0, &celsius)});
-  return used == f.nvmlDeviceGetTemperatureV.name ? now.celsius : celsius;
+  const char* function = ask({way(f.nvmlDeviceGetTemperatureV, &now), way(f.nvmlDeviceGetTemperature, 0, &celsius)});
+  if (used != nullptr) *used = function;
+  return function == f.nvmlDeviceGetTemperatureV.name ? now.celsius : celsius;
 }
 
-uint64_t NvmlDevice::clock_events() const {
+uint64_t NvmlDevice::clock_events(const char** used) const {
   const Functions& f = nvml.functions();
   Wide reasons = 0;
-  ask({way(f.nvmlDeviceGetCurrentClocksEventReasons, &reasons),
-       way(f.nvmlDeviceGetCurrentClocksThrottleReasons, &reasons)});
+  const char* function = ask({way(f.nvmlDeviceGetCurrentClocksEventReasons, &reasons),
+                              way(f.nvmlDeviceGetCurrentClocksThrottleReasons, &reasons)});
+  if (used != nullptr) *used = function;
   return reasons;
 }
 

@@ -81,13 +81,14 @@ class NvmlDevice {
   // The PCI address as 0000:17:00.0, or the UUID of a MIG device; what messages call this GPU.
   const std::string& label() const { return label_; }
 
-  // What the sampler reads. Each throws NvmlError.
-  double energy() const;  // joules since the driver was loaded; steps of tens of milliseconds
-  double power() const;   // watts; an average over a second from Ampere on, A100 excepted
+  // What the sampler reads. Each throws NvmlError. used: the function that answered, where there are several ways.
+  double energy(
+      const char** used = nullptr) const;  // joules since the driver was loaded; steps of tens of milliseconds
+  double power() const;                    // watts; an average over a second from Ampere on, A100 excepted
   double clock(NvmlClock which) const;
-  double temperature() const;  // degrees Celsius
+  double temperature(const char** used = nullptr) const;  // degrees Celsius
   // Bits of nvmlClocksEventReasons: why clocks are lower than they could be.
-  uint64_t clock_events() const;
+  uint64_t clock_events(const char** used = nullptr) const;
   // Several fields by one call. Throws only where the whole call fails; each field has a state of its own.
   void read(std::vector<NvmlField>& fields) const;
 
