@@ -17,6 +17,9 @@ export type StreamHandle = { readonly [tag]: 'stream' };
 export type BufferHandle = { readonly [tag]: 'buffer' };
 export type PlanHandle = { readonly [tag]: 'plan' };
 export type SourceHandle = { readonly [tag]: 'source' };
+export type NvmlHandle = { readonly [tag]: 'nvml' };
+export type NvmlDeviceHandle = { readonly [tag]: 'nvml device' };
+export type GpmSampleHandle = { readonly [tag]: 'gpm sample' };
 
 /** A strided view of a buffer; offset and stride in elements, dtype as an index into `dtypes`. */
 export interface NativeView {
@@ -196,6 +199,17 @@ export interface SamplerCost {
   sources: number;
 }
 
+/** That NVML, or a function of it, has no answer. `status` is its nvmlReturn_t, -1 where it has no such function. */
+export interface NvmlFailure {
+  state: 'unsupported' | 'denied' | 'missing' | 'unavailable' | 'lost';
+  status: number;
+  /** The one that answered; empty where the library does not load. */
+  function: string;
+  message: string;
+}
+export type NvmlOpened = { state: 'ok'; library: NvmlHandle; path: string } | NvmlFailure;
+export type NvmlAnswered = { state: 'ok'; function: string; value: unknown } | NvmlFailure;
+
 export interface Native {
   /** KW_ABI the addon was built with. */
   abi: number;
@@ -305,6 +319,16 @@ export interface Native {
   ): Promise<CheckResult[]>;
   /** Runs the schedule on a native thread; refuses emulated devices with UNSUPPORTED. */
   sample(stream: StreamHandle, options: SampleOptions): Promise<SampleResult>;
+  /** Loads and initialises NVML, once per path and process; an empty path is the driver's. A promise, settled from a native thread, unless `blocking`. */
+  nvmlOpen(path: string, blocking: boolean): NvmlOpened | Promise<NvmlOpened>;
+  /** A query of native/meter/nvml_query.h; device null: of the driver as a whole. */
+  nvmlAsk(
+    library: NvmlHandle,
+    device: NvmlDeviceHandle | null,
+    query: string,
+    args: readonly (number | string | GpmSampleHandle)[],
+    blocking: boolean,
+  ): NvmlAnswered | Promise<NvmlAnswered>;
   /** Live objects, for leak tests: they return to their baseline. */
   counters(): Record<'devices' | 'streams' | 'buffers' | 'bytes' | 'plans' | 'pending' | 'hostBuffers', number>;
   /**

@@ -230,8 +230,7 @@ const char* NvmlDevice::ask(std::initializer_list<Way> ways, const std::string& 
   for (const Way& way : ways) {
     const int answer = nvml_patiently(way.call);
     if (answer == kSuccess) {
-      const std::lock_guard lock(mutex_);
-      worked_.insert(name);
+      judge(name, answer);
       return way.function;
     }
     // That a function exists and says no is worth more than that another is not there.
@@ -246,10 +245,20 @@ const char* NvmlDevice::ask(std::initializer_list<Way> ways, const std::string& 
     }
   }
   NvmlError error = nvml.error(status, function, label_);
-  const std::lock_guard lock(mutex_);
-  // Drivers polled fast say `not supported` in passing.
-  if (error.state == NvmlState::UNSUPPORTED && worked_.contains(name)) error.state = NvmlState::UNAVAILABLE;
+  error.state = judge(name, status);
   throw error;
+}
+
+NvmlState NvmlDevice::judge(const std::string& key, int status) const {
+  constexpr int kDoubts = 2;
+  if (status != kSuccess && status != kNotSupported) return nvml_state(status);
+  const std::lock_guard lock(mutex_);
+  if (status == kSuccess) {
+    doubt_[key] = kDoubts;
+    return NvmlState::OK;
+  }
+  const auto doubt = doubt_.find(key);
+  return doubt != doubt_.end() && doubt->second-- > 0 ? NvmlState::UNAVAILABLE : NvmlState::UNSUPPORTED;
 }
 
 double NvmlDevice::energy(const char** used) const {
@@ -264,15 +273,16 @@ double NvmlDevice::energy(const char** used) const {
     millijoules = static_cast<Wide>(fields[0].value);
     return fields[0].status;
   };
-  ask({way(nvml.functions().nvmlDeviceGetTotalEnergyConsumption, &millijoules),
-       {"nvmlDeviceGetFieldValues", by_field}});
-  return 1e-3 * static_cast<double>(millijoules);
+  const char* function = ask({way(nvml.functions().nvmlDeviceGetTotalEnergyConsumption, &millijoules),
+                              {"nvmlDeviceGetFieldValues", by_field}});
+  if (used != nullptr) *used = function;
+  return static_cast<double>(millijoules) / 1e3;
 }
 
 double NvmlDevice::power() const {
   Count milliwatts = 0;
   ask({way(nvml.functions().nvmlDeviceGetPowerUsage, &milliwatts)});
-  return 1e-3 * milliwatts;
+  return milliwatts / 1e3;
 }
 
 double NvmlDevice::clock(NvmlClock which) const {
@@ -308,19 +318,16 @@ void NvmlDevice::read(std::vector<NvmlField>& fields) const {
     values[i].scope = fields[i].scope;
   }
   ask({way(nvml.functions().nvmlDeviceGetFieldValues, static_cast<int>(values.size()), values.data())});
-  const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < fields.size(); ++i) {
     NvmlField& field = fields[i];
     const std::string key = std::to_string(field.field) + "/" + std::to_string(field.scope);
     field.status = values[i].status;
-    field.state = nvml_state(field.status);
+    field.state = judge(key, field.status);
     field.value = field.state == NvmlState::OK ? number(values[i].type, values[i].value) : 0;
     field.timestamp_us = values[i].timestamp_us;
     field.latency_us = values[i].latency_us;
     // A type of later drivers: there is a number, but which is not known.
     if (std::isnan(field.value)) field.state = NvmlState::UNAVAILABLE;
-    if (field.state == NvmlState::OK) worked_.insert(key);
-    if (field.state == NvmlState::UNSUPPORTED && worked_.contains(key)) field.state = NvmlState::UNAVAILABLE;
   }
 }
 

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -93,8 +92,7 @@ class NvmlDevice {
   void read(std::vector<NvmlField>& fields) const;
 
   // Asks in the first way that this library knows and this GPU supports, and returns its function's name. Throws NvmlError.
-  // key: of what is asked, where it differs from the first function's name; kept to tell `unsupported`, the answer from the
-  // beginning, from a query that worked before.
+  // key: of what is asked, where it differs from the first function's name.
   const char* ask(std::initializer_list<Way> ways, const std::string& key = {}) const;
   template <class... Arguments, class... Given>
   Way way(const nvml::Function<nvml::Handle, Arguments...>& function, Given... given) const {
@@ -104,8 +102,12 @@ class NvmlDevice {
  private:
   std::string make_label() const;
 
+  // The state of an answer to `key`. Drivers that are polled fast say `not supported` in passing, so of a query that worked it is
+  // believed at the third time in a row.
+  NvmlState judge(const std::string& key, int status) const;
+
   mutable std::mutex mutex_;
-  mutable std::set<std::string> worked_;  // keys
+  mutable std::map<std::string, int> doubt_;  // by key: how often `not supported` is not yet believed
   const std::string label_;
 };
 

@@ -49,11 +49,14 @@ NvmlAnswer metrics(const NvmlQuestion& q) {
   List list;
   for (uint32_t i = 0; i < request->count; ++i) {
     const GpmMetric& metric = request->metrics[i];
+    const std::string name = std::string(function.name) + ", metric " + std::to_string(metric.id);
     NvmlState state = nvml_state(metric.status);
     if (state == NvmlState::OK && std::isnan(metric.value)) state = NvmlState::UNAVAILABLE;  // nothing was counted
     list.push_back({Record{{"value", state == NvmlState::OK ? NvmlValue{metric.value} : NvmlValue{nullptr}},
                            {"state", {std::string(kNvmlStateNames[static_cast<int>(state)])}},
-                           {"detail", {q.nvml.text(metric.status)}}}});
+                           {"status", {static_cast<double>(metric.status)}},
+                           {"function", {std::string(function.name)}},
+                           {"message", {q.nvml.error(metric.status, name.c_str(), q.device->label()).what()}}}});
   }
   return {{std::move(list)}, used};
 }

@@ -136,7 +136,9 @@ NvmlAnswer mig_instance(const NvmlQuestion& q) {
   Attributes attributes = {};
   const char* used = q.device->ask({q.device->way(f.nvmlDeviceGetAttributes_v2, &attributes)});
   return {{Record{{"gpuInstance", one(q, f.nvmlDeviceGetGpuInstanceId).value},
-                  {"computeInstance", one(q, f.nvmlDeviceGetComputeInstanceId).value},
+                  {"computeInstance", nvml_optional([&] {
+                     return std::get<double>(one(q, f.nvmlDeviceGetComputeInstanceId).value.held);
+                   })},
                   {"multiprocessors", {static_cast<double>(attributes.multiprocessors)}},
                   {"memoryBytes", {1048576.0 * static_cast<double>(attributes.memory_mib)}},
                   {"gpuSlices", {static_cast<double>(attributes.gpu_slices)}},

@@ -30,11 +30,11 @@ NvmlError field_error(const NvmlQuestion& q, const NvmlField& field) {
   return error;
 }
 
-NvmlAnswer one_field(const NvmlQuestion& q, uint32_t id, uint32_t scope, double unit) {
+NvmlAnswer one_field(const NvmlQuestion& q, uint32_t id, uint32_t scope, double per_unit) {
   std::vector<NvmlField> fields = {{.field = id, .scope = scope}};
   q.device->read(fields);
   if (fields[0].state != NvmlState::OK) throw field_error(q, fields[0]);
-  return {{unit * fields[0].value}, q.nvml.functions().nvmlDeviceGetFieldValues.name};
+  return {{fields[0].value / per_unit}, q.nvml.functions().nvmlDeviceGetFieldValues.name};
 }
 
 NvmlAnswer energy(const NvmlQuestion& q) {
@@ -48,11 +48,11 @@ NvmlAnswer power(const NvmlQuestion& q) {
 }
 
 NvmlAnswer average_power(const NvmlQuestion& q) {
-  return one_field(q, nvml_field::kPowerAverage, static_cast<uint32_t>(q.whole(0, "scope", kScopes)), 1e-3);
+  return one_field(q, nvml_field::kPowerAverage, static_cast<uint32_t>(q.whole(0, "scope", kScopes)), 1e3);
 }
 
 NvmlAnswer instant_power(const NvmlQuestion& q) {
-  return one_field(q, nvml_field::kPowerInstant, static_cast<uint32_t>(q.whole(0, "scope", kScopes)), 1e-3);
+  return one_field(q, nvml_field::kPowerInstant, static_cast<uint32_t>(q.whole(0, "scope", kScopes)), 1e3);
 }
 
 NvmlAnswer memory_temperature(const NvmlQuestion& q) { return one_field(q, nvml_field::kMemoryTemperature, 0, 1); }
@@ -66,7 +66,7 @@ NvmlAnswer throttle(const NvmlQuestion& q) {
   for (size_t i = 0; i < fields.size(); ++i) {
     const bool known = fields[i].state == NvmlState::OK;
     any = any || known;
-    seconds.emplace_back(kThrottleNames[i], known ? NvmlValue{1e-9 * fields[i].value} : NvmlValue{nullptr});
+    seconds.emplace_back(kThrottleNames[i], known ? NvmlValue{fields[i].value / 1e9} : NvmlValue{nullptr});
   }
   if (!any) throw field_error(q, fields[0]);
   return {{std::move(seconds)}, q.nvml.functions().nvmlDeviceGetFieldValues.name};
@@ -90,8 +90,8 @@ NvmlAnswer fields(const NvmlQuestion& q) {
         {"state", {std::string(kNvmlStateNames[static_cast<int>(field.state)])}},
         {"detail", {q.nvml.text(field.status)}},
         {"time",
-         field.timestamp_us > 0 ? NvmlValue{1e-6 * static_cast<double>(field.timestamp_us)} : NvmlValue{nullptr}},
-        {"latency", {1e-6 * static_cast<double>(field.latency_us)}},
+         field.timestamp_us > 0 ? NvmlValue{static_cast<double>(field.timestamp_us) / 1e6} : NvmlValue{nullptr}},
+        {"latency", {static_cast<double>(field.latency_us) / 1e6}},
     }});
   }
   return {{std::move(list)}, q.nvml.functions().nvmlDeviceGetFieldValues.name};
@@ -100,7 +100,7 @@ NvmlAnswer fields(const NvmlQuestion& q) {
 NvmlAnswer power_limit(const NvmlQuestion& q) {
   Count milliwatts = 0;
   const char* used = q.device->ask({q.device->way(q.nvml.functions().nvmlDeviceGetEnforcedPowerLimit, &milliwatts)});
-  return {{1e-3 * milliwatts}, used};
+  return {{milliwatts / 1e3}, used};
 }
 
 NvmlAnswer power_limits(const NvmlQuestion& q) {
@@ -109,9 +109,8 @@ NvmlAnswer power_limits(const NvmlQuestion& q) {
   const char* used = q.device->ask({q.device->way(f.nvmlDeviceGetPowerManagementLimit, &set)});
   q.device->ask({q.device->way(f.nvmlDeviceGetPowerManagementDefaultLimit, &usual)});
   q.device->ask({q.device->way(f.nvmlDeviceGetPowerManagementLimitConstraints, &least, &most)});
-  return {
-      {Record{{"limit", {1e-3 * set}}, {"default", {1e-3 * usual}}, {"min", {1e-3 * least}}, {"max", {1e-3 * most}}}},
-      used};
+  return {{Record{{"limit", {set / 1e3}}, {"default", {usual / 1e3}}, {"min", {least / 1e3}}, {"max", {most / 1e3}}}},
+          used};
 }
 
 }  // namespace

@@ -94,11 +94,12 @@ NvmlAnswer processes(const NvmlQuestion& q) {
       std::string(used) + " for GPU " + q.device->label() + ": writes entries of a layout that is not known");
 }
 
-// Kinds of nvmlSamplingType_t: power, GPU, memory, encoder, decoder, SM clock, memory clock, power of the module.
-constexpr double kSampleUnits[] = {1e-3, 1e-2, 1e-2, 1e-2, 1e-2, 1e6, 1e6, 1e-3};
+// Kinds of nvmlSamplingType_t: power, GPU, memory, encoder, decoder, SM clock, memory clock, power of the module;
+// how many of what the driver counts make one watt, whole or hertz.
+constexpr double kPerUnit[] = {1e3, 1e2, 1e2, 1e2, 1e2, 1e-6, 1e-6, 1e3};
 
 NvmlAnswer samples(const NvmlQuestion& q) {
-  const int kind = static_cast<int>(q.whole(0, "kind", std::size(kSampleUnits) - 1));
+  const int kind = static_cast<int>(q.whole(0, "kind", std::size(kPerUnit) - 1));
   const Wide since = q.whole(1, "since", uint64_t{1} << 53);
   const auto& function = q.nvml.functions().nvmlDeviceGetSamples;
   std::vector<BufferSample> buffer;
@@ -119,8 +120,8 @@ NvmlAnswer samples(const NvmlQuestion& q) {
   const char* used = q.device->ask({{function.name, fill}}, "samples " + std::to_string(kind));
   List list;
   for (Count i = 0; i < std::min<size_t>(count, buffer.size()); ++i) {
-    list.push_back({Record{{"time", {1e-6 * static_cast<double>(buffer[i].timestamp_us)}},
-                           {"value", {kSampleUnits[kind] * number(type, buffer[i].value)}}}});
+    list.push_back({Record{{"time", {static_cast<double>(buffer[i].timestamp_us) / 1e6}},
+                           {"value", {number(type, buffer[i].value) / kPerUnit[kind]}}}});
   }
   return {{std::move(list)}, used};
 }
@@ -135,13 +136,13 @@ NvmlAnswer account(const NvmlQuestion& q) {
   const Count pid = static_cast<Count>(q.whole(0, "pid", kHighestPid));
   AccountingStats stats = {};
   const char* used = q.device->ask({q.device->way(q.nvml.functions().nvmlDeviceGetAccountingStats, pid, &stats)});
-  const auto percent = [](uint32_t value) { return value > 100 ? NvmlValue{nullptr} : NvmlValue{0.01 * value}; };
+  const auto percent = [](uint32_t value) { return value > 100 ? NvmlValue{nullptr} : NvmlValue{value / 1e2}; };
   const bool told = stats.peak_bytes != kNotKnown;
   return {{Record{{"utilisation", percent(stats.gpu_percent)},
                   {"memoryUtilisation", percent(stats.memory_percent)},
                   {"peakBytes", told ? NvmlValue{static_cast<double>(stats.peak_bytes)} : NvmlValue{nullptr}},
-                  {"seconds", {1e-3 * static_cast<double>(stats.milliseconds)}},
-                  {"started", {1e-6 * static_cast<double>(stats.start_us)}},
+                  {"seconds", {static_cast<double>(stats.milliseconds) / 1e3}},
+                  {"started", {static_cast<double>(stats.start_us) / 1e6}},
                   {"running", {stats.running != 0}}}},
           used};
 }

@@ -67,7 +67,7 @@ NvmlAnswer memory(const NvmlQuestion& q) {
 NvmlAnswer utilisation(const NvmlQuestion& q) {
   Utilization now = {};
   const char* used = q.device->ask({q.device->way(q.nvml.functions().nvmlDeviceGetUtilizationRates, &now)});
-  return {{Record{{"gpu", {0.01 * now.gpu}}, {"memory", {0.01 * now.memory}}}}, used};
+  return {{Record{{"gpu", {now.gpu / 1e2}}, {"memory", {now.memory / 1e2}}}}, used};
 }
 
 constexpr int kClocks = 3;  // the last nvmlClockType_t
