@@ -3,7 +3,7 @@
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { describeTool, type Tool } from '../measure/environment.js';
 import type { SourceState } from '../meter/cpu.js';
-import { type DomainEnergy, type MeterDomain, openAll } from '../meter/meter.js';
+import { type DomainEnergy, gpuNames, isGpu, type MeterDomain, openAll } from '../meter/meter.js';
 import { type MeteredRun, runMetered } from '../meter/run.js';
 import { si } from '../report/format.js';
 import { table } from '../report/table.js';
@@ -38,6 +38,8 @@ const notRunnable = 126;
 export async function meter(command: readonly string[], flags: MeterFlags): Promise<number> {
   const [program] = command;
   if (!program) throw new UsageError('meter: the command is "", expected the name of a program');
+  if (flags.gpu !== undefined && !isGpu(flags.gpu))
+    throw new UsageError(`meter: --gpu is ${flags.gpu}, expected ${gpuNames}`);
   // Before the command runs: hours of it must not end in a file that cannot be written.
   const file = flags.out === undefined ? null : open(flags.out);
   const intervalSeconds = flags.interval === undefined ? undefined : flags.interval / 1000;

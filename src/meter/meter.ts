@@ -39,6 +39,10 @@ export interface MeterReading extends Stretch {
   domains: DomainEnergy[];
 }
 
+export const gpuNames = 'an index, a UUID (GPU-..., MIG-...) or a PCI address (0000:17:00.0)';
+export const isGpu = (name: string): boolean =>
+  /^(\d+|(GPU|MIG)-.+|([0-9a-f]+:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$/i.test(name);
+
 /** How long openMeter() and end() wait for counters to move, seconds. */
 const patience = 0.3;
 /** Between two looks whether they have, milliseconds. */
@@ -210,8 +214,7 @@ export async function openMeter(options: MeterOptions = {}): Promise<Meter> {
     refuse('device', device, 'an open device or "cpu"');
   if (device !== undefined && gpu !== undefined) refuse('gpu', gpu, 'no gpu beside a device');
   if (sysfs !== undefined && typeof sysfs !== 'string') refuse('sysfs', sysfs, 'a folder');
-  if (gpu !== undefined && !/^(\d+|(GPU|MIG)-.+|([0-9a-f]+:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$/i.test(String(gpu)))
-    refuse('gpu', gpu, 'an index, a UUID (GPU-..., MIG-...) or a PCI address (0000:17:00.0)');
+  if (gpu !== undefined && !isGpu(String(gpu))) refuse('gpu', gpu, gpuNames);
   if (intervalSeconds !== undefined && !(intervalSeconds >= 1e-4 && intervalSeconds <= 60))
     refuse('intervalSeconds', intervalSeconds, 'from 1e-4 to 60');
   const ofGpu = gpu !== undefined || (typeof device === 'object' && device.kind !== 'cpu');

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import type { MeterReport } from '../../src/cli/meter.js';
 import { temporary, tree, write, zone } from '../meter/tree.js';
+import { Fake } from '../nvml/fake.js';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
@@ -16,10 +17,13 @@ interface Result {
 }
 
 /** `onOutput` is called when the command has printed something. */
-function meter(args: readonly string[], onOutput?: (pid: number) => void): Promise<Result> {
+function meter(args: readonly string[], onOutput?: (pid: number) => void, env = {}): Promise<Result> {
   if (!existsSync(main)) throw new Error('dist/ is missing: npm run build');
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main, 'meter', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [main, 'meter', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+    });
     const result: Result = { code: null, out: '', err: '' };
     child.stdout.on('data', (chunk) => {
       result.out += chunk;
@@ -94,6 +98,41 @@ test('joules of the package, with bounds that hold the truth', async () => {
   expect(report.sources.map(({ name }) => name)).toEqual(['powercap', 'perf', 'hwmon', 'nvml']);
 });
 
+test('joules of all GPUs, or of one, beside the packages', async () => {
+  using fake = await Fake.start({ gpus: 2, each: [{ power: 100 }, { power: 300, processes: [[1, 1e9]] }] });
+  const run = ['--json', '--sysfs', temporary(), '--', ...node('setTimeout(() => {}, 500)')];
+  const { energy, wallSeconds, sources } = JSON.parse((await meter(run)).err) as MeterReport;
+  expect(energy.map(({ domain, source, scope, fix }) => ({ domain, source, scope, fix }))).toEqual([
+    { domain: 'cpu', source: null, scope: 'package', fix: expect.any(String) },
+    { domain: 'gpu:0', source: 'nvml', scope: 'gpu', fix: null },
+    { domain: 'gpu:1', source: 'nvml', scope: 'gpu', fix: null },
+  ]);
+  for (const [gpu, watts] of [
+    [energy[1]!, 100],
+    [energy[2]!, 300],
+  ] as const) {
+    expect(gpu.bounds![0]).toBeLessThanOrEqual(watts * wallSeconds + 0.01);
+    expect(gpu.bounds![1]).toBeGreaterThanOrEqual(watts * wallSeconds - 0.01);
+    expect(gpu.joules.value! / (watts * wallSeconds)).toBeCloseTo(1, 1);
+    expect(gpu.powerJ.value! / (watts * wallSeconds)).toBeCloseTo(1, 1);
+  }
+  expect(energy.map(({ exclusive }) => exclusive)).toEqual([false, true, null]);
+  expect(sources[3]).toEqual({ name: 'nvml', state: 'ok', reason: null, fix: null });
+  const one = await meter(['--gpu', '1', '--sysfs', temporary(), '--', ...node('setTimeout(() => {}, 300)')]);
+  expect(one.err).toMatch(/^gpu:1 .* J .* nvml +the board: GPU and its memory/m);
+  expect(one.err).not.toMatch(/^gpu:0/m);
+  fake.set({ unsupported: ['field:83', 'nvmlDeviceGetTotalEnergyConsumption'] });
+  const { err } = await meter(['--gpu', '1', '--sysfs', temporary(), '--', ...node('setTimeout(() => {}, 300)')]);
+  expect(err).toMatch(/^gpu:1 energy is unsupported: .*Not Supported \(3\); about [\d.]+ J by power readings/m);
+});
+
+test('without the addon the command runs and is timed all the same', async () => {
+  const { code, err } = await meter(['--', 'true'], undefined, { KERNWATT_ADDON: join(temporary(), 'none.node') });
+  expect(code).toBe(0);
+  expect(err).toMatch(/^kernwatt meter: .*, exit code 0$/m);
+  expect(err).toMatch(/^gpu energy is unavailable: .*the native addon/m);
+});
+
 test('a command shorter than two steps of the counter has no joules but the reason', async () => {
   const root = tree(zone('intel-rapl:0', 'package-0'));
   let microjoules = 1000;
@@ -149,6 +188,7 @@ test.each([
   [['--'], /missing required argument 'command'/],
   [[''], /the command is ""/],
   [['--interval', '0', '--', 'true'], /whole number from 1 to 10000/],
+  [['--gpu', 'mine', '--', 'echo', 'ran'], /--gpu is mine, expected an index/],
   [['--out', '/no/such/folder/file', '--', 'echo', 'ran'], /--out is \/no\/such\/folder\/file.*\(ENOENT\)/],
 ])('%j makes no sense: exit code 2, and nothing runs', async (args, message) => {
   const { code, out, err } = await meter(args);
