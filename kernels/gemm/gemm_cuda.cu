@@ -1,87 +1,63 @@
 // gemm on CUDA, compute capability 8.0 and up.
 //
-// Work: a block makes one tile of y over all of k, so a sum's order depends on k alone, never on batch or grid. The batch is
-// grid.z, with a loop beyond 16 waves. Blocks walk y in groups of 8 tile rows: neighbours in time share tiles in L2.
+// Work: a block makes one tile of y, over all of k or one of at most 32 parts of it. Blocks walk y in groups of 8 tile rows:
+// neighbours in time share tiles in L2. The batch is grid.z, with a loop beyond 16 waves; parts of k are grid.y.
 //   gemm_mma      bf16, f16; rows of x and w at multiples of 16 bytes. cp.async ring, XOR swizzle, ldmatrix (.trans for a
-//                 transposed operand), m16n8k16, fragments double-buffered: 64x64 (32x32) of sums per warp.
+//                 transposed operand), m16n8k16, fragments double-buffered.
 //   gemm_mma_any  bf16, f16; any strides and alignment: 2-byte loads, held in registers while the tile before is multiplied.
-//   gemm_fma      f32; any strides: IEEE fma, 64x32 (32x32) of sums per warp, cp.async of 16 or 4 bytes. No TF32.
+//   gemm_fma      f32; any strides: IEEE fma, cp.async of 16 or 4 bytes. No TF32.
+//   gemm_reduce   the second kernel of a product in parts: adds them in their order and finishes y.
+// Tiles, stages and threads stand in gemm_choose.h (kConfigs), which also chooses: by predicted time, from the problem's
+// shape, alignment and the device's limits alone. Few rows (decoding) take mma_16x64: w streams through rings that keep
+// 60 KB (Ada) to 100 KB (A100, Hopper) in flight per multiprocessor, and parts of k give every multiprocessor some.
 //
-//                 tile        threads  stages  shared memory  blocks per SM
-//   gemm_mma      128x256x32      256       3          72 KB              1
-//                 128x128x32      128       3          48 KB              2
-//                 64x64x32        128       4          32 KB              4
-//   gemm_mma_any  64x64x32        128       2          16 KB              4
-//   gemm_fma      128x128x16      256       2          40 KB              2
-//                 64x64x16        128       2          20 KB              4
+// Same operands, same bits: a sum adds k in steps of 16 (f32: 1) in ascending order within a part, then parts in ascending
+// order; nothing is atomic. How many parts there are depends on m, so batch_invariant takes one, and then a row's bits
+// depend on k alone: all configurations for a pair of dtypes add alike. Its price is that few rows leave multiprocessors idle.
 //
 // Sums go through shared memory 16 rows at a time, so that c, residual and y move in 16-byte pieces; where those are not
 // aligned, element by element with the same arithmetic. A gated weight's gate and up rows interleave in blocks of 8 within
 // a tile (TileRows), so one block holds both halves of every output.
 //
-// choose() picks the tile that costs the busiest SM least. Limits: m, rows of w and k below 2^31 - 1024; tiles of y below 2^31.
+// Limits: m, rows of w and k below 2^31 - 1024; tiles of y below 2^31. KERNWATT_GEMM=NAME or NAME/PARTS, for experiments,
+// allows one configuration alone, by its name in kConfigs.
 //
 // Prediction, not measured: bytes b_x m k + b_w r k + b_y m n (+ c, residual), FLOPs 2 m r k, r = rows of w. At 4096^3
 // bf16, 1365 FLOP/byte: compute-bound; mma.sync reaches 70-80 % of an A100's 312 TFLOP/s and 45-55 % of an H200's 989.
-// At m = 16, 4096 x 4096: 34 MB, memory-bound; 64 blocks of 64 columns keep too few bytes in flight for more than about
-// a third of an H200's 4.8 TB/s. f32 fma: 75-85 % of 19.5 (A100) and 67 TFLOP/s (H200).
+// At m up to 16, 1 FLOP/byte a row: memory-bound, 34 MB of w at 4096 x 4096 are 7 us of an H200's 4.8 TB/s and some 5 us of
+// ramps and second kernel come on top; 72 % of bandwidth from 128 MB of w on. plan.explain() gives each problem's figures.
+// f32 fma: 75-85 % of 19.5 (A100) and 67 TFLOP/s (H200).
+#include <cstdlib>
+#include <sstream>
+
 #include "../core/cuda/registry.h"
 #include "gemm_fma.cuh"
-#include "gemm_mma.cuh"
+#include "gemm_reduce.cuh"
+#include "gemm_variants.cuh"
 
 namespace kw {
 namespace gemm_cuda {
 
-// ---- choosing and launching ------------------------------------------------------------------------------------------
-
-struct Variant {
-  const char* name;
-  void (*kernel)(GemmParams);
-  int m, n, k, stages, threads, smem, blocks;
-  double efficiency;  // of a busy SM, relative to the largest tile: a guess that ranks tiles, not a measurement
-};
-
-template <bool kBf16, class Shape, class XTile, class WTile>
-Variant mma_variant(const char* name, double efficiency) {
-  return {name,
-          gemm_mma<kBf16, Shape, XTile, WTile>,
-          Shape::kM,
-          Shape::kN,
-          kTileDepth,
-          Shape::kStages,
-          Shape::kThreads,
-          Shape::kStages * (XTile::kBytes + WTile::kBytes),
-          Shape::kBlocks,
-          efficiency};
+template <size_t I>
+constexpr Kernel fma_kernel() {
+  constexpr GemmConfig c = kConfigs[I];
+  if constexpr (c.family == Family::fma) {
+    static_assert(c.k == kFmaDepth && c.pitch == kFmaPitch && ShapeOf<I>::kThreads == c.threads());
+    return gemm_fma<ShapeOf<I>>;
+  } else {
+    return nullptr;
+  }
 }
 
-using Large = TileShape<128, 256, 64, 64, 3, 1>;
-using Medium = TileShape<128, 128, 64, 64, 3, 2>;
-using Small = TileShape<64, 64, 32, 32, 4, 4>;
-
-template <bool kBf16, template <int> class XTile, template <int> class WTile>
-std::vector<Variant> mma_variants() {
-  std::vector<Variant> found = {
-      mma_variant<kBf16, Medium, XTile<128>, WTile<128>>("mma_128x128", 0.95),
-      mma_variant<kBf16, Small, XTile<64>, WTile<64>>("mma_64x64", 0.6),
-  };
-  if constexpr (XTile<64>::kAlongK && WTile<64>::kAlongK)
-    found.push_back(mma_variant<kBf16, Large, XTile<128>, WTile<256>>("mma_128x256", 1));
-  return found;
+Kernel kernel_of(const GemmConfig& config, DType dtype, Access access) {
+  if (dtype == DType::bf16) return bf16_kernel(config, access);
+  if (dtype == DType::f16) return f16_kernel(config, access);
+  static constexpr auto kAt = []<size_t... I>(std::index_sequence<I...>) { return std::array{fma_kernel<I>()...}; }
+  (std::make_index_sequence<std::size(kConfigs)>());
+  return kAt[static_cast<size_t>(&config - kConfigs)];
 }
 
-template <bool kBf16>
-Variant mma_any_variant() {
-  using Shape = TileShape<64, 64, 32, 32, 2, 4>;
-  constexpr int kSmem = 2 * 2 * KContiguousTile<64>::kBytes;
-  return {"mma_any_64x64", gemm_mma_any<kBf16, Shape>, 64, 64, kTileDepth, 2, Shape::kThreads, kSmem, 4, 1};
-}
-
-template <int M, int WarpM, int Blocks>
-Variant fma_variant(const char* name, double efficiency) {
-  using Shape = TileShape<M, M, WarpM, 32, 2, Blocks>;
-  return {name, gemm_fma<Shape>, M, M, kFmaDepth, 2, Shape::kThreads, 2 * 2 * M * kFmaPitch * 4, Blocks, efficiency};
-}
+// ---- problems --------------------------------------------------------------------------------------------------------
 
 // Whether every line of the operand can be moved in 16-byte pieces along its contiguous direction.
 bool lines_aligned(const GemmOperand& o, int64_t outer_stride, int64_t inner_stride) {
@@ -90,35 +66,17 @@ bool lines_aligned(const GemmOperand& o, int64_t outer_stride, int64_t inner_str
          o.batch * size % 16 == 0;
 }
 
-struct Choice {
+// What the kernels need to know of a problem beside its configuration, and what the choice needs; reason says why access is
+// what it is.
+struct Resolved {
   GemmParams params{};
-  Variant variant{};
-  std::string reason;
-  int64_t blocks_per_sm = 0;
+  GemmProblem problem;
+  const char* reason = "";
 };
 
-template <bool kBf16>
-std::vector<Variant> half_variants(const GemmShape& s, bool gated, std::string& reason) {
-  const bool x_along_k = lines_aligned(s.x, s.x.row, s.x.column), x_along_m = lines_aligned(s.x, s.x.column, s.x.row);
-  const bool w_along_k = lines_aligned(s.w, s.w.row, s.w.column);
-  const bool w_along_n = lines_aligned(s.w, s.w.column, s.w.row) && !(gated && s.n % 8);
-  if (!(x_along_k || x_along_m) || !(w_along_k || w_along_n)) {
-    reason = std::string(x_along_k || x_along_m ? "w" : "x") + " has rows that do not start at multiples of 16 bytes";
-    return {mma_any_variant<kBf16>()};
-  }
-  reason = "rows of x and w start at multiples of 16 bytes";
-  if (x_along_k)
-    return w_along_k ? mma_variants<kBf16, KContiguousTile, KContiguousTile>()
-                     : mma_variants<kBf16, KContiguousTile, RowContiguousTile>();
-  return w_along_k ? mma_variants<kBf16, RowContiguousTile, KContiguousTile>()
-                   : mma_variants<kBf16, RowContiguousTile, RowContiguousTile>();
-}
-
-// A pure function of shape, strides, alignment and device: the variant whose tiles, counted over the busiest SM, cost
-// least.
-Choice choose(const GemmArgs& args, const kw_device_info& device) {
-  Choice choice;
-  GemmParams& p = choice.params;
+Resolved resolve_problem(const GemmArgs& args) {
+  Resolved r;
+  GemmParams& p = r.params;
   p.s = resolve(args);
   p.alpha = args.alpha;
   p.beta = args.beta;
@@ -126,51 +84,116 @@ Choice choose(const GemmArgs& args, const kw_device_info& device) {
   p.gated = is_gated(args.activation);
   const GemmShape& s = p.s;
   p.wide = true;
+  GemmProblem& q = r.problem;
   for (const GemmOperand* o : {&s.y, &s.c, &s.bias, &s.residual}) {
     const bool halves = p.gated && (o == &s.c || o == &s.bias);
-    if (o->data) p.wide &= lines_aligned(*o, o->row, o->column) && !(halves && s.n * bits(o->dtype) / 8 % 16);
+    if (!o->data) continue;
+    p.wide &= lines_aligned(*o, o->row, o->column) && !(halves && s.n * bits(o->dtype) / 8 % 16);
+    const int64_t rows = o == &s.bias ? 1 : (o->batch || o == &s.y ? s.batch : 1) * s.m;
+    q.epilogue_bytes += rows * (o == &s.c || o == &s.bias ? s.rows_w : s.n) * bits(o->dtype) / 8;
   }
   p.x_wide = lines_aligned(s.x, s.x.row, s.x.column);
   p.w_wide = lines_aligned(s.w, s.w.row, s.w.column);
 
-  std::vector<Variant> variants;
+  q.batch = s.batch, q.m = s.m, q.k = s.k;
+  q.columns = p.gated ? 2 * divided(s.n, 8) * 8 : s.n;
+  q.element = bits(s.x.dtype) / 8;
+  q.invariant = args.batch_invariant;
+  q.w_shared = s.batch == 1 || s.w.batch == 0;
   if (s.x.dtype == DType::f32) {
-    variants = {fma_variant<128, 64, 2>("fma_128x128", 1), fma_variant<64, 32, 4>("fma_64x64", 0.7)};
-    choice.reason = "f32 is computed with IEEE fma";
-  } else if (s.x.dtype == DType::bf16) {
-    variants = half_variants<true>(s, p.gated, choice.reason);
+    r.reason = "f32 is computed with IEEE fma";
+    return r;
+  }
+  const bool x_along_m = lines_aligned(s.x, s.x.column, s.x.row);
+  const bool w_along_n = lines_aligned(s.w, s.w.column, s.w.row) && !(p.gated && s.n % 8);
+  if (!(p.x_wide || x_along_m)) {
+    r.reason = "x has rows that do not start at multiples of 16 bytes";
+  } else if (!(p.w_wide || w_along_n)) {
+    r.reason = "w has rows that do not start at multiples of 16 bytes";
   } else {
-    variants = half_variants<false>(s, p.gated, choice.reason);
+    r.reason = "rows of x and w start at multiples of 16 bytes";
+    q.access = p.x_wide ? (p.w_wide ? Access::k_k : Access::k_rows) : (p.w_wide ? Access::rows_k : Access::rows_rows);
   }
+  return r;
+}
 
-  const int64_t sms = std::max(device.sm_count, 1), columns = p.gated ? 2 * ((s.n + 7) / 8 * 8) : s.n;
-  double least = 0;
-  for (const Variant& v : variants) {
-    constexpr int64_t kReserved = 1024;  // shared memory the system keeps per block
-    const int64_t fit = (static_cast<int64_t>(device.smem_bytes) + kReserved) / (v.smem + kReserved);
-    const int64_t blocks = std::min<int64_t>(v.blocks, fit);
-    if (blocks < 1) continue;
-    const int64_t tiles_m = (s.m + v.m - 1) / v.m, tiles_n = (columns + v.n - 1) / v.n;
-    const int64_t tiles = tiles_m * tiles_n * s.batch;
-    const int64_t busiest = tiles / (sms * blocks) * blocks + (tiles % (sms * blocks) + sms - 1) / sms;
-    const double cost = static_cast<double>(busiest) * v.m * v.n / v.efficiency;
-    if (choice.variant.kernel && cost >= least) continue;
-    least = cost;
-    choice.variant = v;
-    choice.blocks_per_sm = blocks;
-    p.tiles_m = static_cast<int>(tiles_m);
-    p.tiles_n = static_cast<int>(tiles_n);
-  }
-  return choice;
+// KERNWATT_GEMM, or a problem with it in `wrong`.
+GemmWish wish_of_environment(std::string& wrong) {
+  GemmWish wish;
+  const char* given = std::getenv("KERNWATT_GEMM");
+  if (!given || !*given) return wish;
+  const std::string text = given;
+  const size_t slash = std::min(text.find('/'), text.size());
+  for (const GemmConfig& c : kConfigs)
+    if (text.compare(0, slash, c.name) == 0) wish.config = &c;
+  if (slash < text.size()) wish.splits = std::atoi(text.c_str() + slash + 1);
+  if (!wish.config || (slash < text.size() && (wish.splits < 1 || wish.splits > kMostSplits)))
+    wrong = "gemm cuda: KERNWATT_GEMM is " + text +
+            ", expected a configuration of kernels/gemm/gemm_choose.h and at most " + std::to_string(kMostSplits) +
+            " parts, NAME or NAME/PARTS";
+  return wish;
 }
 
 class GemmCudaPlan {
  public:
   static std::string declines(const GemmArgs& args, const kw_device_info& device) {
+    const std::string reason = refuses(args, device);
+    if (!reason.empty()) return reason;
+    GemmChoice choice;
+    return choose_or_say(resolve_problem(args).problem, device, INT64_MAX, choice);
+  }
+
+  GemmCudaPlan(const GemmArgs& args, const kw_device_info& device) : device_(device) {
+    choose_and_prepare(args, INT64_MAX);
+    bytes_ = choice_.partial_bytes;
+  }
+
+  uint64_t workspace() const { return static_cast<uint64_t>(bytes_); }
+
+  void rebind(const GemmArgs& args, void* workspace) {
+    choose_and_prepare(args, bytes_);
+    resolved_.params.partial = choice_.splits > 1 ? static_cast<float*>(workspace) : nullptr;
+  }
+
+  void enqueue(void* stream) {
+    if (config_.grid.x == 0 || config_.grid.z == 0) return;
+    config_.stream = static_cast<Stream>(stream);
+    launch(config_, kernel_, resolved_.params);
+    if (choice_.splits == 1) return;
+    const GemmParams& p = resolved_.params;
+    const int64_t tiles = divided(p.s.m, kReduceRows) * divided(p.partial_pitch, kReduceColumns);
+    launch({.grid = {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(std::min<int64_t>(p.s.batch, 65535))},
+            .block = {kReduceThreads},
+            .stream = config_.stream},
+           gemm_reduce, p);
+  }
+
+  std::string explain() const {
+    const GemmConfig& c = *choice_.config;
+    const GemmParams& p = resolved_.params;
+    const auto micro = [](double seconds) { return seconds * 1e6; };
+    std::ostringstream json;
+    json.precision(3);
+    json << R"({"variant":")" << c.name << R"(","reason":")" << resolved_.reason << reason_of_choice()
+         << R"(","tile":[)" << c.m << ',' << c.n << ',' << c.k << R"(],"splits":)" << choice_.splits << R"(,"stages":)"
+         << c.stages << R"(,"threads":)" << c.threads() << R"(,"smemBytes":)" << c.smem() << R"(,"blocksPerSm":)"
+         << choice_.blocks_per_sm << R"(,"tiles":[)" << choice_.tiles_m << ',' << choice_.tiles_n << ',' << p.s.batch
+         << R"(],"wideEpilogue":)" << (p.wide ? "true" : "false") << R"(,"predictedMicroseconds":)"
+         << micro(choice_.seconds) << R"(,"roofline":{"bound":")" << (choice_.bandwidth_bound ? "bandwidth" : "compute")
+         << R"(","microseconds":)" << micro(choice_.roof_seconds) << R"(,"predictedShare":)"
+         << (choice_.seconds > 0 ? choice_.roof_seconds / choice_.seconds : 0) << R"(,"clocks":")"
+         << (model_of(device_).nominal ? "typical of the architecture" : "of the device") << R"("}})";
+    return json.str();
+  }
+
+ private:
+  static std::string expected(const std::string& what, const std::string& received, const std::string& wanted) {
+    return "gemm cuda: " + what + " is " + received + ", expected " + wanted;
+  }
+
+  // What no configuration takes.
+  static std::string refuses(const GemmArgs& args, const kw_device_info& device) {
     const GemmShape s = resolve(args);
-    const auto expected = [](const std::string& what, const std::string& received, const std::string& wanted) {
-      return "gemm cuda: " + what + " is " + received + ", expected " + wanted;
-    };
     if (device.cc_major < 8)
       return expected("compute capability", std::to_string(device.cc_major) + "." + std::to_string(device.cc_minor),
                       "at least 8.0");
@@ -189,53 +212,74 @@ class GemmCudaPlan {
     constexpr int64_t kMost = (int64_t{1} << 31) - 1024;
     for (const auto& [name, value] : {std::pair{"m", s.m}, {"rows of w", s.rows_w}, {"k", s.k}})
       if (value >= kMost) return expected(name, std::to_string(value), "below " + std::to_string(kMost));
-    const Choice choice = choose(args, device);
-    if (!choice.variant.kernel)
-      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 32 KB");
-    const int64_t tiles = int64_t{choice.params.tiles_m} * choice.params.tiles_n;
+    return "";
+  }
+
+  static std::string choose_or_say(const GemmProblem& problem, const kw_device_info& device, int64_t most_bytes,
+                                   GemmChoice& choice) {
+    std::string wrong;
+    const GemmWish wish = wish_of_environment(wrong);
+    if (!wrong.empty()) return wrong;
+    choice = choose(problem, device, most_bytes, wish);
+    if (!choice.config && wish.config)
+      return expected("KERNWATT_GEMM", std::getenv("KERNWATT_GEMM"), "a configuration that takes this problem");
+    if (!choice.config)
+      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 40 KB");
+    const int64_t tiles = choice.tiles_m * choice.tiles_n;
     if (tiles >= int64_t{1} << 31) return expected("the number of tiles of y", std::to_string(tiles), "below 2^31");
     return "";
   }
 
-  GemmCudaPlan(const GemmArgs& args, const kw_device_info& device) : device_(device) { rebind(args, nullptr); }
-
-  uint64_t workspace() const { return 0; }
-
-  void rebind(const GemmArgs& args, void*) {
-    const std::string reason = declines(args, device_);
-    if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
-    Choice choice = choose(args, device_);
-    if (choice.variant.kernel != choice_.variant.kernel) prepare(choice.variant.kernel, choice.variant.smem);
-    choice_ = std::move(choice);
+  void choose_and_prepare(const GemmArgs& args, int64_t most_bytes) {
+    std::string wrong = refuses(args, device_);
+    if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
+    resolved_ = resolve_problem(args);
+    GemmParams& p = resolved_.params;
+    if (!choice_.config || resolved_.problem != chosen_for_) {
+      wrong = choose_or_say(resolved_.problem, device_, most_bytes, choice_);
+      if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
+      chosen_for_ = resolved_.problem;
+    }
+    const GemmConfig& c = *choice_.config;
+    const Kernel kernel = kernel_of(c, p.s.x.dtype, resolved_.problem.access);
+    if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
+    if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
+    kernel_ = kernel;
+    p.tiles_m = static_cast<int>(choice_.tiles_m);
+    p.tiles_n = static_cast<int>(choice_.tiles_n);
+    p.splits = choice_.splits;
+    p.split_depth = choice_.split_depth;
+    p.partial_pitch = choice_.partial_pitch;
     // Beyond 16 waves of blocks, each makes several matrices of the batch.
-    const int64_t tiles = int64_t{choice_.params.tiles_m} * choice_.params.tiles_n;
+    const int64_t tiles = choice_.tiles_m * choice_.tiles_n, blocks = tiles * choice_.splits;
     const int64_t waves = 16 * choice_.blocks_per_sm * std::max(device_.sm_count, 1);
-    const int64_t layers = std::clamp<int64_t>(waves / std::max<int64_t>(tiles, 1), 1, 65535);
-    config_.grid = {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(std::min(choice_.params.s.batch, layers))};
-    config_.block = {static_cast<unsigned>(choice_.variant.threads)};
-    config_.smem = static_cast<size_t>(choice_.variant.smem);
+    const int64_t layers = std::clamp<int64_t>(waves / std::max<int64_t>(blocks, 1), 1, 65535);
+    config_.grid = {static_cast<unsigned>(tiles), static_cast<unsigned>(choice_.splits),
+                    static_cast<unsigned>(std::min(p.s.batch, layers))};
+    config_.block = {static_cast<unsigned>(c.threads())};
+    config_.smem = static_cast<size_t>(c.smem());
   }
 
-  void enqueue(void* stream) {
-    if (config_.grid.x == 0 || config_.grid.z == 0) return;
-    config_.stream = static_cast<Stream>(stream);
-    launch(config_, choice_.variant.kernel, choice_.params);
+  std::string reason_of_choice() const {
+    std::ostringstream text;
+    text.precision(2);
+    if (chosen_for_.invariant) text << "; batch_invariant: k in one part";
+    text << "; the least predicted time of " << choice_.candidates;
+    if (choice_.second && choice_.seconds > 0) {
+      text << ", before " << choice_.second->name;
+      if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
+      text << " by " << 100 * (choice_.second_seconds / choice_.seconds - 1) << " %";
+    }
+    return text.str();
   }
 
-  std::string explain() const {
-    const Variant& v = choice_.variant;
-    const GemmParams& p = choice_.params;
-    const auto text = [](int64_t value) { return std::to_string(value); };
-    return std::string("{\"variant\":\"") + v.name + "\",\"reason\":\"" + choice_.reason + "\",\"tile\":[" + text(v.m) +
-           "," + text(v.n) + "," + text(v.k) + "],\"stages\":" + text(v.stages) + ",\"threads\":" + text(v.threads) +
-           ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice_.blocks_per_sm) + ",\"tiles\":[" +
-           text(p.tiles_m) + "," + text(p.tiles_n) + "," + text(p.s.batch) +
-           "],\"wideEpilogue\":" + (p.wide ? "true" : "false") + "}";
-  }
-
- private:
   kw_device_info device_;
-  Choice choice_;
+  Resolved resolved_;
+  GemmProblem chosen_for_;
+  GemmChoice choice_;
+  Kernel kernel_ = nullptr;
+  bool reduce_prepared_ = false;
+  int64_t bytes_ = 0;  // of workspace
   LaunchConfig config_;
 };
 

@@ -15,7 +15,21 @@ struct GemmParams {
   bool gated;
   bool wide;            // c, bias, residual and y can be accessed in 16-byte pieces wherever 8 columns exist
   bool x_wide, w_wide;  // gemm_fma: rows of the operand can be copied in 16-byte pieces
+  // With partial, grid.y parts of k, split_depth long (the last one shorter), leave sums there instead of finishing y:
+  // [part][batch][m][partial_pitch], columns in the order of TileRows.
+  float* partial;
+  int64_t partial_pitch;
+  int splits, split_depth;
 };
+
+// The part of k that a block sums.
+struct DepthRange {
+  int begin, size;
+};
+KW_DEVICE DepthRange depth_range(const GemmParams& p) {
+  const int k = static_cast<int>(p.s.k), begin = static_cast<int>(blockIdx.y) * p.split_depth;
+  return {begin, p.partial ? min(k - begin, p.split_depth) : k};
+}
 
 // A block's tile, a warp's part of it, the depth of the ring, and the blocks an SM should hold.
 template <int M, int N, int WarpM, int WarpN, int Stages, int Blocks>
@@ -111,6 +125,29 @@ KW_DEVICE void finish_rows(const GemmParams& p, const float* staged, int64_t bat
         store1(s.y.data, s.y.dtype, y_row + j, fmaf(v, up, add));
       }
     }
+  }
+}
+
+// One warp: 16 rows of sums in shared memory, kColumns + 8 floats apart, become part of the workspace.
+template <int kColumns>
+KW_DEVICE void store_partial(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
+  const int64_t part = (blockIdx.y * p.s.batch + batch) * p.s.m;
+#pragma unroll 1
+  for (int item = ptx::lane_id(); item < 16 * (kColumns / 8); item += 32) {
+    const int r = item / (kColumns / 8), g = item % (kColumns / 8), row = row0 + r, column = column0 + 8 * g;
+    if (row >= p.s.m || column >= p.partial_pitch) continue;
+    float v[8];
+    load8(v, staged + r * (kColumns + 8) + 8 * g, DType::f32, 0);
+    store8(p.partial, DType::f32, (part + row) * p.partial_pitch + column, v);
+  }
+}
+
+template <int kColumns>
+KW_DEVICE void leave_rows(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
+  if (p.partial) {
+    store_partial<kColumns>(p, staged, batch, row0, column0);
+  } else {
+    finish_rows<kColumns>(p, staged, batch, row0, column0);
   }
 }
 

@@ -46,28 +46,29 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   static_assert(Shape::kStages == 2 && Shape::kThreads / 32 * 16 * kPitch <= 2 * kStageFloats);
   float* smem = reinterpret_cast<float*>(dyn_smem());
   const uint32_t ring = ptx::smem_u32(smem);
-  const int depth = static_cast<int>(p.s.k), tiles = (depth + kFmaDepth - 1) / kFmaDepth;
+  const DepthRange range = depth_range(p);
+  const int depth = range.begin + range.size;  // where this block's part ends; it begins at a whole tile
   const TilePlace place = tile_place(p, Shape::kM, Shape::kN);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = ptx::lane_id();
   const int warp_row = warp / Shape::kWarpsN * Shape::kWarpM, warp_column = warp % Shape::kWarpsN * Shape::kWarpN;
   for (int64_t batch = blockIdx.z; batch < p.s.batch; batch += gridDim.z) {
-    const auto fill = [&](int tile) {
-      const uint32_t stage = ring + tile % 2 * kStageFloats * 4;
-      copy_f32<Shape::kM, Shape::kThreads>(stage, p.s.x, batch, p.x_wide, rows_of_x(p), place.row, tile * kFmaDepth,
+    const auto fill = [&](int k0) {
+      const uint32_t stage = ring + k0 / kFmaDepth % 2 * kStageFloats * 4;
+      copy_f32<Shape::kM, Shape::kThreads>(stage, p.s.x, batch, p.x_wide, rows_of_x(p), place.row, k0, depth);
+      copy_f32<Shape::kN, Shape::kThreads>(stage + kXFloats * 4, p.s.w, batch, p.w_wide, rows_of_w(p), place.column, k0,
                                            depth);
-      copy_f32<Shape::kN, Shape::kThreads>(stage + kXFloats * 4, p.s.w, batch, p.w_wide, rows_of_w(p), place.column,
-                                           tile * kFmaDepth, depth);
       ptx::cp_async_commit();
     };
     float sum[kX][kW] = {};
-    if (tiles > 0) fill(0);
+    if (range.size > 0) fill(range.begin);
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int k0 = range.begin; k0 < depth; k0 += kFmaDepth) {
       ptx::cp_async_wait<0>();
       __syncthreads();  // also: every warp is done with the stage that the next fill overwrites
-      if (tile + 1 < tiles) fill(tile + 1);
-      const float* x = smem + tile % 2 * kStageFloats + (warp_row + lane / 4) * kFmaPitch;
-      const float* w = smem + tile % 2 * kStageFloats + kXFloats + (warp_column + lane % 4) * kFmaPitch;
+      if (k0 + kFmaDepth < depth) fill(k0 + kFmaDepth);
+      const float* stage = smem + k0 / kFmaDepth % 2 * kStageFloats;
+      const float* x = stage + (warp_row + lane / 4) * kFmaPitch;
+      const float* w = stage + kXFloats + (warp_column + lane % 4) * kFmaPitch;
 #pragma unroll
       for (int k = 0; k < kFmaDepth; k += 4) {
         float4 b[kW];
@@ -93,7 +94,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
         for (int j = 0; j < kW; ++j) staged[(lane / 4 + 8 * (i % 2)) * kPitch + lane % 4 + 4 * j] = sum[i][j];
       }
       __syncwarp();
-      finish_rows<Shape::kWarpN>(p, staged, batch, place.row + warp_row + 16 * slab, place.column + warp_column);
+      leave_rows<Shape::kWarpN>(p, staged, batch, place.row + warp_row + 16 * slab, place.column + warp_column);
       __syncwarp();
     }
     __syncthreads();

@@ -80,14 +80,14 @@ struct WarpTile {
         }
       }
       __syncwarp();
-      finish_rows<Shape::kWarpN>(p, staged, batch, place.row + row + 16 * slab, place.column + column);
+      leave_rows<Shape::kWarpN>(p, staged, batch, place.row + row + 16 * slab, place.column + column);
       __syncwarp();
     }
   }
 };
 
-KW_DEVICE const uint16_t* batch_data(const GemmOperand& o, int64_t batch) {
-  return static_cast<const uint16_t*>(o.data) + batch * o.batch;
+KW_DEVICE const uint16_t* batch_data(const GemmOperand& o, int64_t batch, int k0) {
+  return static_cast<const uint16_t*>(o.data) + batch * o.batch + k0 * o.column;
 }
 
 template <bool kBf16, class Shape, class XTile, class WTile>
@@ -97,14 +97,15 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   constexpr int kStages = Shape::kStages;
   unsigned char* smem = dyn_smem();
   const uint32_t ring = ptx::smem_u32(smem);
-  const int depth = static_cast<int>(p.s.k), tiles = (depth + kTileDepth - 1) / kTileDepth;
+  const DepthRange depth = depth_range(p);
+  const int tiles = (depth.size + kTileDepth - 1) / kTileDepth;
   const TilePlace place = tile_place(p, Shape::kM, Shape::kN);
   Warp warp;
   for (int64_t batch = blockIdx.z; batch < p.s.batch; batch += gridDim.z) {
-    TileLoader<XTile, Shape::kThreads> x(batch_data(p.s.x, batch), p.s.x.row, p.s.x.column, rows_of_x(p), place.row,
-                                         depth);
-    TileLoader<WTile, Shape::kThreads> w(batch_data(p.s.w, batch), p.s.w.row, p.s.w.column, rows_of_w(p), place.column,
-                                         depth);
+    TileLoader<XTile, Shape::kThreads> x(batch_data(p.s.x, batch, depth.begin), p.s.x.row, p.s.x.column, rows_of_x(p),
+                                         place.row, depth.size);
+    TileLoader<WTile, Shape::kThreads> w(batch_data(p.s.w, batch, depth.begin), p.s.w.row, p.s.w.column, rows_of_w(p),
+                                         place.column, depth.size);
     warp.clear();
     int loaded = 0, filling = 0;
     const auto fill = [&] {  // one group per call, empty once every tile is on its way
@@ -202,14 +203,15 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   static_assert(Shape::kStages == 2);
   unsigned char* smem = dyn_smem();
   const uint32_t ring = ptx::smem_u32(smem);
-  const int depth = static_cast<int>(p.s.k), tiles = (depth + kTileDepth - 1) / kTileDepth;
+  const DepthRange depth = depth_range(p);
+  const int tiles = (depth.size + kTileDepth - 1) / kTileDepth;
   const TilePlace place = tile_place(p, Shape::kM, Shape::kN);
   Warp warp;
   for (int64_t batch = blockIdx.z; batch < p.s.batch; batch += gridDim.z) {
-    AnyLoader<XTile, Shape::kM, Shape::kThreads> x(batch_data(p.s.x, batch), p.s.x.row, p.s.x.column, rows_of_x(p),
-                                                   place.row, depth);
-    AnyLoader<WTile, Shape::kN, Shape::kThreads> w(batch_data(p.s.w, batch), p.s.w.row, p.s.w.column, rows_of_w(p),
-                                                   place.column, depth);
+    AnyLoader<XTile, Shape::kM, Shape::kThreads> x(batch_data(p.s.x, batch, depth.begin), p.s.x.row, p.s.x.column,
+                                                   rows_of_x(p), place.row, depth.size);
+    AnyLoader<WTile, Shape::kN, Shape::kThreads> w(batch_data(p.s.w, batch, depth.begin), p.s.w.row, p.s.w.column,
+                                                   rows_of_w(p), place.column, depth.size);
     warp.clear();
     x.fetch();
     w.fetch();

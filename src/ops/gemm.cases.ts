@@ -1,6 +1,5 @@
-// Cases that every backend of gemm must get right: tile edges, dtypes, transpositions, batches, strides, epilogues, aliasing;
-// and the layers of served models, for benchmarks.
-import type { BroadcastForm, Case, Layout, Model } from '../case.js';
+// Cases that every backend of gemm must get right: tile edges, dtypes, transpositions, batches, strides, epilogues, aliasing.
+import type { BroadcastForm, Case, Layout } from '../case.js';
 import type { DType } from '../dtype.js';
 
 const floats = ['f32', 'bf16', 'f16'] as const;
@@ -324,76 +323,3 @@ function longSums(): Case[] {
     { name: `${dtype}, k 2048, exact`, dims: { m: 9, rowsW: 17, k: 2048 }, dtypes: xOf(dtype), exact: true },
   ]);
 }
-
-interface Layers {
-  model: string;
-  /** Rows of the fused query, key and value projection, and whether it has a bias. */
-  qkv: number;
-  bias: boolean;
-  hidden: number;
-  intermediate: number;
-  vocabulary: number;
-}
-
-const served: Layers[] = [
-  { model: 'qwen2.5-1.5b', qkv: 2048, bias: true, hidden: 1536, intermediate: 8960, vocabulary: 151936 },
-  { model: 'llama-3-8b', qkv: 6144, bias: false, hidden: 4096, intermediate: 14336, vocabulary: 128256 },
-];
-
-/** Tokens in one call: decoding for one and for sixteen requests, and prompts. */
-const loads = [
-  { name: 'decode', m: 1 },
-  { name: 'decode of 16', m: 16 },
-  { name: 'prefill 512', m: 512 },
-  { name: 'prefill 4096', m: 4096 },
-];
-
-/** What a benchmark on a CPU runs unless told otherwise. */
-const quick = new Set([
-  'qwen2.5-1.5b qkv decode',
-  'qwen2.5-1.5b gate_up decode',
-  'qwen2.5-1.5b down decode',
-  'qwen2.5-1.5b o decode of 16',
-  'qwen2.5-1.5b qkv prefill 512',
-  'qwen2.5-1.5b o prefill 512',
-  'llama-3-8b o decode',
-]);
-
-/** The linear layers of a transformer block and the output head, in bf16 as checkpoints are. */
-function layers({ model, qkv, bias, hidden, intermediate, vocabulary }: Layers): Model[] {
-  const parts: Model[] = [
-    { name: 'qkv', dims: { rowsW: qkv, k: hidden }, with: bias ? ['bias'] : [] },
-    { name: 'o', dims: { rowsW: hidden, k: hidden }, with: ['residual'] },
-    { name: 'gate_up', dims: { rowsW: 2 * intermediate, k: hidden }, params: { activation: 'swiglu' } },
-    { name: 'down', dims: { rowsW: hidden, k: intermediate }, with: ['residual'] },
-    { name: 'head', dims: { rowsW: vocabulary, k: hidden } },
-  ];
-  return parts.flatMap((part) =>
-    // A server computes the head for the last token of a prompt alone.
-    loads
-      .filter(({ m }) => part.name !== 'head' || m <= 16)
-      .map((load): Model => {
-        const name = `${model} ${part.name} ${load.name}`;
-        const dtypes = { x: 'bf16', bias: 'bf16', residual: 'bf16' } as const;
-        return {
-          ...part,
-          name,
-          dims: { ...part.dims, m: load.m },
-          dtypes,
-          ...(quick.has(name) ? { quick: true } : {}),
-        };
-      }),
-  );
-}
-
-/** Square products in f32 and bf16: the shapes that papers and libraries quote. */
-const squares: Model[] = [1024, 2048, 4096].flatMap((n) =>
-  (['f32', 'bf16'] as const).map((dtype) => ({
-    name: `square ${n} ${dtype}`,
-    dims: { m: n, rowsW: n, k: n },
-    dtypes: { x: dtype },
-    ...(n === 1024 ? { quick: true } : {}),
-  })),
-);
-
-export const models: readonly Model[] = [...served.flatMap(layers), ...squares];

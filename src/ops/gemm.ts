@@ -1,7 +1,8 @@
 // The operator gemm as TypeScript sees it; kernels/gemm/gemm.h is its contract.
 import { defineOp } from '../op.js';
 import { choice, f32, flag, input, optionalInput, output } from '../spec.js';
-import { cases, models } from './gemm.cases.js';
+import { cases } from './gemm.cases.js';
+import { models } from './gemm.models.js';
 
 const floats = ['f32', 'bf16', 'f16'] as const;
 const isGated = (activation: string): boolean => activation === 'swiglu' || activation.startsWith('geglu');

@@ -9,129 +9,23 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "../../kernels/gemm/gemm.h"
-#include "harness.h"
+#include "gemm_problem.h"
 
 namespace {
 
 using namespace kw;
 using namespace kw::test;
 
-std::map<std::string, int> variants;
-
-const kw_op& gemm_of(const kw_table& table) { return operator_of(table, "gemm"); }
-
-// ---- one case --------------------------------------------------------------------------------------------------------
-
-struct Case {
-  int64_t m = 1, n = 1, k = 1, batch = 1;
-  DType in = DType::bf16, out = DType::f32;
-  bool trans_x = false, trans_w = false;
-  Activation activation = Activation::none;
-  float alpha = 1, beta = 0;
-  bool c = false, bias = false, residual = false, in_place_c = false, in_place_residual = false;
-  DType c_type = DType::f32, bias_type = DType::f32, residual_type = DType::f32;
-  Layout x_layout, w_layout, c_layout, residual_layout, y_layout;
-  int64_t bias_offset = 0;
-  bool integers = false;
-  bool poison_x = false, poison_c = false;  // NaN where alpha = 0 or beta = 0 says that nothing reads
-  unsigned seed = 1;
-
-  std::string text() const {
-    char line[512];
-    const auto layout = [](const Layout& l) {
-      return std::to_string(l.offset) + "+" + std::to_string(l.pad) + (l.broadcast ? "b" : "") + (l.flat ? "f" : "");
-    };
-    std::snprintf(line, sizeof(line),
-                  "m %ld n %ld k %ld batch %ld %s->%s %s%s %s alpha %g beta %g c %d(%s,%d) bias %d(%s,%ld) residual "
-                  "%d(%s,%d) layouts x %s w %s c %s r %s y %s%s",
-                  m, n, k, batch, name(in), name(out), trans_x ? "T" : "N", trans_w ? "T" : "N",
-                  choice_names(activation).names[static_cast<int>(activation)], alpha, beta, c, name(c_type),
-                  in_place_c, bias, name(bias_type), bias_offset, residual, name(residual_type), in_place_residual,
-                  layout(x_layout).c_str(), layout(w_layout).c_str(), layout(c_layout).c_str(),
-                  layout(residual_layout).c_str(), layout(y_layout).c_str(), integers ? " integers" : "");
-    return line;
-  }
-};
-
-std::string variant_of(const char* explained) {
-  const std::string text = explained, key = "\"variant\":\"";
-  const size_t from = text.find(key) + key.size();
-  return text.substr(from, text.find('"', from) - from);
-}
-
-// Empty when y is right, else what is wrong.
-std::string run(const Device& d, const Case& t) {
-  std::mt19937 random(t.seed);
-  const int64_t rows_w = is_gated(t.activation) ? 2 * t.n : t.n;
-  Operand x, w, c, bias, residual, y;
-  x.make(d, t.in, t.batch, t.trans_x ? t.k : t.m, t.trans_x ? t.m : t.k, t.x_layout);
-  w.make(d, t.in, t.batch, t.trans_w ? t.k : rows_w, t.trans_w ? rows_w : t.k, t.w_layout);
-  y.make(d, t.out, t.batch, t.m, t.n, t.y_layout);
-  if (!t.poison_x) x.fill(random, t.integers), w.fill(random, t.integers);
-  GemmArgs args;
-  static_cast<TensorView&>(args.x) = x.host;
-  static_cast<TensorView&>(args.w) = w.host;
-  static_cast<TensorView&>(args.y) = y.host;
-  GemmArgs there = args;
-  std::vector<uint8_t> in_place;  // what y holds before, where it is also c or residual
-  const auto optional = [&](bool present, bool shared, Operand& o, DType dtype, int64_t rows, int64_t columns,
-                            Layout layout, OptionalConstTensor& host, OptionalConstTensor& device, bool poison) {
-    if (!present) return;
-    if (shared) {
-      y.fill(random, t.integers);
-      in_place = y.bytes;
-      static_cast<TensorView&>(host) = y.host;
-      host.data = in_place.data() + t.y_layout.offset * y.size();
-      static_cast<TensorView&>(device) = y.device;
-      return;
-    }
-    o.make(d, dtype, t.batch, rows, columns, layout);
-    if (!poison) o.fill(random, t.integers);
-    static_cast<TensorView&>(host) = o.host;
-    static_cast<TensorView&>(device) = o.device;
-    o.upload();
-  };
-  optional(t.c, t.in_place_c, c, t.c_type, t.m, rows_w, t.c_layout, args.c, there.c, t.poison_c);
-  optional(t.bias, false, bias, t.bias_type, -1, rows_w, {.offset = t.bias_offset}, args.bias, there.bias, false);
-  optional(t.residual, t.in_place_residual, residual, t.residual_type, t.m, t.n, t.residual_layout, args.residual,
-           there.residual, false);
-  static_cast<TensorView&>(there.x) = x.device;
-  static_cast<TensorView&>(there.w) = w.device;
-  static_cast<TensorView&>(there.y) = y.device;
-  for (GemmArgs* a : {&args, &there}) {
-    a->alpha = t.alpha, a->beta = t.beta, a->activation = t.activation;
-    a->trans_x = t.trans_x, a->trans_w = t.trans_w;
-  }
-  x.upload(), w.upload(), y.upload();
-
-  const kw_op& op = gemm_of(*d.table);
-  kw_plan* plan = nullptr;
-  d.must(op.supports(&d.info, &there), "supports");
-  d.must(op.plan_create(&d.info, &there, &plan), "plan_create");
-  ++variants[variant_of(op.plan_explain(plan))];
-  int32_t status = op.plan_rebind(plan, &there, nullptr);
-  if (!status) status = op.plan_enqueue(plan, d.stream);
-  op.plan_destroy(plan);  // at once: queued work must not need it
-  if (!status) y.download();
-  if (!status) status = d.sync();
-  if (status) return std::string(kCodeNames[status]) + ": " + d.table->last_error();
-
-  ReferenceOutputs reference;
-  ref::gemm(args, {}, reference);
-  return compare(y, reference[0], "y", t.integers);
-}
-
 // ---- the cases -------------------------------------------------------------------------------------------------------
 
 // Sizes on both sides of every tile edge.
-std::vector<Case> cases(size_t share, size_t shares) {
-  std::vector<Case> list;
+std::vector<GemmCase> cases(size_t share, size_t shares) {
+  std::vector<GemmCase> list;
   std::mt19937 random(7);
   constexpr DType kFloats[] = {DType::f32, DType::bf16, DType::f16};
   constexpr float kScales[] = {0, 1, 0.5f, -2};
@@ -140,7 +34,7 @@ std::vector<Case> cases(size_t share, size_t shares) {
   Walk<int64_t> ks({0, 1, 2, 8, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 96, 97, 127, 128, 136}, 3);
   Walk<int64_t> activations({0, 0, 1, 2, 3, 4, 5, 6, 7}, 4);
   for (int i = 0; i < 400; ++i) {
-    Case t;
+    GemmCase t;
     t.m = ms.next(), t.n = ns.next(), t.k = ks.next();
     t.in = kFloats[i % 3];
     t.out = pick(random, kFloats);
@@ -183,7 +77,7 @@ std::vector<Case> cases(size_t share, size_t shares) {
   }
   // Every large tile with its edges; both halves of a gate in one tile; long k.
   const auto large = [&](int64_t m, int64_t n, int64_t k, DType in, Activation activation) {
-    Case t;
+    GemmCase t;
     t.m = m, t.n = n, t.k = k, t.in = in, t.out = DType::bf16, t.activation = activation;
     t.x_layout.pad = t.w_layout.pad = t.y_layout.pad = 8;
     t.integers = activation == Activation::none;
@@ -195,14 +89,14 @@ std::vector<Case> cases(size_t share, size_t shares) {
   large(128, 512, 48, DType::f32, Activation::none);
   large(130, 250, 33, DType::f32, Activation::geglu_tanh);
   large(3, 5, 4096, DType::bf16, Activation::gelu_erf);
-  Case looping;  // more matrices than blocks: each block makes several
+  GemmCase looping;  // more matrices than blocks: each block makes several
   looping.m = 5, looping.n = 9, looping.k = 70, looping.batch = 300, looping.integers = true;
   for (const auto& [in, pad] : {std::pair{DType::f32, 0}, {DType::bf16, 2}, {DType::bf16, 1}}) {
     looping.in = in;
     looping.x_layout.pad = looping.w_layout.pad = pad;
     list.push_back(looping);
   }
-  std::vector<Case> mine;
+  std::vector<GemmCase> mine;
   for (size_t i = share; i < list.size(); i += shares) mine.push_back(list[i]);
   return mine;
 }
@@ -212,9 +106,8 @@ std::vector<Case> cases(size_t share, size_t shares) {
 struct Small {  // y[1][2] = x w, with everything on the device
   Operand x, w, y;
   GemmArgs args;
-  kw_plan* plan = nullptr;
-  const kw_op& op;
-  explicit Small(const Device& d) : op(gemm_of(*d.table)) {
+  std::optional<GemmPlan> plan;
+  explicit Small(const Device& d) {
     x.make(d, DType::f32, 1, 1, 4, {.flat = true});
     w.make(d, DType::f32, 1, 2, 4, {.flat = true});
     y.make(d, DType::f32, 1, 1, 2, {.flat = true});
@@ -224,10 +117,8 @@ struct Small {  // y[1][2] = x w, with everything on the device
     static_cast<TensorView&>(args.x) = x.device;
     static_cast<TensorView&>(args.w) = w.device;
     static_cast<TensorView&>(args.y) = y.device;
-    d.must(op.plan_create(&d.info, &args, &plan), "plan_create");
-    d.must(op.plan_rebind(plan, &args, nullptr), "plan_rebind");
+    plan.emplace(d, args);
   }
-  ~Small() { op.plan_destroy(plan); }
   float result(const Device& d, int at) {
     y.download();
     d.must(d.sync(), "sync");
@@ -239,7 +130,7 @@ void graphs(const Device& d) {
   Small s(d);
   void* graph = nullptr;
   d.must(d.table->graph_begin(d.stream), "graph_begin");
-  d.must(s.op.plan_enqueue(s.plan, d.stream), "plan_enqueue");
+  d.must(s.plan->enqueue(), "plan_enqueue");
   d.must(d.table->graph_end(d.stream, &graph), "graph_end");
   expect(std::isnan(s.result(d, 0)), "capturing runs nothing");
   d.must(d.table->graph_launch(graph, d.stream), "graph_launch");
@@ -260,8 +151,8 @@ void two_streams(const Device& d) {
     store_f32(second.x.host.data, DType::f32, 3, 30);
     second.x.upload();
     for (int i = 0; i < 20; ++i) {
-      d.must(first.op.plan_enqueue(first.plan, d.stream), "plan_enqueue");
-      d.must(second.op.plan_enqueue(second.plan, other.stream), "plan_enqueue");
+      d.must(first.plan->enqueue(), "plan_enqueue");
+      d.must(second.plan->enqueue(), "plan_enqueue");
     }
     expect(second.result(other, 0) == 33, "the second stream's operands are its own");
     expect(first.result(d, 0) == 6, "and so are the first stream's");
@@ -289,7 +180,7 @@ void refusals(const Device& d) {
   void* memory = nullptr;
   expect(d.table->alloc(d.index, uint64_t{1} << 50, &memory) == static_cast<int32_t>(Code::OUT_OF_MEMORY),
          "alloc of 2^50 bytes is OUT_OF_MEMORY");
-  expect(s.op.plan_enqueue(s.plan, d.stream) == 0 && s.result(d, 0) == 6, "earlier tensors are intact after that");
+  expect(s.plan->enqueue() == 0 && s.result(d, 0) == 6, "earlier tensors are intact after that");
 }
 
 void emulated_only(const Device& d) {
@@ -301,16 +192,22 @@ void emulated_only(const Device& d) {
   Small s(d);
   GemmArgs beyond = s.args;
   beyond.x.data = static_cast<char*>(s.x.device.data) + (1 << 20);
-  d.must(s.op.plan_rebind(s.plan, &beyond, nullptr), "plan_rebind");
-  d.must(s.op.plan_enqueue(s.plan, d.stream), "plan_enqueue");
+  s.plan->rebind(beyond);
+  d.must(s.plan->enqueue(), "plan_enqueue");
   expect(d.sync() == static_cast<int32_t>(Code::CUDA), "reading outside an operand fails the wait");
   expect(std::strstr(d.table->last_error(), "gemm_fma.cuh") != nullptr,
          std::string("and names the source line: ") + d.table->last_error());
-  d.must(s.op.plan_rebind(s.plan, &s.args, nullptr), "plan_rebind");
-  expect(s.op.plan_enqueue(s.plan, d.stream) == 0 && s.result(d, 0) == 6, "the stream goes on once it was reported");
+  s.plan->rebind(s.args);
+  expect(s.plan->enqueue() == 0 && s.result(d, 0) == 6, "the stream goes on once it was reported");
 }
 
 }  // namespace
+
+namespace kw::test {  // gemm_emu_configs.cc
+void configurations(const Device& d, size_t share, size_t shares);
+void properties(const Device& d);
+void every_configuration_ran(bool every_device);
+}  // namespace kw::test
 
 int main(int argc, char** argv) {
   std::vector<int> devices;
@@ -328,10 +225,12 @@ int main(int argc, char** argv) {
         setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
         d.open();
         const uint64_t free_before = d.free_bytes();
-        for (const Case& t : cases(share, schedules.size())) {
+        for (const GemmCase& t : cases(share, schedules.size())) {
           const std::string wrong = run(d, t);
           expect(wrong.empty(), t.text() + ": " + wrong);
         }
+        configurations(d, share, schedules.size());
+        if (share == 0) properties(d);
         graphs(d);
         two_streams(d);
         refusals(d);
@@ -342,8 +241,7 @@ int main(int argc, char** argv) {
         std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
       }
     }
-    for (const char* variant : {"mma_128x256", "mma_128x128", "mma_64x64", "mma_any_64x64", "fma_128x128", "fma_64x64"})
-      expect(variants[variant] > 0, std::string("some case runs ") + variant);
+    every_configuration_ran(devices.size() > 1);
     for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
   } catch (const std::exception& error) {
     expect(false, error.what());

@@ -1,0 +1,191 @@
+// What gemm's CUDA chooser can return, over shapes of served models and odd ones, devices, dtypes and accesses: always a
+// configuration of kConfigs that fits the device and the problem, each of them somewhere; parts of k within their bounds; and
+// the rules of thumb that a wrong sign in the cost model would break. gemm_emu_configs.cc runs every entry of kConfigs.
+#include "../../kernels/gemm/gemm_choose.h"
+
+#include <set>
+
+#include "support.h"
+
+namespace {
+
+using namespace kw;
+using namespace kw::gemm_cuda;
+using namespace kw::test;
+
+struct Named {
+  const char* name;
+  kw_device_info info;
+};
+
+kw_device_info device(const char* name, int major, int minor, int sms, int smem_kb, double l2_mb, int mhz,
+                      int memory_mhz, int bus) {
+  kw_device_info d{};
+  d.size = sizeof(d);
+  std::snprintf(d.name, sizeof(d.name), "%s", name);
+  d.cc_major = major, d.cc_minor = minor, d.sm_count = sms;
+  d.smem_bytes = static_cast<uint64_t>(smem_kb) << 10;
+  d.llc_bytes = static_cast<uint64_t>(l2_mb * 1048576);
+  d.clock_khz = mhz * 1000, d.memory_clock_khz = memory_mhz * 1000, d.memory_bus_bits = bus;
+  return d;
+}
+
+// Data sheets; the last two tell no clocks, as the emulator.
+const Named kDevices[] = {
+    {"A100", device("NVIDIA A100-SXM4-80GB", 8, 0, 108, 163, 40, 1410, 1593, 5120)},
+    {"A10", device("NVIDIA A10", 8, 6, 72, 99, 6, 1695, 6251, 384)},
+    {"3090", device("NVIDIA GeForce RTX 3090", 8, 6, 82, 99, 6, 1695, 9751, 384)},
+    {"4090", device("NVIDIA GeForce RTX 4090", 8, 9, 128, 99, 72, 2520, 10501, 384)},
+    {"L40S", device("NVIDIA L40S", 8, 9, 142, 99, 96, 2520, 9001, 384)},
+    {"H200", device("NVIDIA H200", 9, 0, 132, 227, 60, 1830, 3201, 6144)},
+    {"H100 PCIe", device("NVIDIA H100 PCIe", 9, 0, 114, 227, 50, 1755, 1593, 5120)},
+    {"B200", device("NVIDIA B200", 10, 0, 148, 227, 126, 1850, 3996, 8192)},
+    {"5090", device("NVIDIA GeForce RTX 5090", 12, 0, 170, 99, 96, 2407, 14001, 512)},
+    {"slice", device("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 8, 0, 14, 163, 5, 1410, 1593, 640)},
+    {"emulated sm_90", device("emulated sm_90, 227 KB", 9, 0, 2, 227, 0, 0, 0, 0)},
+    {"emulated sm_89", device("emulated sm_89, 99 KB", 8, 9, 2, 99, 0, 0, 0, 0)},
+};
+
+// The access and element of every way operands can lie.
+const struct {
+  Access access;
+  int element;
+} kWays[] = {{Access::k_k, 2},       {Access::k_rows, 2}, {Access::rows_k, 2},
+             {Access::rows_rows, 2}, {Access::any, 2},    {Access::any, 4}};
+
+GemmProblem problem(int64_t m, int64_t columns, int64_t k, int64_t batch = 1) {
+  GemmProblem p;
+  p.batch = batch, p.m = m, p.columns = columns, p.k = k;
+  p.access = Access::k_k;
+  p.w_shared = true;
+  p.epilogue_bytes = 2 * batch * m * columns;
+  return p;
+}
+
+std::string text(const char* on, const GemmProblem& p, const GemmChoice& c) {
+  return std::string(on) + ", " + std::to_string(p.batch) + " x " + std::to_string(p.m) + " x " +
+         std::to_string(p.columns) + " x " + std::to_string(p.k) + ", access " +
+         std::to_string(static_cast<int>(p.access)) + ": " + (c.config ? c.config->name : "nothing") + "/" +
+         std::to_string(c.splits);
+}
+
+const GemmConfig* listed(const GemmConfig* config) {
+  for (const GemmConfig& c : kConfigs)
+    if (&c == config) return &c;
+  return nullptr;
+}
+
+// Everything that must hold of a choice; also that predictions are finite and never beat the roofline.
+void holds(const char* on, const GemmProblem& p, const kw_device_info& d, int64_t most, const GemmChoice& c) {
+  const std::string what = text(on, p, c);
+  expect(listed(c.config) != nullptr, what + ": is of the list that is emulated");
+  if (!c.config) return;
+  expect((c.config->access & bit(p.access)) && c.config->element == p.element, what + ": is compiled for the operands");
+  expect(c.config->smem() <= static_cast<int64_t>(d.smem_bytes), what + ": fits in shared memory");
+  expect(
+      c.blocks_per_sm >= 1 && c.blocks_per_sm * (c.config->smem() + 1024) <= static_cast<int64_t>(d.smem_bytes) + 1024,
+      what + ": that many blocks fit a multiprocessor");
+  expect(c.splits >= 1 && c.splits <= kMostSplits, what + ": parts within bounds");
+  expect(c.partial_bytes <= std::min(most, kMostPartialBytes), what + ": workspace within bounds");
+  if (c.splits > 1) {
+    expect(!p.invariant, what + ": batch_invariant has one part");
+    expect(c.split_depth % 64 == 0 && c.split_depth >= kLeastDepth, what + ": parts are whole tiles and worth a block");
+    expect(int64_t{c.split_depth} * (c.splits - 1) < p.k && int64_t{c.split_depth} * c.splits >= p.k,
+           what + ": every part has some of k, and together they have all");
+    expect(c.partial_bytes == p.batch * p.m * c.partial_pitch * 4 * c.splits, what + ": workspace holds every part");
+  }
+  expect(c.tiles_m * c.config->m >= p.m && c.tiles_n * c.config->n >= p.columns, what + ": tiles cover y");
+  expect(std::isfinite(c.seconds) && c.seconds >= c.roof_seconds, what + ": predicted " + std::to_string(c.seconds) +
+                                                                      " s, not below the roofline's " +
+                                                                      std::to_string(c.roof_seconds));
+}
+
+void sweep() {
+  const int64_t ms[] = {0, 1, 2, 8, 16, 17, 32, 33, 64, 100, 128, 256, 512, 1000, 4096, 16384};
+  // Rows of w and k of models from 0.5B to 70B, their heads, and odd ones.
+  const int64_t sizes[][2] = {{0, 64},       {1, 1},        {8, 4096},     {72, 0},        {129, 31},
+                              {1152, 896},   {9728, 896},   {896, 4864},   {2048, 1536},   {17920, 1536},
+                              {4096, 4096},  {28672, 4096}, {4096, 14336}, {128256, 4096}, {152064, 5120},
+                              {55296, 5120}, {8192, 28672}, {5, 1000000}};
+  std::set<std::string> seen;
+  for (const Named& on : kDevices)
+    for (const auto& way : kWays)
+      for (const int64_t m : ms)
+        for (const auto& [columns, k] : sizes)
+          for (const int64_t batch : {1, 40})
+            for (const bool invariant : {false, true}) {
+              if (batch > 1 && m > 64) continue;
+              GemmProblem p = problem(m, columns, k, batch);
+              p.access = way.access, p.element = way.element, p.invariant = invariant, p.w_shared = batch == 1;
+              const int64_t most = batch == 1 ? INT64_MAX : 1 << 20;
+              const GemmChoice c = choose(p, on.info, most);
+              holds(on.name, p, on.info, most, c);
+              if (c.config) seen.insert(std::string(c.config->name) + (c.splits > 1 ? " in parts" : ""));
+            }
+  for (const GemmConfig& c : kConfigs) expect(seen.count(c.name), std::string("some problem takes ") + c.name);
+  // Of what is made for large problems, parts of k are no use.
+  for (const char* name : {"mma_16x64", "mma_64x64", "mma_any_64x64", "fma_64x64"})
+    expect(seen.count(std::string(name) + " in parts"), std::string("some problem takes ") + name + " in parts");
+}
+
+const kw_device_info& on(const char* name) {
+  for (const Named& d : kDevices)
+    if (!std::strcmp(d.name, name)) return d.info;
+  std::abort();
+}
+
+void rules() {
+  for (const char* name : {"A100", "L40S", "H200", "4090"}) {
+    const kw_device_info& d = on(name);
+    const auto choice = [&](int64_t m, int64_t n, int64_t k) { return choose(problem(m, n, k), d, INT64_MAX); };
+    const GemmChoice square = choice(8192, 8192, 8192);
+    expect(square.splits == 1 && square.config->m == 128 && !square.bandwidth_bound,
+           text(name, problem(8192, 8192, 8192), square) + ": large squares take large tiles, whole");
+    const GemmChoice decode = choice(1, 4096, 14336);
+    expect(decode.config->m == 16 && decode.bandwidth_bound,
+           text(name, problem(1, 4096, 14336), decode) + ": decoding takes the tile of few rows");
+    if (d.smem_bytes > 100 << 10)
+      expect(decode.splits > 1, text(name, problem(1, 4096, 14336), decode) + ": and much bandwidth needs parts of k");
+    const GemmChoice head = choice(16, 128256, 4096);
+    expect(head.seconds < head.roof_seconds / 0.72,
+           text(name, problem(16, 128256, 4096), head) + ": 1 GB of weights at 72 % of bandwidth, predicted");
+    // More work takes longer.
+    double before = 0;
+    for (const int64_t m : {16, 256, 4096, 65536}) {
+      const double seconds = choice(m, 4096, 4096).seconds;
+      expect(seconds > before, std::string(name) + ": predicted time grows with m");
+      before = seconds;
+    }
+    expect(choice(16, 28672, 4096).seconds < choice(16, 28672, 8192).seconds, std::string(name) + ": and with k");
+  }
+  // Tile and stages follow the device's shared memory.
+  const GemmProblem square = problem(4096, 4096, 4096);
+  kw_device_info small = on("A100");
+  small.smem_bytes = 40 << 10;
+  const GemmChoice tight = choose(square, small, INT64_MAX);
+  holds("40 KB", square, small, INT64_MAX, tight);
+  small.smem_bytes = 8 << 10;
+  expect(choose(square, small, INT64_MAX).config == nullptr, "8 KB of shared memory fit nothing");
+  expect(resident_blocks(kConfigs[1], 163 << 10) == 2 && resident_blocks(kConfigs[1], 99 << 10) == 1 &&
+             resident_blocks(kConfigs[2], 99 << 10) == 2,
+         "two deep rings need 163 KB, two shallow ones 99");
+  // A wish is met or nothing is returned.
+  for (const GemmConfig& c : kConfigs) {
+    GemmProblem p = problem(100, 200, 300);
+    p.element = c.element, p.access = c.access & bit(Access::k_k) ? Access::k_k : Access::any;
+    for (const int splits : {1, 2, 3}) {
+      const GemmChoice wished = choose(p, on("H200"), INT64_MAX, {&c, splits});
+      expect(wished.config == &c && wished.splits == splits, std::string("a wish for ") + c.name + " is met");
+    }
+    expect(!choose(p, on("H200"), INT64_MAX, {&c, 6}).config, "300 of k have no six parts");
+  }
+}
+
+}  // namespace
+
+int main() {
+  sweep();
+  rules();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed ? 1 : 0;
+}
