@@ -88,6 +88,7 @@ NvmlAnswer fields(const NvmlQuestion& q) {
         {"scope", {static_cast<double>(field.scope)}},
         {"value", known ? NvmlValue{field.value} : NvmlValue{nullptr}},
         {"state", {std::string(kNvmlStateNames[static_cast<int>(field.state)])}},
+        {"status", {static_cast<double>(field.status)}},
         {"detail", {q.nvml.text(field.status)}},
         {"time",
          field.timestamp_us > 0 ? NvmlValue{static_cast<double>(field.timestamp_us) / 1e6} : NvmlValue{nullptr}},

@@ -10,6 +10,7 @@ import { addonFix, libcVersion } from '../prebuilt.js';
 import { bytes, si } from '../report/format.js';
 import { facts, table } from '../report/table.js';
 import { type Driver, probeDriver } from './driver.js';
+import { describeGpu, type GpuReport, probeGpus } from './gpus.js';
 import { exit } from './usage.js';
 
 interface Addon {
@@ -45,6 +46,8 @@ export interface Doctor {
   cuda: LibraryReport;
   emu: LibraryReport;
   energy: EnergySource[];
+  /** What NVML answers of each GPU that the driver opens; none without a driver. */
+  gpus: GpuReport[];
 }
 
 /** The ranges of engines.node: `^20.19.0 || ^22.12.0 || >=24.0.0`. */
@@ -176,6 +179,7 @@ export async function examine(): Promise<Doctor> {
     cuda: await probeLibrary('cuda', addon, driver),
     emu: await probeLibrary('emu', addon, null),
     energy: await probeEnergySources(),
+    gpus: await probeGpus(),
   };
 }
 
@@ -221,6 +225,7 @@ export function render(report: Doctor): string {
     ['driver', withFix(driver.state, driver.detail, driver.fix)],
     ['cuda', describeLibrary(cuda)],
     ['emu', describeLibrary(emu)],
+    ...report.gpus.map((gpu): [string, string] => [`nvml:${gpu.index}`, describeGpu(gpu)]),
   );
   const width = Math.max(...rows.map(([name]) => name.length)) + 2;
   const indented = rows.map(([name, value]) => [name, value.replaceAll('\n', `\n${' '.repeat(width)}`)] as const);

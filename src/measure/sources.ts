@@ -9,6 +9,9 @@ import * as fixes from '../meter/fixes.js';
 import { findHwmon } from '../meter/hwmon.js';
 import { findPerf } from '../meter/perf.js';
 import { findPowercap } from '../meter/powercap.js';
+import { probeEnergy } from '../nvml/capabilities.js';
+import { NvmlError } from '../nvml/errors.js';
+import { openNvml } from '../nvml/open.js';
 import type { MissingState } from './quantity.js';
 
 export interface EnergySource {
@@ -62,16 +65,29 @@ export function loadable(soname: string): { ok: boolean; detail: string } {
   }
 }
 
-function nvml(): EnergySource {
-  const { ok, detail } = loadable('libnvidia-ml.so.1');
-  return ok
-    ? { name: 'nvml', state: 'ok', detail: `${detail}; counters are not read by this version`, fix: null }
-    : {
-        name: 'nvml',
-        state: 'missing',
-        detail,
-        fix: fixes.noNvml,
-      };
+/** Of every GPU that NVML knows: `ok` when one of them counts, otherwise what is wrong with the first. */
+async function nvml(): Promise<EnergySource> {
+  const name = 'nvml';
+  try {
+    const opened = await openNvml();
+    const [gpus, refused] = await Promise.all([opened.devices(), opened.refused()]);
+    const probed = await Promise.all(
+      gpus.map(async (gpu) => {
+        const { state, detail, fix } = await probeEnergy(gpu);
+        return { state, detail: `${gpu.name} ${gpu.address}: ${detail}`, fix };
+      }),
+    );
+    const all = [...probed, ...refused.map(({ state, reason }) => ({ state, detail: reason, fix: null }))];
+    const first = all.find(({ state }) => state === 'ok') ?? all[0];
+    if (!first) return { name, state: 'missing', detail: `${opened.path} shows no GPU`, fix: fixes.noGpu };
+    const state = first.state === 'lost' ? 'unavailable' : first.state;
+    return { name, state, detail: all.map(({ detail }) => detail).join('; '), fix: first.fix };
+  } catch (error) {
+    if (error instanceof NvmlError && error.state !== 'lost')
+      return { name, state: error.state, detail: error.detail, fix: error.fix };
+    const detail = (error as Error).message.split('\n', 1)[0]!;
+    return { name, state: 'unavailable', detail, fix: null };
+  }
 }
 
 /** Whether the processor says that a hypervisor runs it. */
@@ -88,5 +104,5 @@ export async function probeEnergySources(root = '/'): Promise<EnergySource[]> {
     hwmon: findHwmon(sysfs),
   };
   const names = ['powercap', 'perf', 'hwmon'] as const;
-  return [...(await Promise.all(names.map((name) => probe(name, found[name])))), nvml()];
+  return [...(await Promise.all(names.map((name) => probe(name, found[name])))), await nvml()];
 }

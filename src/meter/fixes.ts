@@ -14,4 +14,7 @@ export const noDriver = 'sudo modprobe intel_rapl_msr';
 
 export const hidden = 'in a container: start it with -v /sys:/host/sys:ro and meter with --sysfs /host/sys';
 
-export const noNvml = 'install the NVIDIA driver (in a container: run with --gpus all)';
+export const noNvml =
+  'install the NVIDIA driver (in a container: run it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility)';
+
+export const noGpu = 'in a container: run it with --gpus all; nvidia-smi -L lists GPUs';

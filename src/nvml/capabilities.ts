@@ -1,6 +1,6 @@
 // What of NVML works on a GPU: every query, field and metric is tried, as lists of versions and models are always out of date.
 import { setTimeout } from 'node:timers/promises';
-import { NvmlError, type NvmlState } from './errors.js';
+import { fixOf, NvmlError, type NvmlState } from './errors.js';
 import { type GpmMetric, type GpmSample, gpmMetrics } from './gpm.js';
 import type { Gpu } from './gpu.js';
 import type { GpuQueries } from './queries.js';
@@ -22,6 +22,8 @@ export interface Capability {
   state: CapabilityState;
   /** What it answered, or why it did not. */
   detail: string;
+  /** One line that may change it; null where it is ok or nothing is known to. */
+  fix: string | null;
 }
 
 /** Fields by their ids: what each counts or limits, after NVML's names. */
@@ -106,8 +108,8 @@ const plain: readonly Name[] = [
 ];
 
 const failure = (name: string, error: unknown): Capability => {
-  if (!(error instanceof NvmlError)) return { name, state: 'unavailable', detail: (error as Error).message };
-  return { name, state: error.state, detail: error.detail };
+  if (!(error instanceof NvmlError)) return { name, state: 'unavailable', detail: (error as Error).message, fix: null };
+  return { name, state: error.state, detail: error.detail, fix: error.fix };
 };
 
 async function attempt(name: string, ask: () => Promise<unknown>): Promise<Capability> {
@@ -115,8 +117,8 @@ async function attempt(name: string, ask: () => Promise<unknown>): Promise<Capab
     const value = await ask();
     const powerless = value === 0 && /^(power|averagePower|instantPower)\b/.test(name);
     return powerless
-      ? { name, state: 'zero-stuck', detail: '0 W, which no GPU that answers draws' }
-      : { name, state: 'ok', detail: typeof value === 'string' ? value : JSON.stringify(value) };
+      ? { name, state: 'zero-stuck', detail: '0 W, which no GPU that answers draws', fix: null }
+      : { name, state: 'ok', detail: typeof value === 'string' ? value : JSON.stringify(value), fix: null };
   } catch (error) {
     return failure(name, error);
   }
@@ -131,9 +133,10 @@ export async function probeEnergy(gpu: Gpu, seconds = patience): Promise<Capabil
     do {
       await setTimeout(10);
       const next = await gpu.energy();
-      if (next !== first) return { name, state: 'ok', detail: `${next} J since the driver was loaded; moves` };
+      if (next !== first)
+        return { name, state: 'ok', detail: `${next} J since the driver was loaded; moves`, fix: null };
     } while (performance.now() < until);
-    return { name, state: 'zero-stuck', detail: `stays at ${first} J for ${seconds} s` };
+    return { name, state: 'zero-stuck', detail: `stays at ${first} J for ${seconds} s`, fix: null };
   } catch (error) {
     return failure(name, error);
   }
@@ -143,10 +146,11 @@ async function probeFields(gpu: Gpu): Promise<Capability[]> {
   const nameOf = (field: number) => `field ${field} ${fieldNames[field]}`;
   const ids = Object.keys(fieldNames).map(Number);
   try {
-    return (await gpu.fields(ids)).map(({ field, state, value, detail }: GpuField) => ({
+    return (await gpu.fields(ids)).map(({ field, state, status, value, detail }: GpuField) => ({
       name: nameOf(field),
       state,
       detail: value === null ? detail : String(value),
+      fix: fixOf({ function: 'nvmlDeviceGetFieldValues', status }),
     }));
   } catch (error) {
     return ids.map((field) => failure(nameOf(field), error));

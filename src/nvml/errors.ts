@@ -1,5 +1,6 @@
 // Why NVML has no answer, as an error that says what to do about it.
 import { KernwattError } from '../errors.js';
+import { noNvml } from '../meter/fixes.js';
 import type { NvmlFailure } from '../native.js';
 
 /**
@@ -36,12 +37,9 @@ export class NvmlError extends KernwattError {
   }
 }
 
-const install =
-  'install the NVIDIA driver (in a container: run it with --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility)';
-
 /** By nvmlReturn_t; what is not here has no remedy, or several. */
 const fixes: Readonly<Record<number, string>> = {
-  4: 'run as root, or allow it to this user',
+  4: 'run as root',
   9: 'sudo modprobe nvidia',
   15: 'reset the GPU (sudo nvidia-smi --gpu-reset) or restart the machine',
   16: 'reset the GPU (sudo nvidia-smi --gpu-reset) or restart the machine',
@@ -49,7 +47,8 @@ const fixes: Readonly<Record<number, string>> = {
   18: 'restart the machine, so that the kernel module and the libraries of the driver are of one version',
 };
 
-function fixOf({ function: name, status }: NvmlFailure): string | null {
-  if (name === '') return install;
+/** @internal One line that may change a status; `function` is empty where the library does not load. */
+export function fixOf({ function: name, status }: Pick<NvmlFailure, 'function' | 'status'>): string | null {
+  if (name === '') return noNvml;
   return fixes[status] ?? (status === -1 ? 'a newer driver may have it' : null);
 }

@@ -178,7 +178,8 @@ export interface GpuField {
   /** In the unit of the field (mW, mJ, ns ...); null unless `state` is ok. */
   value: number | null;
   state: 'ok' | 'unsupported' | 'denied' | 'missing' | 'unavailable' | 'lost';
-  /** What the driver says. */
+  /** nvmlReturn_t, and what the driver says to it. */
+  status: number;
   detail: string;
   /** When it was true, seconds since 1970 by the host's clock; null where the driver does not say. */
   time: number | null;

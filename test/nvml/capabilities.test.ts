@@ -19,10 +19,10 @@ const inState = (found: Map<string, { state: string }>, state: string) =>
 
 test('a GPU on which nearly everything works', async () => {
   const found = await capabilities({ power: 250 });
-  expect(found.get('energy')).toEqual({ state: 'ok', detail: expect.stringMatching(/^\d+(\.\d+)? J .*moves$/) });
-  expect(found.get('instantPower memory')).toEqual({ state: 'ok', detail: '25' });
+  expect(found.get('energy')).toMatchObject({ state: 'ok', detail: expect.stringMatching(/^\d+(\.\d+)? J .*moves$/) });
+  expect(found.get('instantPower memory')).toEqual({ state: 'ok', detail: '25', fix: null });
   expect(found.get('field 83 energy, mJ')!.state).toBe('ok');
-  expect(found.get('gpm tensorUtilisation')).toEqual({ state: 'ok', detail: '0.6' });
+  expect(found.get('gpm tensorUtilisation')).toEqual({ state: 'ok', detail: '0.6', fix: null });
   expect(found.get('migParent')!.state).toBe('unsupported');
   expect(inState(found, 'denied')).toEqual([]);
   expect(inState(found, 'zero-stuck')).toEqual([]);
@@ -38,7 +38,7 @@ test('nothing that can be asked is left out', async () => {
 
 test('a counter that does not move, and a power of nothing, are not `ok`', async () => {
   const found = await capabilities({ stuck: 1, power: 0 });
-  expect(found.get('energy')).toEqual({
+  expect(found.get('energy')).toMatchObject({
     state: 'zero-stuck',
     detail: expect.stringMatching(/^stays at 5000 J for 1 s$/),
   });
@@ -65,9 +65,12 @@ test('denied, unsupported and missing, each by itself', async () => {
   expect(inState(found, 'missing')).toEqual(['cores', ...[...found.keys()].filter((name) => /^samples /.test(name))]);
   for (const name of ['utilisation', 'field 269 throttled by software thermal, ns'])
     expect(inState(found, 'unsupported')).toContain(name);
-  expect(found.get('energy')!.detail).toBe(
-    'nvmlDeviceGetTotalEnergyConsumption for GPU 0000:1b:00.0: Insufficient Permissions (4)',
-  );
+  expect(found.get('energy')).toEqual({
+    state: 'denied',
+    detail: 'nvmlDeviceGetTotalEnergyConsumption for GPU 0000:1b:00.0: Insufficient Permissions (4)',
+    fix: 'run as root',
+  });
+  expect(found.get('field 186 instant power, mW')!.fix).toBe('run as root');
 });
 
 test('a GPU that is lost has lost everything', async () => {

@@ -62,7 +62,7 @@ describe('refusals', () => {
     });
     expect(error.message).toBe(
       'power: the answer is denied (nvmlDeviceGetPowerUsage for GPU 0000:1b:00.0: Insufficient Permissions (4)), ' +
-        'expected a value; run as root, or allow it to this user',
+        'expected a value; run as root',
     );
     expect((await lasting(() => gpu.memoryTemperature())).state).toBe('unsupported');
     expect(() => gpu.sync.power()).toThrow(error.message);
