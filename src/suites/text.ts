@@ -82,6 +82,26 @@ function timeTable({ group, device }: GroupRuns): string {
   return table([...heads, right('operands'), right('workspace'), right('error'), left('flags')], rows);
 }
 
+/** What the ratios say in words: which alternatives differ, by how much at least and at most, and by which kernels. */
+export function ratioText({ group, device }: GroupRuns): string {
+  const [base, ...others] = device.map(({ record }) => record);
+  const lines = others.flatMap((record, i) => {
+    const interval = record.comparison?.ci95;
+    if (!interval || record.time === null || base!.time === null) return [];
+    const [low, high] = interval;
+    const [label, first] = [group.members[i + 1]!.label, group.members[0]!.label];
+    const percent = (ratio: number) => Math.abs(100 * (ratio - 1)).toFixed(1);
+    const [least, most] = low > 1 ? [low, high] : [high, low];
+    const time =
+      low <= 1 && high >= 1
+        ? `${label} and ${first} are not told apart: the interval of their ratio, ${digits(low)} to ${digits(high)}, holds 1`
+        : `${label} takes ${percent(least)} to ${percent(most)} % ${low > 1 ? 'longer' : 'less'} than ${first}`;
+    const same = kernel(record) === kernel(base!);
+    return [`${time}; ${same ? `both by ${kernel(record)}` : `by ${kernel(record)} and ${kernel(base!)}`}.\n`];
+  });
+  return lines.join('');
+}
+
 const titles: Record<Form, string> = {
   honest: 'the honest form, device clock',
   paper: "the paper's form, host clock",
@@ -103,7 +123,9 @@ function scoreTable({ form, labels, metrics, members, leftOut }: FormScores): st
 
 export function groupText(runs: GroupRuns): string {
   const { group } = runs;
-  const parts = [`${group.name}, ${group.members.map(({ label }) => label).join(', ')} in turns\n\n${timeTable(runs)}`];
+  const parts = [
+    `${group.name}, ${group.members.map(({ label }) => label).join(', ')} in turns\n\n${timeTable(runs)}${ratioText(runs)}`,
+  ];
   const kept = rightMembers(runs);
   if (kept.length > 0)
     parts.push(metricTable(kept.map((i) => bothForms(runs.device[i]!.record, runs.host[i]!.record))));
@@ -138,6 +160,7 @@ export function suiteText(suite: PaperSuite, groups: readonly GroupRuns[]): stri
   );
   const list = (items: readonly string[]): string => items.map((item) => `- ${item}\n`).join('');
   parts.push(`${[...conventions(records), ...ceilings(records), ...reasons(both)].join('\n')}\n`);
+  if (suite.differences.length > 0) parts.push(`Why the types can differ:\n${list(suite.differences)}`);
   parts.push(`Not measured:\n${list(suite.absent)}`);
   parts.push(
     `Not known from operators alone: ${suite.unknowable.join('; ')}. "error" is what stands in: how far outputs are from their definition.\n`,

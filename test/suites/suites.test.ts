@@ -6,7 +6,7 @@ import type { FileRecord } from '../../src/records/read.js';
 import { paperTables, slipsOf } from '../../src/suites/paper.js';
 import { finishedRun, type Wanted } from '../../src/suites/resume.js';
 import { chosenGroups, paperSuites, type SuiteGroup } from '../../src/suites/suites.js';
-import { type GroupRuns, groupScores, groupText, suiteText } from '../../src/suites/text.js';
+import { type GroupRuns, groupScores, groupText, ratioText, suiteText } from '../../src/suites/text.js';
 import { clock, observed, record, subject } from '../measure/record.js';
 
 const [attention, quantization] = paperSuites as [(typeof paperSuites)[number], (typeof paperSuites)[number]];
@@ -30,7 +30,12 @@ describe('groups', () => {
   });
 
   test('quantization: the same layer in two types, and int4 is said to be missing', () => {
-    expect(quantization.groups.map(({ body }) => body)).toEqual(expect.arrayContaining(['qwen2.5-1.5b', 'llama-3-8b']));
+    const bodies = new Set(quantization.groups.map(({ body }) => body));
+    expect(bodies.size).toBe(8);
+    // Four layers, decode and prefill, and the head of decode.
+    expect(quantization.groups).toHaveLength(8 * 9);
+    for (const body of ['qwen2.5-1.5b', 'llama-3-8b', 'qwen2.5-14b'])
+      expect(paperTables[body]!.rows[0]![0]).toBe('bf16');
     for (const { members } of quantization.groups) {
       const [bf16, f16] = members.map(({ model }) => model);
       expect([bf16!.dtypes!.x, f16!.dtypes!.x]).toEqual(['bf16', 'f16']);
@@ -132,6 +137,39 @@ describe('what a group says', () => {
     expect(latency(paper)).toEqual([2, 1, 3]);
     expect(honest!.labels).toEqual(['mha', 'mqa', 'gqa']);
     expect(honest!.members[1]!.score).toBe(1);
+  });
+
+  test('ratios are said in words: how much at least and at most, or that nobody can tell, and by which kernels', () => {
+    const intervals = [null, [0.9, 0.95], [0.99, 1.02]] as const;
+    const with95 = (changes: (one: MeasureRecord, i: number) => Partial<MeasureRecord>) =>
+      whole.map((one, i) => {
+        const { comparison: c } = one.record;
+        const ci95 = intervals[i] ? ([...intervals[i]] as [number, number]) : null;
+        return { ...one, record: { ...one.record, comparison: c && { ...c, ci95 }, ...changes(one.record, i) } };
+      });
+    expect(
+      ratioText(
+        of(
+          with95(() => ({})),
+          [],
+        ),
+      ),
+    ).toMatch(
+      /^mqa takes 5\.0 to 10\.0 % less than mha; both by .+\.\ngqa and mha are not told apart: .+ 0\.990? to 1\.02, holds 1; both by/,
+    );
+    const other = ({ kernel }: MeasureRecord, i: number) => ({
+      kernel: kernel && { ...kernel, explain: { ...kernel.explain, variant: i === 1 ? 'other' : 'one' } },
+    });
+    expect(ratioText(of(with95(other), []))).toMatch(/^mqa takes .*; by .*other and .*one\.\n/);
+    expect(ratioText(of(whole, []))).toBe('');
+    expect(
+      ratioText(
+        of(
+          with95(() => ({ time: null })),
+          [],
+        ),
+      ),
+    ).toBe('');
   });
 
   test('a metric that one member lacks is left out for all, with its reason', () => {
