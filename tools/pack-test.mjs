@@ -156,6 +156,7 @@ const programs = {
   'esm.mjs': `import { gemm, openDevice } from 'kernwatt';${known}\nconsole.log('ok');\n`,
   'cjs.cjs': `const { gemm, openDevice } = require('kernwatt');\n(async () => {${known}\nconsole.log('ok'); })();\n`,
   'types.mts': `import { gemm, KernwattError, openDevice, type Tensor, type TensorData } from 'kernwatt';
+import { type Exporter, openExporter } from 'kernwatt/prometheus';
 import { deviceTask } from 'kernwatt/tinybench';
 const device = await openDevice('cpu', { threads: 1 });
 const x: Tensor = device.zeros([2, 2]);
@@ -165,6 +166,8 @@ console.log(values.length, new KernwattError('BUSY', '').code satisfies string);
 // @ts-expect-error no such activation
 gemm({ x, w: x, activation: 'no such' });
 const seconds: number = (await deviceTask(gemm.bind({ x, w: x }), 4)()).overriddenDuration / 1000;
+const exporter: Exporter = await openExporter({ devices: [device] });
+const page: string = await exporter.metrics();
 `,
 };
 

@@ -143,6 +143,20 @@ program
   .option('--sysfs <folder>', "the host's sysfs where a container hides its own counters", '/sys')
   .action(async (command, options) => finish((await import('./meter.js')).meter(command, options)));
 
+program
+  .command('monitor')
+  .description(
+    'power, energy, clocks, memory, utilisation, temperature and throttling of GPUs and CPU packages, live; Ctrl-C ends it',
+  )
+  .addOption(
+    new Option('--interval <ms>', 'time between two readings').argParser(wholeNumber(100, 3_600_000)).default(1000),
+  )
+  .addOption(new Option('--count <n>', 'end after so many readings').argParser(wholeNumber(1)))
+  .option('--gpu <which>', "one GPU by the driver's index, UUID or PCI address; default: all")
+  .option('--json', 'print one JSON object for each reading, as docs/measuring.md describes it')
+  .option('--sysfs <folder>', "the host's sysfs where a container hides its own counters", '/sys')
+  .action(async (options) => finish((await import('./monitor.js')).monitor(options)));
+
 async function finish(code: number | Promise<number>): Promise<void> {
   process.exitCode = await code;
 }

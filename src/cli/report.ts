@@ -2,9 +2,9 @@
 import { writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { place, type RecordLines, readRecords } from '../records/read.js';
+import { html } from '../report/html.js';
 import { report as build } from '../report/model.js';
 import { equalWeights, type Weights } from '../report/quantities.js';
-import { html } from '../report/html.js';
 import { csv, json, markdown } from '../report/text.js';
 import { exit, UsageError } from './usage.js';
 

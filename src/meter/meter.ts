@@ -6,8 +6,8 @@ import type { Stretch } from '../energy/recording.js';
 import { KernwattError } from '../errors.js';
 import { isVirtual } from '../measure/sources.js';
 import { native, type SamplerCost } from '../native.js';
-import { type CpuSources, findCpu, type SourceState, stateOf } from './cpu.js';
 import { packageScope } from './counter.js';
+import { type CpuSources, findCpu, type SourceState, stateOf } from './cpu.js';
 import { Domain, type DomainEnergy, type DomainRecording, type MeterDomain, type Reading } from './domain.js';
 
 export type { DomainEnergy, DomainRecording, MeterDomain } from './domain.js';

@@ -268,8 +268,9 @@ describe('bad input: one sentence on standard error, exit code 2', () => {
 });
 
 describe('examples run as they are', () => {
-  // A server runs until it is told to stop: test/server.test.ts.
-  test.each(readdirSync(join(root, 'examples')).filter((name) => name !== 'server.mjs'))('%s', async (name) => {
+  // Servers run until they are told to stop: test/server.test.ts, test/prometheus/exporter.test.ts.
+  const servers = ['server.mjs', 'metrics.mjs'];
+  test.each(readdirSync(join(root, 'examples')).filter((name) => !servers.includes(name)))('%s', async (name) => {
     const { code, out, err } = await run(join(root, 'examples', name));
     expect({ code, err }).toEqual({ code: 0, err: '' });
     expect(out).not.toMatch(/NaN|undefined/);

@@ -1,57 +1,16 @@
 // `kernwatt meter` as a user runs it: whose output goes where, exit codes, signals, and the numbers of a made-up machine. Needs dist/.
-import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import type { MeterReport } from '../../src/cli/meter.js';
 import { temporary, tree, write, zone } from '../meter/tree.js';
 import { Fake } from '../nvml/fake.js';
+import { counter, drawing, kernwatt } from './run.js';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-
-interface Result {
-  code: number | null;
-  out: string;
-  err: string;
-}
-
-/** `onOutput` is called when the command has printed something. */
-function meter(args: readonly string[], onOutput?: (pid: number) => void, env = {}): Promise<Result> {
-  if (!existsSync(main)) throw new Error('dist/ is missing: npm run build');
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main, 'meter', ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...env },
-    });
-    const result: Result = { code: null, out: '', err: '' };
-    child.stdout.on('data', (chunk) => {
-      result.out += chunk;
-      onOutput?.(child.pid!);
-    });
-    child.stderr.on('data', (chunk) => {
-      result.err += chunk;
-    });
-    child.on('error', reject);
-    child.on('close', (code) => resolve({ ...result, code }));
-  });
-}
+const meter = (args: readonly string[], onOutput?: (pid: number) => void, env: Record<string, string> = {}) =>
+  kernwatt(['meter', ...args], env, (child) => onOutput?.(child.pid!));
 
 const node = (script: string) => [process.execPath, '-e', script];
-const counter = 'class/powercap/intel-rapl:0/energy_uj';
-
-/** A machine whose package draws 20 W while f runs, by the clock of this process. */
-async function drawing<T>(f: (sysfs: string) => Promise<T>): Promise<T> {
-  const root = tree(zone('intel-rapl:0', 'package-0'));
-  const from = performance.now();
-  const timer = setInterval(() => write(root, counter, `${Math.round((performance.now() - from) * 20e3)}`), 1);
-  try {
-    return await f(root);
-  } finally {
-    clearInterval(timer);
-  }
-}
-
 test('standard output is the command’s own, its exit code is returned, and its options stay its own', async () => {
   const script = 'console.log(process.argv.slice(1).join(" ")); process.exit(7)';
   const { code, out, err } = await meter(['--', ...node(script), '--', '--json', '-x', '--', '--out']);
