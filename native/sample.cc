@@ -21,6 +21,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+double seconds_now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
+
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 struct Schedule {
@@ -31,6 +33,7 @@ struct Schedule {
 
 struct Samples {
   std::vector<double> seconds, start;
+  double end = 0;
   double steal_share = -1;
 };
 
@@ -240,9 +243,10 @@ Samples run_schedule(Stream& stream, const Schedule& schedule) {
   for (const uint32_t which : schedule.order) {
     if (stream.channel->closing()) throw Error(Code::INTERNAL, "sample: its environment is closing");
     const uint32_t calls = schedule.calls[which];
-    samples.start.push_back(std::chrono::duration<double>(Clock::now().time_since_epoch()).count());
+    samples.start.push_back(seconds_now());
     samples.seconds.push_back(timer->run(which, rotations[which], calls) / calls);
   }
+  samples.end = seconds_now();
   const Ticks after;
   if (before.known && after.known && after.total > before.total) {
     samples.steal_share =
@@ -261,6 +265,7 @@ Napi::Value describe(Napi::Env env, const Samples& samples) {
   auto result = Napi::Object::New(env);
   result.Set("seconds", to_array(env, samples.seconds));
   result.Set("start", to_array(env, samples.start));
+  result.Set("end", samples.end);
   result.Set("stealShare", samples.steal_share);
   return result;
 }

@@ -13,7 +13,7 @@ const checking = () => import('./check.js');
 
 /**
  * Measures a plan: time by each clock, memory, work against measured peaks, and the six metrics, in one record of schema
- * `kernwatt.measure/0`. Outputs are compared with the operator's definition before, and must be the same bit for bit after;
+ * `kernwatt.measure/1`. Outputs are compared with the operator's definition before, and must be the same bit for bit after;
  * otherwise the verdict is `invalid` and the record carries no performance number. Of a function, whose promise if any is
  * awaited, it measures host time and, with `device`, memory.
  *

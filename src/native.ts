@@ -135,6 +135,8 @@ export interface SampleResult {
   seconds: Float64Array;
   /** Start of each sample, seconds on the monotonic clock. */
   start: Float64Array;
+  /** When the last one was over, likewise. */
+  end: number;
   /** Jiffies stolen by the hypervisor during the run over jiffies elapsed; -1 when unknown. */
   stealShare: number;
 }

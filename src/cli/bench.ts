@@ -28,6 +28,7 @@ export interface BenchFlags {
   seed?: number;
   quick?: boolean;
   group?: string;
+  energy?: boolean;
   self?: boolean;
   out?: string;
   force?: boolean;
@@ -162,6 +163,7 @@ async function runCases(
             maxSeconds: flags.quick ? 0.5 : 1,
             quick: flags.quick ?? false,
             check: { seconds: flags.quick ? 0.2 : 0.5 },
+            energy: flags.energy ?? true,
             signal,
             onProgress: (p) => line.update(`${device.name} ${name}, ${cache}, ${p.phase}`, (done + p.done) / total),
           });
@@ -192,7 +194,7 @@ async function runScript(
   keep: (record: MeasureRecord) => void,
   signal: AbortSignal,
 ): Promise<unknown> {
-  const defaults = { signal, quick: flags.quick ?? false };
+  const defaults = { signal, quick: flags.quick ?? false, energy: flags.energy ?? true };
   const context: ScriptContext = {
     device,
     signal,

@@ -133,7 +133,7 @@ export class SuiteRun implements SuiteOutcome {
     const seed = flags.seed ?? 1;
     const cache = flags.cache ?? 'cold';
     const target = flags.quick ? 0.05 : 0.02;
-    const env = describeEnvironment(native().cpu(), { name: device.name, info: device.info }, null);
+    const env = describeEnvironment(native().cpu(), { name: device.name, info: device.info }, null, null);
     const bound: BoundCase[] = [];
     const runs: Partial<Record<'device' | 'host', readonly FileRecord[]>> = {};
     try {
@@ -156,6 +156,8 @@ export class SuiteRun implements SuiteOutcome {
           maxSeconds: flags.quick ? 3 : 8,
           quick: flags.quick ?? false,
           check: { seconds: flags.quick ? 0.2 : 0.5 },
+          // Once is enough: the same native loop would be metered again.
+          energy: clock === 'device' && (flags.energy ?? true),
           signal,
           onProgress: ({ phase, done }) => onProgress(phase, (i + done) / 2),
         });

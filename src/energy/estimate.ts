@@ -53,7 +53,7 @@ export interface EnergyEstimate {
   throttledNs: Record<string, number | null>;
   clockHz: { min: number; mean: number; max: number } | null;
   temperatureC: { begin: number; end: number } | null;
-  /** Whether counter and power readings contradict each other. */
+  /** Whether counter and power readings contradict each other, the power limit or idle power. */
   disputed: Judgement;
   /** Whether the windows were long stretches of one constant power. */
   steady: Judgement;
@@ -66,6 +66,8 @@ export interface EstimateInput {
   windows: readonly LoadWindow[];
   idle?: { before?: Stretch; after?: Stretch };
   scope: MeterScope;
+  /** The power limit in force, watts; null or absent: not known. */
+  powerLimitW?: number | null;
 }
 
 const tickBasis = 'slope over the ticks of the energy counter';
@@ -73,7 +75,7 @@ const naiveBasis =
   'counter at the end minus counter at the beginning: biased, as both lag by up to one period; for comparison only';
 
 /** Estimates energy per call. What cannot be known is null with a reason; nothing here throws on bad readings. */
-export function estimateEnergy({ data, windows, idle = {}, scope }: EstimateInput): EnergyEstimate {
+export function estimateEnergy({ data, windows, idle = {}, scope, powerLimitW = null }: EstimateInput): EnergyEstimate {
   const ticks = findTicks(data.counter);
   const fits: { window: LoadWindow; fit: Fit }[] = [];
   const refused: EnergyEstimate['refused'] = [];
@@ -105,6 +107,9 @@ export function estimateEnergy({ data, windows, idle = {}, scope }: EstimateInpu
     clockHz: clockRange(data, kept),
     perCallJ,
     integralJ,
+    powerW,
+    idleW: [idleBeforeW, idleAfterW],
+    powerLimitW,
   };
   const disputed = judgeDisputed(evidence);
   return {

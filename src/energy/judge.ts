@@ -19,10 +19,16 @@ export interface Evidence {
   clockHz: { min: number; mean: number; max: number } | null;
   perCallJ: Quantity;
   integralJ: Quantity;
+  powerW: Quantity;
+  idleW: readonly Quantity[];
+  /** The power limit in force; null where that is not known. */
+  powerLimitW: number | null;
 }
 
 /** Counter and power readings this far apart cannot both be right. */
 const disputeShare = 0.1;
+/** A board keeps its limit within a few percent over seconds; more than this over it is an error of the counter. */
+const limitShare = 1.1;
 /** Change of power over a window that still counts as steady. */
 const steadyDrift = 0.01;
 /** Least share of a window in which the device had work. */
@@ -32,13 +38,24 @@ const clockSpread = 0.05;
 /** A GEMM at its power limit is capped all the time and steady; the processor slowing down for other reasons is not. */
 const harmless: ReadonlySet<string> = new Set(['swPowerCap', 'lowUtil']);
 
-export function judgeDisputed({ perCallJ, integralJ }: Evidence): Judgement {
-  if (perCallJ.value === null) return { value: null, reasons: ['the counter gave no energy to compare'] };
-  if (integralJ.value === null) return { value: null, reasons: [integralJ.reason] };
-  const share = integralJ.value / perCallJ.value - 1;
-  if (Math.abs(share) <= disputeShare) return { value: false, reasons: [] };
-  const by = `${(100 * Math.abs(share)).toFixed(0)} % ${share > 0 ? 'more' : 'less'}`;
-  return { value: true, reasons: [`the power readings add up to ${by} than the energy counter`] };
+export function judgeDisputed({ perCallJ, integralJ, powerW, idleW, powerLimitW }: Evidence): Judgement {
+  if (perCallJ.value === null || powerW.value === null)
+    return { value: null, reasons: ['the counter gave no energy to compare'] };
+  const against: string[] = [];
+  const watts = (value: number) => `${Number(value.toPrecision(4))} W`;
+  const share = integralJ.value === null ? 0 : integralJ.value / perCallJ.value - 1;
+  if (Math.abs(share) > disputeShare) {
+    const by = `${(100 * Math.abs(share)).toFixed(0)} % ${share > 0 ? 'more' : 'less'}`;
+    against.push(`the power readings add up to ${by} than the energy counter`);
+  }
+  if (powerLimitW !== null && powerW.value > limitShare * powerLimitW)
+    against.push(`${watts(powerW.value)} is more than ${limitShare} times the power limit of ${watts(powerLimitW)}`);
+  // Both with their intervals: light work draws hardly more than nothing does.
+  const most = powerW.ci95?.[1] ?? powerW.value;
+  const idle = idleW.find((one) => one.value !== null && most < (one.ci95?.[0] ?? one.value));
+  if (idle?.value != null) against.push(`${watts(powerW.value)} under load is less than ${watts(idle.value)} at idle`);
+  if (against.length > 0) return { value: true, reasons: against };
+  return integralJ.value === null ? { value: null, reasons: [integralJ.reason] } : { value: false, reasons: [] };
 }
 
 export function judgeSteady(evidence: Evidence): Judgement {

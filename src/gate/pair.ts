@@ -2,7 +2,7 @@
 import { type FileRecord, type LineProblem, place } from '../records/read.js';
 import type { GateCase, GateVerdict } from './gate.js';
 import { cacheOf, type Group, groups, identity, strangers } from './match.js';
-import { type Metric, toReference } from './metrics.js';
+import { doubt, type Metric, toReference } from './metrics.js';
 import { interval95, type LogRatio, pooled } from './ratio.js';
 
 /** A case with a ratio to be judged among all others, or (estimate null) one whose verdict is settled. */
@@ -132,7 +132,14 @@ export class Pairing {
   }
 
   #toReference(records: readonly FileRecord[], ids: ReadonlyMap<string, FileRecord>): (LogRatio | string)[] {
-    return records.map((one) => toReference(this.#metric, one.record, referenceOf(one, ids)!.record));
+    return records.map((one) => {
+      const reference = referenceOf(one, ids)!;
+      for (const each of [one, reference]) {
+        const why = doubt(this.#metric, each.record);
+        if (why !== null) return `${place(each)}: ${why}`;
+      }
+      return toReference(this.#metric, one.record, reference.record);
+    });
   }
 
   /** A reference that became dearer hides as much in every case; numbers of two runs may at least raise the question. */

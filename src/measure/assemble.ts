@@ -6,7 +6,9 @@ import { amu } from '../metrics/amu.js';
 import { at } from '../metrics/at.js';
 import { mcr } from '../metrics/mcr.js';
 import { pcu } from '../metrics/pcu.js';
-import { describeEnvironment, describeTool } from './environment.js';
+import { type EnergyObservation, energyRecord, unmetered } from './energy.js';
+import { type EnergyCalibration, energyEfficiency, energyFloor } from './energy_floor.js';
+import { describeEnvironment, describeTool, type GpuFacts } from './environment.js';
 import type { Peak, Peaks } from './peaks.js';
 import { derived, known, type Missing, missing, type Quantity } from './quantity.js';
 import {
@@ -15,6 +17,7 @@ import {
   type Comparison,
   type CorrectnessRecord,
   clocks,
+  type EnergyRecord,
   type Flag,
   type MeasureRecord,
   type MemoryRecord,
@@ -27,8 +30,6 @@ import type { Subject } from './subject.js';
 /** Shares of a peak above this mean that the peak or the time is wrong. */
 const wall = 1.05;
 
-const noMeter = 'energy is not metered by this version; `kernwatt doctor` shows which meters this machine has';
-
 export interface Observation {
   runId: string;
   createdAt: Date;
@@ -39,13 +40,19 @@ export interface Observation {
   memory: { averageBytes: Quantity; peakBytes: Quantity } | null;
   peaks: Peaks | null;
   stealShare: number | null;
+  energy: EnergyObservation;
+  /** Costs per operation, byte and second of the device; null where it has not been calibrated. */
+  calibration: EnergyCalibration | null;
+  gpu: GpuFacts | null;
   comparison: Comparison | null;
 }
+
+const wrong = unmetered('the result is wrong, and a wrong result has no performance');
 
 export function assemble(subject: Subject, seen: Observation): MeasureRecord {
   const { correctness } = seen;
   const verdict = correctness.state === 'failed' ? 'invalid' : correctness.state === 'passed' ? 'ok' : 'unchecked';
-  const energy = { perCallJ: missing('J', noMeter), powerW: missing('W', noMeter) };
+  const energy = energyRecord(verdict === 'invalid' ? wrong : seen.energy, subject.work);
   const base = {
     schema,
     id: randomUUID(),
@@ -60,7 +67,7 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
     energy,
   } as const;
   const { device } = subject;
-  const env = describeEnvironment(seen.cpu, device, seen.stealShare);
+  const env = describeEnvironment(seen.cpu, device, seen.stealShare, seen.gpu);
   if (verdict === 'invalid' || !seen.times || !seen.memory || !seen.peaks) {
     const nothing = { time: null, memory: null, rate: null, utilisation: null, roofline: null, metrics: null };
     return { ...base, flags: subject.inPlace ? ['in-place'] : [], ...nothing, comparison: null, env };
@@ -83,12 +90,12 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
   const latency = al({ device: time.device, stream: time.stream, host: time.host });
   return {
     ...base,
-    flags: flags(subject, time, utilisation),
+    flags: flags(subject, time, utilisation, energy),
     time,
     memory,
     rate,
     utilisation,
-    roofline: roofline(subject, seen.peaks, time),
+    roofline: roofline(subject, seen, seen.peaks, time, energy),
     metrics: {
       AMU: amu(memory.averageBytes, memory.peakBytes, device?.info.totalBytes ?? null),
       PCU: pcu(missing('1', busyReason(device?.kind)), utilisation.ofPeakFlops, utilisation.ofPeakBandwidth),
@@ -156,18 +163,27 @@ function utilise(
   };
 }
 
-function roofline({ work }: Subject, { flops, bandwidth }: Peaks, time: TimeRecord): RooflineRecord | null {
+function roofline(
+  { work }: Subject,
+  { calibration }: Observation,
+  { flops, bandwidth }: Peaks,
+  time: TimeRecord,
+  { perCallJ }: EnergyRecord,
+): RooflineRecord | null {
   if (!work.flops || !work.minBytes || !('provenance' in flops) || !('provenance' in bandwidth)) return null;
   const compute = work.flops / flops.value;
   const traffic = work.minBytes / bandwidth.value;
   // The memory side of the roof holds only for operands that come from memory.
   if (traffic > compute && time.cache !== 'cold') return null;
   const floorSeconds = Math.max(compute, traffic);
+  const energyFloorJ = energyFloor(work, floorSeconds, calibration);
   return {
     intensity: work.flops / work.minBytes,
     boundBy: compute >= traffic ? 'compute' : 'bandwidth',
     floorSeconds,
     fraction: floorSeconds / time[time.headline]!.median,
+    energyFloorJ,
+    energyEfficiency: energyEfficiency(energyFloorJ, perCallJ),
   };
 }
 
@@ -175,6 +191,7 @@ function flags(
   subject: Subject,
   time: TimeRecord,
   utilisation: { ofPeakFlops: Quantity; ofPeakBandwidth: Quantity },
+  energy: EnergyRecord,
 ): Flag[] {
   const read = clocks.map((clock) => time[clock]).filter((record) => record !== null);
   const above = [utilisation.ofPeakFlops, utilisation.ofPeakBandwidth].some(
@@ -186,6 +203,9 @@ function flags(
     'cold-not-reached': time.cache === 'warm',
     'above-peak': above,
     'in-place': subject.inPlace,
+    disputed: energy.disputed.value === true,
+    unsteady: energy.steady.value === false,
+    'not-attributable': energy.attributable.value === false,
   };
   return (Object.keys(set) as Flag[]).filter((flag) => set[flag]);
 }

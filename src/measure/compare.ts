@@ -5,12 +5,14 @@ import { KernwattError } from '../errors.js';
 import { Plan } from '../plan.js';
 import { randomSource } from '../random.js';
 import { assemble, type Observation } from './assemble.js';
+import { energyRatio } from './energy.js';
 import { readSteal, stealShare } from './environment.js';
 import { Interleaved, mirroredBlocks } from './interleave.js';
 import { calibrate, stolenAbove } from './loop.js';
 import { cpuOf, invalid, peaksOf, sampleSeconds } from './measure.js';
+import { meterEnergy } from './metering.js';
 import { type CompareOptions, type Settings, settings } from './options.js';
-import { missing } from './quantity.js';
+import { missing, type Quantity } from './quantity.js';
 import {
   type Clock,
   type ClockRecord,
@@ -23,18 +25,27 @@ import { type Interval, summarize } from './stats.js';
 import { decide, type StopReason, spread } from './stop.js';
 import { type Measurable, type Subject, sampleOrder, subject } from './subject.js';
 
+export interface CaseRatio {
+  value: number;
+  ci95: Interval | null;
+  /** Joules per call over the baseline's: below 1 takes less. */
+  energy: Quantity;
+}
+
 export interface ComparisonResult {
   runId: string;
   clock: Clock;
   baseline: string;
   /** Time of each other one over the baseline's: below 1 is faster. Null when either is invalid. */
-  ratios: Record<string, { value: number; ci95: Interval | null } | null>;
+  ratios: Record<string, CaseRatio | null>;
   records: Record<string, MeasureRecord>;
 }
 
 const method =
   'median over blocks of the ratio of times within a block (each case twice, in mirrored random order); order-statistic interval';
 const roundSeconds = 0.1;
+/** What timing takes of the progress where energy is metered, too. */
+const timeShare = 0.5;
 
 /** src/later.ts says what it does. */
 export async function compare(
@@ -83,6 +94,10 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
   const right = subjects.filter((_, i) => before[i]!.state !== 'failed');
   const reference = subjects[baseline]!;
   const timed = await interleave(right, right.indexOf(reference), clock, set, name);
+  const gpu = null;
+  const energies = await meterEnergy(right, set, gpu, (done) =>
+    set.onProgress?.({ name, phase: 'energy', done: 0.1 + 0.9 * (timeShare + (1 - timeShare) * done) }),
+  );
   const records = new Map<Subject, MeasureRecord>();
   const ratios: ComparisonResult['ratios'] = {};
   // The baseline comes first: the others refer to its id.
@@ -97,7 +112,13 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
     }
     const base = records.get(reference);
     const rated = base !== undefined && base.verdict !== 'invalid';
-    const comparison = rated ? compareTo(timed, lane, right.indexOf(reference), base, clock, set.seed) : null;
+    const origin = right.indexOf(reference);
+    const comparison = rated
+      ? {
+          ...compareTo(timed, lane, origin, base, clock, set.seed),
+          ...energyRatio(energies[lane]!, energies[origin]!),
+        }
+      : null;
     const observed: Observation = {
       ...common,
       correctness,
@@ -105,14 +126,19 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
       memory: sharedWindow,
       peaks: await peaksOf(one, set),
       stealShare: timed.steal,
+      energy: energies[lane]!,
+      calibration: null,
+      gpu,
       comparison,
     };
     records.set(one, assemble(one, observed));
-    if (one !== reference) ratios[one.name] = comparison && { value: comparison.ratio, ci95: comparison.ci95 };
+    if (one !== reference) ratios[one.name] = comparison && ratioOf(comparison);
   }
   const ordered = Object.fromEntries(subjects.map((one) => [one.name, records.get(one)!]));
   return { runId: start.runId, clock, baseline: reference.name, ratios, records: ordered };
 }
+
+const ratioOf = ({ ratio, ci95, energyRatio: energy }: Comparison): CaseRatio => ({ value: ratio, ci95, energy });
 
 const shared = missing('B', 'several cases share the window; measure() alone gives each its own');
 const sharedWindow = { averageBytes: shared, peakBytes: shared };
@@ -128,7 +154,7 @@ async function interleave(
   subjects: Subject[],
   baseline: number,
   clock: Clock,
-  { rule, seed, signal, onProgress }: Settings,
+  { rule, seed, signal, onProgress, energy }: Settings,
   name: string,
 ): Promise<Timed> {
   if (subjects.length === 0) return { seen: new Interleaved(0), records: [], steal: null };
@@ -171,7 +197,7 @@ async function interleave(
     onProgress?.({
       name,
       phase: clock,
-      done: 0.1 + 0.9 * (fired ? 1 : Math.min(0.99, elapsedSeconds / rule.maxSeconds)),
+      done: 0.1 + 0.9 * (energy ? timeShare : 1) * (fired ? 1 : Math.min(0.99, elapsedSeconds / rule.maxSeconds)),
     });
     if (fired === null) continue;
     const stop = {
@@ -204,7 +230,7 @@ function compareTo(
   { id, case: { name } }: MeasureRecord,
   clock: Clock,
   seed: number,
-): Comparison {
+): Omit<Comparison, 'energyRatio' | 'energyRounds'> {
   const { median, ci95Median } = summarize(seen.ratios(lane, baseline));
   return {
     baseline: name,

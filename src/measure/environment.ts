@@ -16,6 +16,26 @@ export interface Tool {
   dirty: boolean | null;
 }
 
+export interface GpuFacts {
+  pci: string | null;
+  /** 64 bits of the SHA-256 of its UUID: tells the boards of a machine apart without naming them. */
+  uuidHash: string | null;
+  vbios: string | null;
+  driver: string | null;
+  /** Version of the management library. */
+  nvml: string | null;
+  /** Watts. `enforced` is the limit in force. */
+  powerLimitW: { enforced: number | null; default: number | null; min: number | null; max: number | null };
+  maxClockHz: { sm: number | null; memory: number | null };
+  ecc: boolean | null;
+  /** Whether the GPU is divided into instances. */
+  mig: boolean | null;
+  /** Whether the driver stays loaded when nobody uses the GPU. */
+  persistence: boolean | null;
+  /** Processes other than this one that used the GPU. */
+  otherProcesses: number | null;
+}
+
 export interface Environment {
   cpu: {
     model: string;
@@ -44,6 +64,8 @@ export interface Environment {
     driver: string | null;
     runtime: string | null;
   } | null;
+  /** The GPU as its driver's management library sees it; null without a GPU, and each part null where it is not known. */
+  gpu: GpuFacts | null;
   /** The library of CUDA kernels in use: path and build line. */
   library: { path: string; build: string } | null;
   os: { platform: string; arch: string; kernel: string; libc: string | null };
@@ -102,11 +124,12 @@ function virtualised(): boolean | null {
 
 const orNull = (value: number): number | null => (value > 0 ? value : null);
 
-/** The environment of a measurement. `cpu` and `device` come from the addon, null where it is not in use. */
+/** The environment of a measurement. `cpu` and `device` come from the addon, null where it is not in use; `gpu` from its driver. */
 export function describeEnvironment(
   cpu: CpuInfo | null,
   device: { name: string; info: DeviceInfo } | null,
   steal: number | null,
+  gpu: GpuFacts | null,
 ): Environment {
   return {
     cpu: {
@@ -122,6 +145,7 @@ export function describeEnvironment(
       stealShare: steal,
     },
     device: device && { name: device.name, product: device.info.name, ...facts(device.info) },
+    gpu,
     library: device?.info.library ?? null,
     os: { platform: platform(), arch: arch(), kernel: release(), libc: libcVersion() },
     node: { version: process.version, napi: process.versions.napi ?? 'unknown' },

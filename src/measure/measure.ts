@@ -4,8 +4,10 @@ import type { Device } from '../device.js';
 import { type CpuInfo, native } from '../native.js';
 import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
 import { readSteal, stealShare } from './environment.js';
+import { unmetered } from './energy.js';
 import { timeClock } from './loop.js';
-import { chosenClocks, type MeasureOptions, type Settings, settings } from './options.js';
+import { meterEnergy } from './metering.js';
+import { chosenClocks, type MeasureOptions, type MeasureProgress, type Settings, settings } from './options.js';
 import { type Peaks, peaksFor } from './peaks.js';
 import { missing } from './quantity.js';
 import type { Clock, ClockRecord, MeasureRecord } from './record.js';
@@ -40,16 +42,29 @@ export async function measure(what: Measurable, options: MeasureOptions = {}): P
   }
   const window = memory && memoryWindow(memory, readMemory(it.device)!, it.extraBytes);
   const share = stealShare(steal, readSteal());
+  const gpu = null;
+  const [energy] = await meterEnergy([it], set, gpu, (done) => report('energy', done));
   const correctness = await it.after();
   if (correctness.state === 'failed') return assemble(it, invalid(start, correctness));
-  report(asked.at(-1)!, 1);
-  const observed = { correctness, times, memory: window ?? unreadMemory, stealShare: share, comparison: null };
+  report(set.energy ? 'energy' : asked.at(-1)!, 1);
+  const observed = {
+    correctness,
+    times,
+    memory: window ?? unreadMemory,
+    stealShare: share,
+    energy: energy!,
+    calibration: null,
+    gpu,
+    comparison: null,
+  };
   const record = assemble(it, { ...start, ...observed, peaks });
   if (!record.flags.includes('above-peak')) return record;
   return assemble(it, { ...start, ...observed, peaks: await peaksOf(it, set, true) });
 }
 
 type Start = Pick<Observation, 'runId' | 'createdAt' | 'cpu'>;
+
+const notMeasured = unmetered('the result is wrong, so nothing was measured');
 
 export const invalid = (start: Start, correctness: Observation['correctness']): Observation => ({
   ...start,
@@ -58,6 +73,9 @@ export const invalid = (start: Start, correctness: Observation['correctness']): 
   memory: null,
   peaks: null,
   stealShare: null,
+  energy: notMeasured,
+  calibration: null,
+  gpu: null,
   comparison: null,
 });
 
@@ -82,10 +100,11 @@ export function peaksOf(it: Subject, { peakSeconds }: Settings, again = false): 
   return { flops: missing('FLOP/s', reason), bandwidth: missing('B/s', reason), spec: [] };
 }
 
-/** Progress over everything: checking takes a tenth, the clocks share the rest. */
-function reporter(it: Subject, asked: readonly Clock[], { onProgress }: Settings) {
-  return (phase: 'check' | 'peaks' | Clock, done: number): void => {
-    const index = asked.indexOf(phase as Clock);
-    onProgress?.({ name: it.name, phase, done: index < 0 ? 0.05 : 0.1 + (0.9 * (index + done)) / asked.length });
+/** Progress over everything: checking takes a tenth, the clocks and the energy windows share the rest. */
+function reporter(it: Subject, asked: readonly Clock[], { onProgress, energy }: Settings) {
+  const phases: readonly MeasureProgress['phase'][] = energy ? [...asked, 'energy'] : asked;
+  return (phase: MeasureProgress['phase'], done: number): void => {
+    const index = phases.indexOf(phase);
+    onProgress?.({ name: it.name, phase, done: index < 0 ? 0.05 : 0.1 + (0.9 * (index + done)) / phases.length });
   };
 }

@@ -1,13 +1,14 @@
 // Options of measure() and compare(): defaults, and one sentence for each that makes no sense.
 import { Device } from '../device.js';
 import { KernwattError } from '../errors.js';
+import type { Meter } from '../meter/meter.js';
 import { type Clock, clocks } from './record.js';
 import { fullStop, quickStop, type StopRule } from './stop.js';
 
 /** What is going on, and how much of this measurement is done (0 to 1). */
 export interface MeasureProgress {
   name: string;
-  phase: 'check' | 'peaks' | Clock;
+  phase: 'check' | 'peaks' | Clock | 'energy';
   done: number;
 }
 
@@ -34,8 +35,34 @@ export interface CommonOptions {
   /** Stops between rounds of samples; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
   onProgress?: (progress: MeasureProgress) => void;
-  /** For functions: the device whose allocator is read. */
+  /** For functions: the device whose allocator is read, and whose energy. */
   device?: Device;
+  /**
+   * Energy per call, in the same run. Default: metered where a counter of the device can be read; where none can, no time is
+   * spent and the record says why. false: not metered.
+   */
+  energy?: boolean | EnergyOptions;
+}
+
+/** Of a Meter, what measuring needs. */
+export type EnergyMeter = Pick<Meter, 'domains' | 'recording'>;
+
+export interface EnergyOptions {
+  /** Default: one of the device, opened and closed again. */
+  meter?: EnergyMeter;
+  /** Windows of load for each case. Default 5, quick 3; at least 2 for an interval. */
+  windows?: number;
+  /** Least length of a window, seconds; longer where 20 ticks of the counter or 32 calls take longer. Default 2, quick 1. */
+  windowSeconds?: number;
+  /** How long idle power is metered before and after, seconds. Default 1, quick 0.5. */
+  idleSeconds?: number;
+}
+
+export interface EnergySettings {
+  meter: EnergyMeter | undefined;
+  windows: number;
+  windowSeconds: number;
+  idleSeconds: number;
 }
 
 export interface MeasureOptions extends CommonOptions {
@@ -63,6 +90,8 @@ export interface Settings {
   signal: AbortSignal | undefined;
   onProgress: ((progress: MeasureProgress) => void) | undefined;
   device: Device | undefined;
+  /** Null: not to be metered. */
+  energy: EnergySettings | null;
 }
 
 const common = [
@@ -75,7 +104,7 @@ const common = [
   'check',
   'seed',
   'signal',
-].concat(['onProgress', 'device']);
+].concat(['onProgress', 'device', 'energy']);
 const names = { measure: [...common, 'clocks', 'name'], compare: [...common, 'clock', 'baseline'] };
 
 export function settings(where: 'measure' | 'compare', options: MeasureOptions | CompareOptions): Settings {
@@ -116,7 +145,31 @@ export function settings(where: 'measure' | 'compare', options: MeasureOptions |
     signal: options.signal,
     onProgress: options.onProgress,
     device: options.device,
+    energy: energySettings(options.energy ?? true, options.quick ?? false, refuse),
   };
+}
+
+const energyNames = ['meter', 'windows', 'windowSeconds', 'idleSeconds'];
+
+function energySettings(
+  asked: boolean | EnergyOptions,
+  quick: boolean,
+  refuse: (name: string, value: unknown, expected: string) => never,
+): EnergySettings | null {
+  if (asked === false) return null;
+  if (typeof asked !== 'boolean' && (typeof asked !== 'object' || asked === null))
+    refuse('energy', asked, 'true, false or an object');
+  const given = asked === true ? {} : asked;
+  for (const name of Object.keys(given))
+    if (!energyNames.includes(name)) refuse('energy', `given ${name}`, energyNames.join(', '));
+  const { meter, windows = quick ? 3 : 5, windowSeconds = quick ? 1 : 2, idleSeconds = quick ? 0.5 : 1 } = given;
+  if (!(Number.isInteger(windows) && windows >= 1 && windows <= 1000))
+    refuse('energy.windows', windows, 'a whole number from 1 to 1000');
+  for (const [name, value] of Object.entries({ windowSeconds, idleSeconds }))
+    if (!(value > 0 && value <= 3600)) refuse(`energy.${name}`, value, 'more than 0, at most 3600');
+  if (meter !== undefined && typeof meter?.recording !== 'function')
+    refuse('energy.meter', meter, 'a meter, as openMeter() gives it');
+  return { meter, windows, windowSeconds, idleSeconds };
 }
 
 /** The clocks to read, in the fixed order device, stream, host. */

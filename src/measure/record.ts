@@ -1,18 +1,23 @@
-// What one measurement says, as written to JSON lines: schema kernwatt.measure/0 (src/schema/measure.json says the same to
+// What one measurement says, as written to JSON lines: schema kernwatt.measure/1 (src/schema/measure.json says the same to
 // other programs, and a test holds the two together). SI base units; null only ever means "not known", with a reason nearby.
+// Frozen: within /1 fields may be added, and none is removed or changes meaning or unit.
+import type { EnergyEstimate } from '../energy/estimate.js';
+import type { Judgement } from '../energy/judge.js';
+import type { MeterScope } from '../energy/recording.js';
 import type { Aec } from '../metrics/aec.js';
 import type { Al } from '../metrics/al.js';
 import type { Amu } from '../metrics/amu.js';
 import type { At } from '../metrics/at.js';
 import type { Mcr } from '../metrics/mcr.js';
 import type { Pcu } from '../metrics/pcu.js';
+import type { MeterDomain } from '../meter/meter.js';
 import type { Environment, Tool } from './environment.js';
 import type { Peak } from './peaks.js';
-import type { Quantity } from './quantity.js';
+import type { MissingState, Quantity } from './quantity.js';
 import type { Interval, Stat } from './stats.js';
 import type { StopReason } from './stop.js';
 
-export const schema = 'kernwatt.measure/0';
+export const schema = 'kernwatt.measure/1';
 
 /** Which clock: `device` the work alone, `stream` submission to completion, `host` JavaScript call to completion. */
 export type Clock = 'device' | 'stream' | 'host';
@@ -37,8 +42,19 @@ export type Verdict = 'ok' | 'unchecked' | 'invalid';
  * - `cold-not-reached`: cold was asked for, the copies do not exceed the cache twofold.
  * - `above-peak`: more than 1.05 times a measured peak; the peak or the time is wrong.
  * - `in-place`: an output overwrites an input, so values change from call to call.
+ * - `disputed`: the readings of the meter contradict each other or what is possible; `energy.disputed` says how.
+ * - `unsteady`: power, clock or load changed within the energy windows; `energy.steady` says how.
+ * - `not-attributable`: the joules are not those of this work alone; `energy.attributable` says whose else.
  */
-export type Flag = 'not-converged' | 'stolen' | 'cold-not-reached' | 'above-peak' | 'in-place';
+export type Flag =
+  | 'not-converged'
+  | 'stolen'
+  | 'cold-not-reached'
+  | 'above-peak'
+  | 'in-place'
+  | 'disputed'
+  | 'unsteady'
+  | 'not-attributable';
 
 export interface CaseRecord {
   name: string;
@@ -102,9 +118,36 @@ export interface TimeRecord {
   smClockHz: Quantity;
 }
 
+/** One counter of energy, and all that follows from its readings. */
+export interface EnergyDomain extends EnergyEstimate {
+  /** `gpu:0`, `package-0`, `package-0/dram` ... */
+  name: string;
+  source: NonNullable<MeterDomain['source']>;
+  scope: MeterScope['scope'];
+}
+
 export interface EnergyRecord {
+  /** Of all `domains` together: joules and watts add, variances too. Missing where one of them is. */
   perCallJ: Quantity;
   powerW: Quantity;
+  /** perCallJ without what the same counters showed at idle in the same time. */
+  netPerCallJ: Quantity;
+  perTokenJ: Quantity;
+  /** Over algorithmic operations, and over the bytes that must move. */
+  perFlopJ: Quantity;
+  perByteJ: Quantity;
+  /** Mean over the energy windows, which are hotter than those of `time`. */
+  secondsPerCall: Quantity;
+  disputed: Judgement;
+  steady: Judgement;
+  attributable: Judgement;
+  /** What the joules cover and what they do not, in words. */
+  includes: string[];
+  excludes: string[];
+  /** Counters that were read; empty where nothing was metered. */
+  domains: EnergyDomain[];
+  /** Counters that could not be read, and the line that changes that. */
+  unread: { name: string; state: MissingState; reason: string; fix: string | null }[];
 }
 
 export interface MemoryRecord {
@@ -145,6 +188,9 @@ export interface RooflineRecord {
   floorSeconds: number;
   /** floorSeconds over the measured median. */
   fraction: number;
+  /** Least energy of a call by the calibration of this device, and the share of it in `energy.perCallJ`. */
+  energyFloorJ: Quantity;
+  energyEfficiency: Quantity;
 }
 
 export interface Metrics {
@@ -169,6 +215,10 @@ export interface Comparison {
   blocks: number;
   seed: number;
   method: string;
+  /** Joules per call here over those of the baseline, from windows in turns; the gain of the meter cancels. */
+  energyRatio: Quantity;
+  /** Rounds of windows that energyRatio rests on. */
+  energyRounds: number;
 }
 
 export interface MeasureRecord {

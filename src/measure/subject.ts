@@ -1,11 +1,14 @@
 // What is measured: a plan (all three clocks, cold or hot, checked) or a function (host clock alone). Both look alike from here
 // on: they describe themselves, give a runner for each clock, and are checked before and after.
 import type { Device } from '../device.js';
+import { isInteger } from '../dtype.js';
+import type { LoadWindow } from '../energy/recording.js';
 import { KernwattError } from '../errors.js';
-import { native } from '../native.js';
+import { native, type SampleResult } from '../native.js';
 import type { Operator } from '../op.js';
 import * as ops from '../ops/index.js';
 import { Plan } from '../plan.js';
+import type { Tensor } from '../tensor.js';
 import { Correctness, overwrittenInputs, unchecked } from './correctness.js';
 import { readSteal, stealShare } from './environment.js';
 import type { Round, Runner } from './loop.js';
@@ -48,10 +51,24 @@ export interface Subject extends AsyncDisposable {
   readonly weights: string;
   /** One call from JavaScript. */
   readonly call: () => unknown;
+  /** Whether everything it reads is 0, so that its energy would say nothing about real data. */
+  readonly zeroInputs: boolean;
   runner(clock: Clock): Runner;
+  /** Calls without a pause for a window of `seconds`, after calls for `settleSeconds` that do not count. */
+  load(options: LoadOptions): Promise<LoadWindow>;
   before(): Promise<CorrectnessRecord>;
   after(): Promise<CorrectnessRecord>;
 }
+
+export interface LoadOptions {
+  settleSeconds: number;
+  seconds: number;
+  /** About how long a call takes. */
+  secondsPerCall: number;
+}
+
+/** Seconds of CLOCK_MONOTONIC, on which native loops and meters stamp, too. */
+export const monotonic = (): number => Number(process.hrtime.bigint()) / 1e9;
 
 export async function subject(what: Measurable, options: SubjectOptions): Promise<Subject> {
   if (what instanceof Plan) return PlanSubject.create(what, options);
@@ -83,6 +100,39 @@ function hostRunner(call: () => unknown): Runner {
     }
     return { seconds, stealShare: stealShare(before, readSteal()) };
   };
+}
+
+/** A native sample of a load lasts about this long, seconds: what the device waits for between two is then below 0.1 %. */
+const loadSampleSeconds = 0.02;
+/** Calls that a library captures as one graph; more would be launched one by one. */
+const mostLoadCalls = 16384;
+
+/** Calls of one sample of a load; whole rounds over the copies where it can hold them, so that all samples are one graph. */
+export function loadCalls(secondsPerCall: number, copies: number): number {
+  const calls = Math.min(mostLoadCalls, Math.max(1, Math.ceil(loadSampleSeconds / Math.max(secondsPerCall, 1e-9))));
+  return calls > copies ? Math.ceil(calls / copies) * copies : calls;
+}
+
+/** Calls from JavaScript until the time has come. */
+async function callUntil(call: () => unknown, calls: number, until: number): Promise<number> {
+  let made = 0;
+  while (monotonic() < until) {
+    await timeCalls(call, calls);
+    made += calls;
+    if ((made / calls) % breathEvery === 0) await breathe();
+  }
+  return made;
+}
+
+async function hostLoad(
+  call: () => unknown,
+  { settleSeconds, seconds, secondsPerCall }: LoadOptions,
+): Promise<LoadWindow> {
+  const calls = Math.max(1, Math.ceil(1e-3 / Math.max(secondsPerCall, 1e-9)));
+  await callUntil(call, calls, monotonic() + settleSeconds);
+  const begin = monotonic();
+  const iterations = await callUntil(call, calls, begin + seconds);
+  return { begin, end: monotonic(), iterations, busySeconds: null };
 }
 
 /** Samples of several subjects in the given order, seconds per call; `device` and `stream` need plans of one stream. */
@@ -206,6 +256,15 @@ class PlanSubject implements Subject {
     return overwrittenInputs(this.plan).length > 0;
   }
 
+  get zeroInputs(): boolean {
+    const inputs = Object.entries(this.plan.args).filter(
+      ([name, { dtype }]) => !(name in this.plan.outputs) && !isInteger(dtype),
+    );
+    const isZero = ({ origin }: Tensor): boolean =>
+      origin?.distribution === 'zeros' || (origin?.distribution === 'constant' && origin.parameters?.value === 0);
+    return inputs.length > 0 && inputs.every(([, tensor]) => isZero(tensor));
+  }
+
   get dtype() {
     return Object.values(this.plan.args)[0]?.dtype ?? null;
   }
@@ -221,14 +280,29 @@ class PlanSubject implements Subject {
   runner(clock: Clock): Runner {
     if (clock === 'host') return hostRunner(this.call);
     return async (samples, calls) => {
-      const { seconds, stealShare: share } = await native().sample(this.plan.stream.handle, {
-        cases: [this.rotation.take(samples * calls).map((plan) => plan.handle)],
-        order: new Uint32Array(samples),
-        calls: Uint32Array.of(calls),
-        clock,
-      });
+      const { seconds, stealShare: share } = await this.#sample(clock, samples, calls);
       return { seconds, stealShare: share < 0 ? null : share };
     };
+  }
+
+  #sample(clock: 'device' | 'stream', samples: number, calls: number): Promise<SampleResult> {
+    return native().sample(this.plan.stream.handle, {
+      cases: [this.rotation.take(samples * calls).map((plan) => plan.handle)],
+      order: new Uint32Array(samples),
+      calls: Uint32Array.of(calls),
+      clock,
+    });
+  }
+
+  async load({ settleSeconds, seconds, secondsPerCall }: LoadOptions): Promise<LoadWindow> {
+    const calls = loadCalls(secondsPerCall, this.copies);
+    const samples = 1 + Math.ceil((settleSeconds + seconds) / (calls * secondsPerCall));
+    const { start, end, seconds: each } = await this.#sample('device', samples, calls);
+    const settled = start.findIndex((time) => time >= start[0]! + settleSeconds);
+    const first = settled < 0 ? samples - 1 : settled;
+    const counted = each.subarray(first);
+    const busySeconds = counted.reduce((sum, value) => sum + value * calls, 0);
+    return { begin: start[first]!, end, iterations: counted.length * calls, busySeconds };
   }
 
   async before(): Promise<CorrectnessRecord> {
@@ -263,6 +337,7 @@ class FunctionSubject implements Subject {
   readonly inPlace = false;
   readonly dtype = null;
   readonly weights = 'a function does not say what weights it has';
+  readonly zeroInputs = false;
   readonly operandBytes = missing('B', noOperands);
   readonly workspaceBytes = missing('B', noOperands);
 
@@ -281,6 +356,10 @@ class FunctionSubject implements Subject {
 
   runner(): Runner {
     return hostRunner(this.call);
+  }
+
+  load(options: LoadOptions): Promise<LoadWindow> {
+    return hostLoad(this.call, options);
   }
 
   async before(): Promise<CorrectnessRecord> {

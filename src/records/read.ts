@@ -1,9 +1,11 @@
-// Reads files of records (JSON lines, kernwatt.measure/*). Every line is judged on its own: a good record is kept whatever
+// Reads files of records (JSON lines, kernwatt.measure/1 and earlier). Every line is judged on its own: a good record is kept whatever
 // stands beside it, a bad line becomes one sentence with its number. Works without the addon.
 import { readFileSync } from 'node:fs';
 import { KernwattError } from '../errors.js';
 import { type MeasureRecord, schema } from '../measure/record.js';
+import type { Quantity } from '../measure/quantity.js';
 import { type Check, compile, type Schema } from './schema.js';
+import { readable, upgraded } from './upgrade.js';
 
 export interface FileRecord {
   record: MeasureRecord;
@@ -34,20 +36,36 @@ const checkRecord: Check = (value) => {
   return published(value);
 };
 
-/** Numbers that cannot be below 0 whatever was measured; the schema of a quantity is the same for all units. */
-function impossible({ energy, time, metrics }: MeasureRecord): string | null {
-  const joules = { 'energy.perCallJ': energy.perCallJ, 'energy.powerW': energy.powerW };
-  for (const [name, q] of Object.entries({ ...joules, 'metrics.AEC.paper.AEC': metrics?.AEC.paper.AEC })) {
-    if (q == null || q.value === null) continue;
-    if (q.value < 0) return `${name} is ${q.value} ${q.unit}, expected 0 or more`;
+/** What the schema cannot say: numbers that no measurement gives, and clocks that run backwards. */
+function impossible({ energy, time, roofline, comparison, metrics }: MeasureRecord): string | null {
+  const metered = Object.entries(energy).filter((entry): entry is [string, Quantity] => isQuantity(entry[1]));
+  const quantities: [string, Quantity | undefined][] = [
+    ...metered.map(([name, q]): [string, Quantity] => [`energy.${name}`, q]),
+    ['metrics.AEC.paper.AEC', metrics?.AEC.paper.AEC],
+    ['roofline.energyFloorJ', roofline?.energyFloorJ],
+    ['comparison.energyRatio', comparison?.energyRatio],
+  ];
+  for (const [name, q] of quantities) {
+    if (q === undefined || q.value === null) continue;
+    // Net of idle may be below 0: then the load drew less than idle, and the record is flagged.
+    if (q.value < 0 && name !== 'energy.netPerCallJ') return `${name} is ${q.value} ${q.unit}, expected 0 or more`;
     if (q.ci95 && q.ci95[0] > q.ci95[1]) return `${name}.ci95 is ${JSON.stringify(q.ci95)}, expected low before high`;
   }
+  for (const [i, { windows }] of energy.domains.entries())
+    for (const [j, { begin, end, perCallJ }] of windows.entries()) {
+      const name = `energy.domains.${i}.windows.${j}`;
+      if (!(end > begin)) return `${name}.end is ${end} s, expected after its begin at ${begin} s: the clock went back`;
+      if (perCallJ < 0) return `${name}.perCallJ is ${perCallJ} J, expected 0 or more`;
+    }
   for (const clock of ['device', 'stream', 'host'] as const) {
     const stat = time?.[clock];
     if (stat && !(stat.min >= 0)) return `time.${clock}.min is ${stat.min} s, expected 0 or more`;
   }
   return null;
 }
+
+const isQuantity = (value: unknown): value is Quantity =>
+  typeof value === 'object' && value !== null && 'unit' in value;
 
 /** What is wrong with one line, or its record. */
 function judge(text: string, last: boolean): MeasureRecord | string {
@@ -62,10 +80,12 @@ function judge(text: string, last: boolean): MeasureRecord | string {
   const family = schema.split('/')[0]!;
   if (typeof given !== 'string' || !given.startsWith(`${family}/`))
     return `is not a record: schema is ${JSON.stringify(given) ?? 'missing'}, expected "${schema}"`;
-  if (given !== schema) return `schema is "${given}", expected "${schema}", the version that this kernwatt reads`;
-  const found = checkRecord(value);
+  if (!readable.includes(given))
+    return `schema is "${given}", expected ${readable.map((one) => `"${one}"`).join(' or ')}, which this kernwatt reads`;
+  const record = upgraded(value as { schema: string });
+  const found = checkRecord(record);
   if (found) return `${found.path.join('.') || 'the record'} ${found.sentence}`;
-  return impossible(value as MeasureRecord) ?? (value as MeasureRecord);
+  return impossible(record as MeasureRecord) ?? (record as MeasureRecord);
 }
 
 /** Records and problems of a text in the order of its lines. Empty lines are nothing; a record that repeats an id is kept once. */

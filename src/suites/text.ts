@@ -38,9 +38,14 @@ export function groupScores(runs: GroupRuns): FormScores[] {
   const labels = right.map((i) => runs.group.members[i]!.label);
   if (right.length < 2) return [];
   return (['honest', 'paper'] as const).map((form) => {
-    const rows = rowsOf(right.map((i) => runOf(runs, form)[i]!));
+    const rows = rowsOf(right.map((i) => withEnergy(runOf(runs, form)[i]!, runs.device[i]!)));
     return { form, labels, ...scoring(rows, form, equalWeights) };
   });
+}
+
+/** The record with the energy of the same member's run by the device's clock. */
+function withEnergy(one: FileRecord, { record: { metrics } }: FileRecord): FileRecord {
+  return { ...one, record: { ...one.record, metrics: { ...one.record.metrics!, AEC: metrics!.AEC } } };
 }
 
 /** One record for the table of metrics: the honest numbers of the one run and the paper's of the other. */
@@ -51,7 +56,8 @@ function bothForms(device: MeasureRecord, host: MeasureRecord): MeasureRecord {
     PCU: { paper: h.PCU.paper, honest: d.PCU.honest },
     AL: { paper: h.AL.paper, honest: d.AL.honest },
     AT: { paper: h.AT.paper, honest: d.AT.honest },
-    AEC: { paper: h.AEC.paper, honest: d.AEC.honest },
+    // Metered in the device's run alone; its windows are the same loop whichever clock is read.
+    AEC: d.AEC,
     MCR: { paper: h.MCR.paper, honest: d.MCR.honest },
   };
   return { ...device, metrics };

@@ -76,7 +76,7 @@ test('bad lines: exit code 3, one sentence each, and the good record is judged',
   const rest = [
     'hello',
     '{"schema":"other/1"}',
-    JSON.stringify(made('x')).replace('measure/0', 'measure/9'),
+    JSON.stringify(made('x')).replace('measure/1', 'measure/9'),
     JSON.stringify(negative),
     JSON.stringify(made('y')).slice(0, 300),
   ];

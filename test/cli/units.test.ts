@@ -70,13 +70,13 @@ describe('record files', () => {
   test('are created, and appended to', () => {
     new RecordFile(path).append(record());
     new RecordFile(path).append(record());
-    expect(lines().map((line) => JSON.parse(line).schema)).toEqual(['kernwatt.measure/0', 'kernwatt.measure/0']);
+    expect(lines().map((line) => JSON.parse(line).schema)).toEqual(['kernwatt.measure/1', 'kernwatt.measure/1']);
   });
 
   test.each([
     ['text', 'my notes\n', 1],
     ['other JSON', '{"a":1}\n', 1],
-    ['a record cut short', `${JSON.stringify({ schema: 'kernwatt.measure/0' })}\n{"schema":"kern`, 2],
+    ['a record cut short', `${JSON.stringify({ schema: 'kernwatt.measure/1' })}\n{"schema":"kern`, 2],
   ])('holding %s are refused as they are, and replaced only by force', (_, text, line) => {
     writeFileSync(path, text);
     expect(() => new RecordFile(path)).toThrow(`line ${line} is not a record`);

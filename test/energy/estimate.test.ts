@@ -164,6 +164,21 @@ describe('one run', () => {
     expect(scaled(0.5).disputed.reasons[0]).toMatch(/50 % less/);
   });
 
+  test('more than 1.1 times the power limit, or less than idle, cannot be: disputed', () => {
+    const { data, windows, idle } = simulate({ seed: 4, period: 0.02, window: 1, windows: 3 });
+    const at = (powerLimitW: number | null) => estimateEnergy({ data, windows, idle, scope, powerLimitW }).disputed;
+    expect(at(600).value).toBe(false);
+    expect(at(null).value).toBe(false);
+    expect(at(500)).toEqual({ value: true, reasons: [expect.stringMatching(/^60\d(\.\d)? W|^59\d(\.\d)? W/)] });
+    expect(at(500).reasons[0]).toMatch(/is more than 1.1 times the power limit of 500 W$/);
+    const light = simulate({ seed: 4, period: 0.02, window: 1, windows: 3, loadWatts: 60 });
+    const { disputed } = estimateEnergy({ data: light.data, windows: light.windows, idle: light.idle, scope });
+    expect(disputed).toEqual({
+      value: true,
+      reasons: [expect.stringMatching(/^6\S* W under load is less than \S+ W at idle$/)],
+    });
+  });
+
   test('a counter that is reset costs the window in which it happened, no other', () => {
     const at = simulated.windows[2]!.begin + 1;
     const offset = counter.values[counter.values.length - 1]!;

@@ -6,7 +6,7 @@ import { metrics } from '../../src/gate/metrics.js';
 import { junit, markdown, text } from '../../src/gate/text.js';
 import { known, missing } from '../../src/measure/quantity.js';
 import type { MeasureRecord } from '../../src/measure/record.js';
-import { compared, energy, lines, made, normal, simulatedRun } from './records.js';
+import { compared, energy, lines, made, meteredRun, normal, simulatedRun } from './records.js';
 
 const metric = (name: string) => metrics.find((one) => one.name === name)!;
 const judge = (base: MeasureRecord[], news: MeasureRecord[], limit = 1.05, name = 'time'): GateReport =>
@@ -59,10 +59,7 @@ describe('how often it is wrong', () => {
     let [fails, passes, caught] = [0, 0, 0];
     for (let i = 0; i < runs; i++) {
       const next = normal(500 + i);
-      const run = (joules: number) => {
-        const reference = made('reference', { energy: energy(5, 0.01, next) });
-        return [reference, compared('a', reference, 1, [0.99, 1.01], { energy: energy(joules, 0.01, next) })];
-      };
+      const run = (joules: number) => meteredRun(energy(joules, 0.01, next), energy(5, 0.01, next));
       const base = run(3);
       if (judge(base, run(3), 1, 'energy.perCallJ').verdict === 'fail') fails++;
       const dearer = judge(base, run(3.6), 1.05, 'energy.perCallJ').verdict;
@@ -239,7 +236,7 @@ describe('bad input: every line is named, and good cases are judged all the same
       {
         file: 'new.jsonl',
         line: 2,
-        reason: expect.stringMatching(/^energy.perCallJ is not known: energy is not metered/),
+        reason: expect.stringMatching(/^energy.perCallJ is not known: a test has no meter/),
       },
       { file: 'base.jsonl', line: 2, reason: expect.stringMatching(/^energy.perCallJ is not known/) },
     ]);

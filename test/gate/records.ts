@@ -1,10 +1,10 @@
 // Records of made-up compare() runs whose truth is known: samples with noise that lasts, summarised as compare() does.
 import type { FileRecord, RecordLines } from '../../src/records/read.js';
-import { known, missing } from '../../src/measure/quantity.js';
+import { energyRatio, energyRecord, type Metered } from '../../src/measure/energy.js';
 import type { Comparison, MeasureRecord } from '../../src/measure/record.js';
 import { summarize } from '../../src/measure/stats.js';
 import { randomSource } from '../../src/random.js';
-import { clock, record, subject } from '../measure/record.js';
+import { clock, comparison, metered, record, subject } from '../measure/record.js';
 
 export function normal(seed: number): () => number {
   const next = randomSource(seed);
@@ -33,18 +33,15 @@ export function compared(
   ci95: Comparison['ci95'],
   changes: Partial<MeasureRecord> = {},
 ): MeasureRecord {
-  const comparison: Comparison = {
+  const beside = comparison({
     baseline: reference.case.name,
     baselineId: reference.id,
-    clock: 'device',
     ratio,
     ci95,
     ratioOfMedians: ratio,
     blocks: 100,
-    seed: 1,
-    method: 'a test',
-  };
-  return made(name, { runId: reference.runId, comparison, ...changes });
+  });
+  return made(name, { runId: reference.runId, comparison: beside, ...changes });
 }
 
 /**
@@ -67,10 +64,16 @@ export function simulatedRun(truths: readonly number[], seed: number, noise: num
   return [reference, ...others];
 }
 
-/** Energy per call as the estimator gives it: mean and Student's interval of `windows` windows. */
-export function energy(joules: number, noise: number, next: () => number, windows = 3): MeasureRecord['energy'] {
-  const { mean, ci95Mean } = summarize(Float64Array.from({ length: windows }, () => joules * (1 + noise * next())));
-  return { perCallJ: known(mean, 'J', 'a test', ci95Mean), powerW: missing('W', 'a test') };
+/** Energy of `windows` windows whose joules per call scatter by `noise`, as metering hands it over. */
+export const energy = (joules: number, noise: number, next: () => number, windows = 3): Metered =>
+  metered(Array.from({ length: windows }, () => joules * (1 + noise * next())));
+
+/** A run of compare() of a case and its reference, both metered in rounds. */
+export function meteredRun(here: Metered, base: Metered): MeasureRecord[] {
+  const laid = (energy: Metered) => ({ energy: energyRecord(energy, subject.work) });
+  const reference = made('reference', laid(base));
+  const one = compared('a', reference, 1, [0.99, 1.01], laid(here));
+  return [reference, { ...one, comparison: { ...one.comparison!, ...energyRatio(here, base) } }];
 }
 
 export { clock };

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { memoryWindow } from '../../src/measure/assemble.js';
 import { unchecked } from '../../src/measure/correctness.js';
 import { missing } from '../../src/measure/quantity.js';
-import { clock, complaints, observed, peaks, record, subject } from './record.js';
+import { clock, comparison, complaints, observed, peaks, record, subject } from './record.js';
 
 describe('arithmetic', () => {
   test('rates are work over the median of the headline clock', () => {
@@ -31,7 +31,7 @@ describe('arithmetic', () => {
   });
 
   test('the roof is the higher of the two floors', () => {
-    expect(record().roofline).toEqual({ intensity: 100, boundBy: 'compute', floorSeconds: 0.01, fraction: 0.5 });
+    expect(record().roofline).toMatchObject({ intensity: 100, boundBy: 'compute', floorSeconds: 0.01, fraction: 0.5 });
     const memoryBound = { work: { ...subject.work, flops: 1e7 } };
     expect(record({}, memoryBound).roofline).toMatchObject({ boundBy: 'bandwidth', floorSeconds: 1e-3 });
     expect(record({}, { ...memoryBound, cache: 'hot' }).roofline).toBeNull();
@@ -103,17 +103,7 @@ describe('the published schema', () => {
       ),
       record({ peaks: { flops: missing('FLOP/s', 'none'), bandwidth: missing('B/s', 'none'), spec: [] } }),
       record({
-        comparison: {
-          baseline: 'a',
-          baselineId: 'b',
-          clock: 'device',
-          ratio: 0.9,
-          ci95: [0.8, 1],
-          ratioOfMedians: 0.91,
-          blocks: 12,
-          seed: 1,
-          method: 'm',
-        },
+        comparison: comparison(),
       }),
     ];
     for (const one of kinds) expect(complaints(JSON.parse(JSON.stringify(one)))).toEqual([]);
@@ -180,7 +170,7 @@ describe('the published schema', () => {
       [
         'another schema',
         (r) => {
-          r.schema = 'kernwatt.measure/1';
+          r.schema = 'kernwatt.measure/2';
         },
       ],
     ];

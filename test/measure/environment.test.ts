@@ -12,7 +12,7 @@ test('in a checkout the tool says its commit and whether files differ from it', 
 });
 
 test('without the addon the processor is still named and the rest is null or empty', () => {
-  const { cpu, device, library, node } = describeEnvironment(null, null, null);
+  const { cpu, device, library, node } = describeEnvironment(null, null, null, null);
   expect(cpu.model).not.toBe('');
   expect(cpu).toMatchObject({ isa: [], llcBytes: null, stealShare: null });
   expect({ device, library }).toEqual({ device: null, library: null });

@@ -8,13 +8,14 @@ import type { MeasureRecord } from '../../src/measure/record.js';
 import { parseRecords, readRecords } from '../../src/records/read.js';
 import { compile } from '../../src/records/schema.js';
 import schema from '../../src/schema/measure.json' with { type: 'json' };
-import { record } from '../measure/record.js';
+import { comparison, complaints, metered, record } from '../measure/record.js';
 
 /** A record after a round trip through JSON, so that it holds what a file would. */
 const written = (changes: Record<string, unknown> = {}): MeasureRecord =>
   JSON.parse(JSON.stringify({ ...record(), ...changes }));
 const line = (changes?: Record<string, unknown>) => JSON.stringify(written(changes));
 const energy = (value: number) => ({
+  ...record().energy,
   perCallJ: { value, unit: 'J', state: 'ok', basis: 'a test' },
   powerW: { value: 1, unit: 'W', state: 'ok', basis: 'a test' },
 });
@@ -33,7 +34,7 @@ describe('a file', () => {
 
   test.each<[string, string, RegExp]>([
     ['not JSON', 'hello', /^is not JSON/],
-    ['a number', '7', /^is not a record: schema is missing, expected "kernwatt.measure\/0"/],
+    ['a number', '7', /^is not a record: schema is missing, expected "kernwatt.measure\/1"/],
     ['null', 'null', /^is not a record: schema is missing/],
     ['foreign JSON', '{"schema":"other/1"}', /^is not a record: schema is "other\/1"/],
     ['another version', line({ schema: 'kernwatt.measure/99' }), /^schema is "kernwatt.measure\/99", expected/],
@@ -51,6 +52,47 @@ describe('a file', () => {
     const { records, problems } = parseRecords(`${line()}\n${bad}\n${line()}\n`, 'f.jsonl');
     expect(records.map((one) => one.line)).toEqual([1, 3]);
     expect(problems).toEqual([{ file: 'f.jsonl', line: 2, reason: expect.stringMatching(reason) }]);
+  });
+
+  test.each<[string, (domain: MeasureRecord['energy']['domains'][number]) => void, RegExp]>([
+    [
+      'a window whose clock went back',
+      (domain) => {
+        domain.windows[1]!.end = domain.windows[1]!.begin - 1;
+      },
+      /^energy.domains.0.windows.1.end is .* s, expected after its begin at .* s: the clock went back$/,
+    ],
+    [
+      'a window of negative joules',
+      (domain) => {
+        domain.windows[0]!.perCallJ = -2;
+      },
+      /^energy.domains.0.windows.0.perCallJ is -2 J, expected 0 or more$/,
+    ],
+  ])('%s', (_, change, reason) => {
+    const bad = JSON.parse(JSON.stringify(record({ energy: metered([1, 1.1]) })));
+    change(bad.energy.domains[0]);
+    const { records, problems } = parseRecords(`${line()}\n${JSON.stringify(bad)}\n`, 'f');
+    expect(records).toHaveLength(1);
+    expect(problems).toEqual([{ file: 'f', line: 2, reason: expect.stringMatching(reason) }]);
+  });
+
+  test.each<[string, object, RegExp]>([
+    ['power', { powerW: { value: -1, unit: 'W', state: 'ok', basis: 'a test' } }, /^energy.powerW is -1 W, expected 0/],
+    ['per token', { perTokenJ: { value: -1, unit: 'J', state: 'ok', basis: 'a test' } }, /^energy.perTokenJ is -1 J/],
+    [
+      'an interval upside down',
+      { perCallJ: { value: 1, unit: 'J', state: 'ok', basis: 'a test', ci95: [2, 1] } },
+      /^energy.perCallJ.ci95 is \[2,1\], expected low before high$/,
+    ],
+  ])('impossible energy: %s', (_, changes, reason) => {
+    const bad = line({ energy: { ...record().energy, ...changes } });
+    expect(parseRecords(bad, 'f').problems[0]!.reason).toMatch(reason);
+  });
+
+  test('energy below that of idle is possible: net joules may be negative', () => {
+    const net = { value: -1, unit: 'J', state: 'ok', basis: 'a test' };
+    expect(parseRecords(line({ energy: { ...record().energy, netPerCallJ: net } }), 'f').problems).toEqual([]);
   });
 
   test('a time that runs backwards', () => {
@@ -96,30 +138,62 @@ describe('a file', () => {
   });
 });
 
+describe('records of kernwatt.measure/0', () => {
+  /** As version 0.1.0 wrote them before it had a meter. */
+  const old = (changes: Record<string, unknown> = {}): Record<string, unknown> => {
+    const { energy: _, env, roofline, ...rest } = written();
+    const { gpu: __, ...place } = env;
+    const { energyFloorJ: ___, energyEfficiency: ____, ...roof } = roofline!;
+    const { energyRatio: _____, energyRounds: ______, ...beside } = comparison();
+    const none = (unit: string) => ({ value: null, unit, state: 'unavailable', reason: 'no meter yet' });
+    const energy = { perCallJ: none('J'), powerW: none('W') };
+    const zero = { ...rest, schema: 'kernwatt.measure/0', energy, env: place, roofline: roof, comparison: beside };
+    return { ...zero, ...changes };
+  };
+
+  test('are read as /1, with the reason they gave for what they lack', () => {
+    const { records, problems } = parseRecords(`${JSON.stringify(old())}\n${line()}\n`, 'f');
+    expect(problems).toEqual([]);
+    const [first] = records;
+    expect(complaints(first!.record)).toEqual([]);
+    expect(first!.record).toMatchObject({
+      schema: 'kernwatt.measure/1',
+      time: { headline: 'device' },
+      energy: { perTokenJ: { value: null, reason: 'no meter yet' }, domains: [] },
+      roofline: { energyEfficiency: { value: null, unit: '1' } },
+      comparison: { ratio: 1, energyRatio: { value: null }, energyRounds: 0 },
+      env: { gpu: null },
+    });
+  });
+
+  test('of a wrong result, and of a baseline, likewise', () => {
+    const wrong = JSON.parse(JSON.stringify(record({ correctness: { ...record().correctness, state: 'failed' } })));
+    const { energy: _, env, ...rest } = wrong;
+    const zero = { ...rest, schema: 'kernwatt.measure/0', energy: old().energy, env: old().env };
+    expect(parseRecords(JSON.stringify(zero), 'f').problems).toEqual([]);
+    expect(parseRecords(JSON.stringify(old({ comparison: null, roofline: null })), 'f').problems).toEqual([]);
+  });
+
+  test.each<[string, Record<string, unknown>, RegExp]>([
+    ['a missing part', { energy: undefined }, /^energy is missing/],
+    ['a part of another kind', { env: 7 }, /^env is 7, expected object/],
+    ['a field of another kind', { runId: null }, /^runId is null, expected string/],
+  ])('%s is as much of a problem as in /1', (_, changes, reason) => {
+    expect(parseRecords(JSON.stringify(old(changes)), 'f').problems[0]!.reason).toMatch(reason);
+  });
+});
+
 describe('the schema check', () => {
-  /** The schema as this reader takes it: unknown fields are allowed. */
-  const open = JSON.parse(JSON.stringify(schema), (key, value) =>
-    key === 'additionalProperties' && value === false ? undefined : value,
-  );
-  const ajv = new Ajv2020({ strict: true, allowUnionTypes: true }).compile(open);
+  const ajv = new Ajv2020({ strict: true, allowUnionTypes: true }).compile(schema);
 
   const mismatch = compile(schema);
 
-  const comparison = {
-    baseline: 'a',
-    baselineId: 'x',
-    clock: 'device' as const,
-    ratio: 1,
-    ci95: [0.9, 1.1] as [number, number],
-    ratioOfMedians: 1,
-    blocks: 9,
-    seed: 1,
-    method: 'a test',
-  };
   const wrong = { ...record().correctness, state: 'failed' as const, reason: 'a test' };
-  const samples = [record({ comparison }), record({ correctness: wrong }), record()].map((one) =>
-    JSON.parse(JSON.stringify(one)),
-  );
+  const samples = [
+    record({ comparison: comparison(), energy: metered([1, 1.1, 0.9]) }),
+    record({ correctness: wrong }),
+    record(),
+  ].map((one) => JSON.parse(JSON.stringify(one)));
 
   /** Every value inside, by its path. */
   function* paths(value: unknown, path: string[] = []): Generator<string[]> {

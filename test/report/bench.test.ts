@@ -35,6 +35,6 @@ test('a wrong result says so and shows no number', () => {
 
 test('reasons are said once, not once for each row', () => {
   const text = benchReport([record(), record(), record({ times: { device: clock(0.01) } })]);
-  expect(text.match(/energy is not metered/g)).toHaveLength(1);
+  expect(text.match(/a test has no meter/g)).toHaveLength(1);
   expect(text).toMatch(/^n\/a AL, AT: the host clock was not read/m);
 });

@@ -141,7 +141,7 @@ describe.skipIf(!browser)('in a browser', () => {
     }
     expect(await page.locator('#pareto canvas').getAttribute('aria-label')).toContain('2 of 4 on the front');
     const text = (await page.locator('main').textContent())!;
-    expect(text).toContain('energy per token (energy is not metered');
+    expect(text).toContain('energy per token (a test has no meter');
     expect(text).toContain('f.jsonl:99: is cut off');
   });
 

@@ -7,7 +7,7 @@ import { frontOf, labels, scoring, shown } from '../../src/report/analysis.js';
 import { report } from '../../src/report/model.js';
 import { equalWeights, paretoAxes, quantities } from '../../src/report/quantities.js';
 import { csv, json, markdown } from '../../src/report/text.js';
-import { clock, observed, record, subject } from '../measure/record.js';
+import { clock, comparison, observed, record, subject } from '../measure/record.js';
 
 const interval = (seconds: number, half: number) => ({
   device: { ...clock(seconds), ci95Median: [seconds - half, seconds + half] as [number, number] },
@@ -55,9 +55,8 @@ describe('groups', () => {
     expect(of([fast, slow, otherShape]).groups[0]!.sets).toEqual([
       { label: expect.stringMatching(/^gemm .*m=10.*cold/), rows: [0, 1] },
     ]);
-    const comparison = { baseline: 'fast', baselineId: fast.id, clock: 'device' as const, ratio: 2, ci95: null };
-    const more = { ratioOfMedians: 2, blocks: 9, seed: 1, method: 'a test' };
-    const compared = { ...otherShape, runId: 'r', comparison: { ...comparison, ...more } };
+    const beside = comparison({ baseline: 'fast', baselineId: fast.id, ratio: 2, ci95: null, ratioOfMedians: 2 });
+    const compared = { ...otherShape, runId: 'r', comparison: beside };
     const { sets } = of([{ ...fast, runId: 'r' }, compared, { ...slow, runId: 's' }]).groups[0]!;
     expect(sets.map(({ label, rows }) => [label.split(',')[0], rows])).toEqual([
       ['compared with fast', [0, 1]],
@@ -82,7 +81,7 @@ describe('fronts and scores', () => {
   test('missing energy is left out with its reason; equal memory and error do not protect the slower', () => {
     const found = frontOf(rows, paretoAxes);
     expect(found.axes).toEqual(['latency_s', 'average_b', 'deviation']);
-    expect(found.leftOut).toEqual([{ label: 'energy per token', reason: expect.stringContaining('not metered') }]);
+    expect(found.leftOut).toEqual([{ label: 'energy per token', reason: expect.stringContaining('no meter') }]);
     expect(found.beatenBy).toEqual([null, 0]);
     expect(found.undecided).toBe(0);
     // Too few samples for an interval: it stays on the front, and that is said.
@@ -129,7 +128,7 @@ describe('text', () => {
   test('Markdown escapes what a name may hold and says each caveat once', () => {
     const text = markdown(of([named('a|b <img> *c*', fast), slow]), equalWeights);
     expect(text).toContain('a\\|b &lt;img\\> \\*c\\*');
-    expect(text.match(/^- n\/a .*energy is not metered/gm)).toHaveLength(1);
+    expect(text.match(/^- n\/a .*a test has no meter/gm)).toHaveLength(1);
     expect(text).toMatch(/^\| slow \| 20\.0 ms ±5\.0 % .*\| no: a/m);
   });
 
@@ -144,7 +143,7 @@ describe('text', () => {
     expect(cells).toHaveLength(heads.length);
     expect(cells[heads.indexOf('latency_s')]).toBe('0.01');
     expect(cells[heads.indexOf('joules_per_token')]).toBe('');
-    expect(lines[1]).toContain('joules_per_token joules_per_call paper_aec_w: energy is not metered');
+    expect(lines[1]).toContain('joules_per_token joules_per_call paper_aec_w: a test has no meter');
   });
 
   test('JSON holds every number or its reason, fronts and scores by id', () => {
@@ -155,7 +154,7 @@ describe('text', () => {
     expect(group.rows[0].values.latency_s).toEqual({ value: 0.01, low: 0.01 - 0.001, high: 0.01 + 0.001 });
     expect(group.rows[0].values.joules_per_call).toEqual({
       value: null,
-      reason: expect.stringContaining('not metered'),
+      reason: expect.stringContaining('no meter'),
     });
     expect(group.sets[0].pareto.members).toEqual([
       { id: fast.id, beatenBy: null },
