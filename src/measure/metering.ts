@@ -4,8 +4,8 @@ import { setTimeout } from 'node:timers/promises';
 import type { Device } from '../device.js';
 import { estimateEnergy } from '../energy/estimate.js';
 import { windowOrder } from '../energy/order.js';
-import type { LoadWindow, Stretch } from '../energy/recording.js';
-import { findTicks } from '../energy/ticks.js';
+import type { LoadWindow, MeterData, Stretch } from '../energy/recording.js';
+import { findTicks, type Series } from '../energy/ticks.js';
 import { type DomainRecording, type MeterDomain, openMeter } from '../meter/meter.js';
 import type { GpuFacts } from './environment.js';
 import { type EnergyObservation, type Unmetered, unmetered } from './energy.js';
@@ -34,6 +34,9 @@ interface Metering {
   names: Set<string>;
   /** Counters that do not move. */
   stuck: EnergyRecord['unread'];
+  /** What was read while nothing ran. */
+  before: DomainRecording[];
+  after: DomainRecording[];
   failed: Unmetered | null;
 }
 
@@ -55,10 +58,11 @@ export async function meterEnergy(
     const wanted = [...subjects.keys()].filter((i) => seen[i] === null);
     if (wanted.length === 0) return seen as EnergyObservation[];
     const used = meterings.filter((one) => one.subjects.some((i) => wanted.includes(i)));
-    const begin = monotonic();
     const { before, periodSeconds } = await idleBefore(used, asked, signal);
     const metered = wanted.filter((i) => meteringOf(used, i).failed === null);
     const windows: LoadWindow[][] = subjects.map(() => []);
+    // Meters thin what is old, so each window is read as soon as it is over.
+    const read: DomainRecording[][] = subjects.map(() => []);
     if (metered.length > 0) {
       const settle = Math.max(settleSeconds, settleTicks * periodSeconds);
       const calls: number[] = [];
@@ -71,15 +75,20 @@ export async function meterEnergy(
         const forCalls = Math.min(windowCalls * secondsPerCall, longestGrowth * asked.windowSeconds);
         const seconds = Math.max(asked.windowSeconds, windowTicks * periodSeconds, forCalls);
         const i = metered[at]!;
-        windows[i]!.push(await subjects[i]!.load({ settleSeconds: settle, seconds, secondsPerCall }));
+        const meter = meteringOf(used, i);
+        if (meter.failed !== null) continue;
+        const window = await subjects[i]!.load({ settleSeconds: settle, seconds, secondsPerCall });
+        windows[i]!.push(window);
+        read[i]!.push(...(await recordings(meter, window)));
         onProgress((done + 1) / (order.length + 1));
       }
       await pause(settle, signal);
       const after = await stretch(Math.max(asked.idleSeconds, idleTicks * periodSeconds), signal);
       for (const one of used) {
-        const read = await recordings(one, { begin, end: after.end });
+        one.after = await recordings(one, after);
         for (const i of one.subjects)
-          if (metered.includes(i)) seen[i] = one.failed ?? estimates(one, read, windows[i]!, { before, after }, gpu);
+          if (metered.includes(i))
+            seen[i] = one.failed ?? estimates(one, read[i]!, windows[i]!, { before, after }, gpu);
       }
     }
     return seen.map((one, i) => one ?? meteringOf(used, i).failed!);
@@ -131,7 +140,7 @@ function metering(meter: EnergyMeter, subjects: number[]): Metering {
           first && first.state !== 'ok' ? first.state : 'unavailable',
           domains.flatMap(unread),
         );
-  return { meter, subjects, names, stuck: [], failed };
+  return { meter, subjects, names, stuck: [], before: [], after: [], failed };
 }
 
 function unread({ name, state, reason, fix }: MeterDomain): EnergyRecord['unread'] {
@@ -163,7 +172,8 @@ async function idleBefore(
 
 async function leaveOutStuck(one: Metering, idle: Stretch): Promise<void> {
   const reason = `the energy counter did not move in ${(idle.end - idle.begin).toPrecision(2)} s`;
-  for (const { domain, data } of await recordings(one, idle)) {
+  one.before = await recordings(one, idle);
+  for (const { domain, data } of one.before) {
     if (findTicks(data.counter).seconds.length > 0) continue;
     one.names.delete(domain.name);
     one.stuck.push({ name: domain.name, state: 'zero-stuck', reason, fix: domain.fix });
@@ -192,13 +202,16 @@ async function recordings(one: Metering, { begin, end }: Stretch): Promise<Domai
 }
 
 function estimates(
-  { meter, stuck }: Metering,
+  { meter, names, stuck, before, after }: Metering,
   read: readonly DomainRecording[],
   windows: readonly LoadWindow[],
   idle: { before: Stretch; after: Stretch },
   gpu: GpuFacts | null,
 ): EnergyObservation {
-  const domains = read.map(({ domain: { name, source, scope: covered }, data, scope }): EnergyDomain => {
+  const all = [...names].map((name) =>
+    joined([...before, ...read, ...after].filter((one) => one.domain.name === name)),
+  );
+  const domains = all.map(({ domain: { name, source, scope: covered }, data, scope }): EnergyDomain => {
     const powerLimitW = source === 'nvml' ? (gpu?.powerLimitW.enforced ?? null) : null;
     const estimate = estimateEnergy({ data, windows, idle, scope, powerLimitW });
     return { name, source: source!, scope: covered, ...estimate };
@@ -206,7 +219,52 @@ function estimates(
   const others = [...stuck, ...meter.domains.flatMap(unread)].filter(
     ({ name }, i, all) => all.findIndex((one) => one.name === name) === i && !domains.some((one) => one.name === name),
   );
-  return { windows, domains, covers: read.map(({ domain }) => domain.covers), unread: others };
+  return { windows, domains, covers: all.map(({ domain }) => domain.covers), unread: others };
+}
+
+/** Recordings of one domain one after the other as one; where two overlap, as they do around a moment, readings count once. */
+function joined(parts: readonly DomainRecording[]): DomainRecording {
+  const data: MeterData[] = parts.map((part) => part.data);
+  const last = parts.at(-1)!;
+  const power = data.flatMap((one) => (one.power ? [one.power] : []));
+  const reasons = new Set(data.flatMap(({ throttleNs }) => Object.keys(throttleNs ?? {})));
+  const others = parts.map(({ scope }) => scope.otherProcesses);
+  const series = (of: (one: MeterData) => Series | undefined): Series | undefined => {
+    const found = data.flatMap((one) => of(one) ?? []);
+    return found.length > 0 ? chained(found) : undefined;
+  };
+  const [clockHz, temperatureC] = [series((one) => one.clockHz), series((one) => one.temperatureC)];
+  const throttleNs = Object.fromEntries(
+    [...reasons].map((reason) => [reason, series((one) => one.throttleNs?.[reason])!] as const),
+  );
+  return {
+    domain: last.domain,
+    thinnedBefore: Math.max(...parts.map(({ thinnedBefore }) => thinnedBefore)),
+    scope: { ...last.scope, otherProcesses: others.includes(null) ? null : Math.max(...(others as number[])) },
+    data: {
+      counter: chained(data.map(({ counter }) => counter)),
+      ...(power.length > 0 && { power: { ...chained(power), averagedSeconds: power[0]!.averagedSeconds } }),
+      ...(reasons.size > 0 && { throttleNs }),
+      ...(clockHz && { clockHz }),
+      ...(temperatureC && { temperatureC }),
+    },
+  };
+}
+
+function chained(parts: readonly Series[]): Series {
+  const seconds: number[] = [];
+  const values: number[] = [];
+  let until = Number.NEGATIVE_INFINITY;
+  for (const part of parts) {
+    for (let i = 0; i < part.seconds.length; i++) {
+      if (part.seconds[i]! <= until) continue;
+      seconds.push(part.seconds[i]!);
+      values.push(part.values[i]!);
+    }
+    until = Math.max(until, ...seconds.slice(-1));
+  }
+  const breaks = parts.flatMap((part) => part.breaks ?? []);
+  return breaks.length > 0 ? { seconds, values, breaks } : { seconds, values };
 }
 
 async function pause(seconds: number, signal: AbortSignal | undefined): Promise<void> {

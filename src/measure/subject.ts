@@ -107,6 +107,10 @@ const loadSampleSeconds = 0.02;
 /** Calls that a library captures as one graph; more would be launched one by one. */
 const mostLoadCalls = 16384;
 
+/** A window that came out shorter than this share of what was asked is run again, so many times in all. */
+const leastShare = 0.8;
+const loadAttempts = 4;
+
 /** Calls of one sample of a load; whole rounds over the copies where it can hold them, so that all samples are one graph. */
 export function loadCalls(secondsPerCall: number, copies: number): number {
   const calls = Math.min(mostLoadCalls, Math.max(1, Math.ceil(loadSampleSeconds / Math.max(secondsPerCall, 1e-9))));
@@ -295,14 +299,21 @@ class PlanSubject implements Subject {
   }
 
   async load({ settleSeconds, seconds, secondsPerCall }: LoadOptions): Promise<LoadWindow> {
-    const calls = loadCalls(secondsPerCall, this.copies);
-    const samples = 1 + Math.ceil((settleSeconds + seconds) / (calls * secondsPerCall));
-    const { start, end, seconds: each } = await this.#sample('device', samples, calls);
-    const settled = start.findIndex((time) => time >= start[0]! + settleSeconds);
-    const first = settled < 0 ? samples - 1 : settled;
-    const counted = each.subarray(first);
-    const busySeconds = counted.reduce((sum, value) => sum + value * calls, 0);
-    return { begin: start[first]!, end, iterations: counted.length * calls, busySeconds };
+    for (let perCall = secondsPerCall, attempt = 1; ; attempt++) {
+      const calls = loadCalls(perCall, this.copies);
+      const samples = 1 + Math.ceil((settleSeconds + seconds) / (calls * perCall));
+      const { start, end, seconds: each } = await this.#sample('device', samples, calls);
+      const settled = start.findIndex((time) => time >= start[0]! + settleSeconds);
+      // Calls that proved faster than thought, because something disturbed when they were timed, fill too little.
+      if ((settled < 0 || end - start[settled]! < leastShare * seconds) && attempt < loadAttempts) {
+        perCall = (end - start[0]!) / (samples * calls);
+        continue;
+      }
+      const first = settled < 0 ? samples - 1 : settled;
+      const counted = each.subarray(first);
+      const busySeconds = counted.reduce((sum, value) => sum + value * calls, 0);
+      return { begin: start[first]!, end, iterations: counted.length * calls, busySeconds };
+    }
   }
 
   async before(): Promise<CorrectnessRecord> {

@@ -53,7 +53,14 @@ export function madeUpMeter(made: MadeUp = {}): EnergyMeter & { calls: number } 
           ? {}
           : { power: { ...series(begin, end, () => watts * powerShare), averagedSeconds: 0 } }),
       };
-      return [{ domain, data, scope: { scope: 'gpu', mig: false, otherProcesses: 0 } }];
+      return [
+        {
+          domain,
+          data,
+          scope: { scope: 'gpu', mig: false, otherProcesses: 0 },
+          thinnedBefore: Number.NEGATIVE_INFINITY,
+        },
+      ];
     },
   };
   return meter;

@@ -5,7 +5,7 @@ import { compare, type Device, gemm, measure, openDevice, type Plan } from '../.
 import type { EnergyOptions } from '../../src/measure/options.js';
 import type { MeasureRecord } from '../../src/measure/record.js';
 import { mean } from '../../src/measure/stats.js';
-import { loadCalls } from '../../src/measure/subject.js';
+import { loadCalls, subject } from '../../src/measure/subject.js';
 import { madeUpMeter } from './meter.js';
 import { complaints } from './record.js';
 
@@ -179,4 +179,12 @@ test('samples of a load are whole rounds over the copies, bounded by what a grap
   expect(loadCalls(1, 7)).toBe(1);
   expect(loadCalls(1e-3, 100)).toBe(20);
   expect(loadCalls(1e-9, 1)).toBe(16384);
+});
+
+test('a call that was thought to be far slower than it is still fills its window', async () => {
+  const options = { name: 'a', cache: 'hot', coldLimitBytes: 0, check: null } as const;
+  await using it = await subject(plan, options);
+  const { begin, end, iterations } = await it.load({ settleSeconds: 0.1, seconds: 0.3, secondsPerCall: 0.5 });
+  expect(end - begin).toBeGreaterThan(0.2);
+  expect(iterations).toBeGreaterThan(100);
 });
