@@ -109,36 +109,42 @@ const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 export async function monitor(flags: MonitorFlags): Promise<number> {
   if (flags.gpu !== undefined && !isGpu(flags.gpu))
     throw new UsageError(`monitor: --gpu is ${flags.gpu}, expected ${gpuNames}`);
-  const watch = await Watch.open(flags.sysfs, flags.gpu);
-  if (!watch.anything) {
-    process.stderr.write('kernwatt monitor: no GPU and no energy counter can be read\n');
-    for (const { domain, state, reason, fix } of watch.troubles)
-      process.stderr.write(`${domain} is ${state}: ${reason}${fix ? `; fix: ${fix}` : ''}\n`);
-    await watch.close();
-    return exit.usage;
-  }
   const stop = new AbortController();
   const end = () => stop.abort();
   for (const signal of signals) process.on(signal, end);
   // Whoever reads a pipe may have had enough.
   process.stdout.on('error', end);
+  const watch = await Watch.open(flags.sysfs, flags.gpu);
+  try {
+    return watch.anything ? await follow(watch, flags, stop.signal) : refuse(watch);
+  } finally {
+    for (const signal of signals) process.off(signal, end);
+    await watch.close();
+  }
+}
+
+function refuse({ troubles }: Watch): number {
+  process.stderr.write('kernwatt monitor: no GPU and no energy counter can be read\n');
+  for (const { domain, state, reason, fix } of troubles)
+    process.stderr.write(`${domain} is ${state}: ${reason}${fix ? `; fix: ${fix}` : ''}\n`);
+  return exit.usage;
+}
+
+async function follow(watch: Watch, flags: MonitorFlags, signal: AbortSignal): Promise<number> {
   const screen = process.stdout.isTTY && !flags.json ? new Screen(process.stdout) : null;
   let last = '';
   try {
     const begin = performance.now();
-    for (let i = 1; !stop.signal.aborted && i <= (flags.count ?? Number.POSITIVE_INFINITY); i++) {
+    for (let i = 1; i <= (flags.count ?? Number.POSITIVE_INFINITY); i++) {
       // By the start, so that what a reading takes does not add up.
-      await wait(begin + i * flags.interval - performance.now(), undefined, { signal: stop.signal }).catch(() => {});
-      if (stop.signal.aborted) break;
-      const reading = await watch.read();
-      last = show(reading, flags);
+      await wait(begin + i * flags.interval - performance.now(), undefined, { signal }).catch(() => {});
+      if (signal.aborted) break;
+      last = show(await watch.read(), flags);
       if (screen) screen.draw(last);
       else process.stdout.write(last);
     }
   } finally {
     screen?.leave();
-    for (const signal of signals) process.off(signal, end);
-    await watch.close();
   }
   if (screen) process.stdout.write(last);
   return exit.ok;

@@ -12,12 +12,13 @@ export interface Result {
   err: string;
 }
 
-/** `onOutput` is called each time the program has printed something. */
+/** `onOutput` is called each time the program has printed something, `onStart` once it runs. */
 export function run(
   program: string,
   args: readonly string[],
   options: SpawnOptions = {},
   onOutput?: (child: ChildProcess, result: Result) => void,
+  onStart?: (child: ChildProcess) => void,
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { ...options, stdio: ['pipe', 'pipe', 'pipe'] });
@@ -30,6 +31,7 @@ export function run(
       result.err += chunk;
     });
     child.on('error', reject);
+    onStart?.(child);
     child.on('close', (code) => resolve({ ...result, code }));
   });
 }
@@ -39,9 +41,10 @@ export function kernwatt(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
   onOutput?: (child: ChildProcess, result: Result) => void,
+  onStart?: (child: ChildProcess) => void,
 ): Promise<Result> {
   if (!existsSync(main)) throw new Error('dist/ is missing: npm run build');
-  return run(process.execPath, [main, ...args], { env: { ...process.env, ...env } }, onOutput);
+  return run(process.execPath, [main, ...args], { env: { ...process.env, ...env } }, onOutput, onStart);
 }
 
 /** The counter of package 0 in a tree. */
