@@ -70,7 +70,15 @@ function madeRun(which: Clock, times: readonly (readonly [seconds: number, half:
     const ratio = seconds / times[0]![0];
     const beside =
       base &&
-      comparison({ baseline: names[0]!, baselineId: base.id, clock: which, ratio, ratioOfMedians: ratio, seed });
+      comparison({
+        baseline: names[0]!,
+        baselineId: base.id,
+        clock: which,
+        ratio,
+        ci95: null,
+        ratioOfMedians: ratio,
+        seed,
+      });
     const changes = { runId, times: { [which]: one }, comparison: beside ?? null };
     made.push({ ...record(changes, { case: { ...subject.case, name: names[i]! } }), id: `${runId}-${i}` });
   }
