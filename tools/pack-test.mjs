@@ -152,12 +152,17 @@ const known = `
   const got = [...(await y.read())].join();
   if (got !== '5,11,11,25') throw new Error('gemm gives ' + got);
   await device.close();`;
+/** With a GPU or without. */
+const gpus = `
+  const nvml = await openNvml().catch((error) => error);
+  if (nvml instanceof Error && nvml.code !== 'ERR_KERNWATT_NVML') throw nvml;`;
 const programs = {
-  'esm.mjs': `import { gemm, openDevice } from 'kernwatt';${known}\nconsole.log('ok');\n`,
+  'esm.mjs': `import { gemm, openDevice } from 'kernwatt';\nimport { openNvml } from 'kernwatt/nvml';${known}${gpus}\nconsole.log('ok');\n`,
   'cjs.cjs': `const { gemm, openDevice } = require('kernwatt');\n(async () => {${known}\nconsole.log('ok'); })();\n`,
   'types.mts': `import { gemm, KernwattError, openDevice, type Tensor, type TensorData } from 'kernwatt';
 import { type Exporter, openExporter } from 'kernwatt/prometheus';
 import { deviceTask } from 'kernwatt/tinybench';
+import { type Gpu, NvmlError, openNvml } from 'kernwatt/nvml';
 const device = await openDevice('cpu', { threads: 1 });
 const x: Tensor = device.zeros([2, 2]);
 const { y } = gemm({ x, w: x, activation: 'silu' });
@@ -165,6 +170,9 @@ const values: TensorData = await y.read();
 console.log(values.length, new KernwattError('BUSY', '').code satisfies string);
 // @ts-expect-error no such activation
 gemm({ x, w: x, activation: 'no such' });
+const watts = async (gpu: Gpu): Promise<number> => gpu.power();
+const refused: NvmlError | Gpu[] = await openNvml().then((nvml) => nvml.devices(), (error: NvmlError) => error);
+console.log(watts, refused);
 const seconds: number = (await deviceTask(gemm.bind({ x, w: x }), 4)()).overriddenDuration / 1000;
 const exporter: Exporter = await openExporter({ devices: [device] });
 const page: string = await exporter.metrics();
