@@ -14,10 +14,6 @@ class Device;
 class Stream;
 class Buffer;
 class Plan;
-namespace meter {
-struct Held;
-}
-
 // One random tag per kind of object.
 template <class T>
 struct HandleKind;
@@ -40,12 +36,6 @@ template <>
 struct HandleKind<Plan> {
   static constexpr const char* name = "plan";
   static constexpr napi_type_tag tag = {0x6b77617474000004, 0x1ac85e3fb9d04627};
-};
-
-template <>
-struct HandleKind<meter::Held> {
-  static constexpr const char* name = "source of a meter";
-  static constexpr napi_type_tag tag = {0x6b77617474000005, 0x7d51f0be36a9482c};
 };
 
 // `collected` runs on the JavaScript thread when the handle is garbage collected.

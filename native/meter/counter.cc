@@ -16,6 +16,9 @@ constexpr double kSlack = 0.1;
 constexpr int kZeros = 3;
 // Breaks kept; a counter with more is of no use.
 constexpr size_t kBreaks = 1024;
+// A stamp is believed after so often, and to so many seconds: clocks are set while programs run.
+constexpr int kStamps = 5;
+constexpr double kStampSlack = 5e-4;
 // A counter that has not ticked for so long is looked at this much more rarely.
 constexpr double kStill = 1, kStillFactor = 20;
 
@@ -60,26 +63,48 @@ int64_t Counter::step(double answered, uint64_t raw) {
   return -1;
 }
 
-void Counter::read(double asked, double answered, uint64_t raw) {
+// Drivers either carry the time of the counter's last tick or that of the call; only the first stands still between ticks.
+bool Counter::believes(double stamp, bool ticked) {
+  if (std::isnan(stamp)) return false;
+  const bool moved = std::abs(stamp - stamp_) > kStampSlack;
+  stamp_ = stamp;
+  if (moved != ticked) {
+    stood_ = moved_ = 0;
+  } else {
+    ++(ticked ? moved_ : stood_);
+  }
+  return stood_ >= kStamps && moved_ >= kStamps;
+}
+
+void Counter::read(double asked, double answered, uint64_t raw, double stamp) {
   if (any_ && raw == 0 && raw_ != 0 && kind_.range == 0 && ++zeros_ < kZeros) return;
   zeros_ = 0;
-  latency_ += (answered - asked - latency_) * (any_ ? 0.1 : 1);
+  last_latency_ = answered - asked;
+  latency_ += (last_latency_ - latency_) * (any_ ? 0.1 : 1);
+  double after = -INFINITY, before = INFINITY;
   if (!any_) {
     any_ = true;
     first_ = answered;
-  } else if (const int64_t counts = step(answered, raw); counts > 0) {
-    counts_ += static_cast<uint64_t>(counts);
-    ++ticks_;
-    learn((asked_ + answered) / 2, asked - answered_ > 2 * interval());
-    last_tick_after_ = asked_;
+    believes(stamp, true);
+  } else {
+    const int64_t counts = step(answered, raw);
+    const bool stamped = believes(stamp, counts > 0) && counts > 0 && stamp > asked_ && stamp < answered;
+    if (counts > 0) {
+      counts_ += static_cast<uint64_t>(counts);
+      ++ticks_;
+      if (stamped) after = stamp - kStampSlack, before = stamp + kStampSlack;
+      learn(stamped ? stamp : (asked_ + answered) / 2, asked - answered_ > 2 * interval());
+      last_tick_after_ = std::max(asked_, after);
+    }
   }
   raw_ = raw;
   asked_ = asked;
   answered_ = answered;
-  series_.push_change(asked, answered, static_cast<double>(counts_) * kind_.joules_per_count);
+  series_.push_change(asked, answered, static_cast<double>(counts_) * kind_.joules_per_count, after, before);
 }
 
-double Counter::interval() const { return std::max(kind_.interval, 3 * latency_); }
+// One slow reading says little (this thread may just have been interrupted), and one fast one that the slowness is over.
+double Counter::interval() const { return std::max(kind_.interval, 3 * std::min(latency_, last_latency_)); }
 
 void Counter::learn(double tick, bool paused) {
   if (connected_) {
@@ -100,7 +125,9 @@ void Counter::learn(double tick, bool paused) {
 
 double Counter::next(double now) const {
   const double interval = this->interval();
-  if (any_ && now - std::max(last_tick_, first_) > std::max(kStill, 3 * period_)) return now + kStillFactor * interval;
+  if (any_ && now - std::max(last_tick_, first_) > std::max(kStill, 3 * period_)) {
+    return now + std::max(interval, kStillFactor * kind_.interval);
+  }
   const double guard = caution_ * std::max({2 * interval, 4 * jitter_, 0.02 * period_});
   if (period_ == 0 || guard > period_ / 2) return now + interval;
   return std::max(now + interval, last_tick_ + period_ - guard);

@@ -27,8 +27,9 @@ class Counter {
   };
   explicit Counter(Kind kind) : kind_(std::move(kind)) {}
 
-  // A reading, asked for and answered at these seconds of one clock that never goes back.
-  void read(double asked, double answered, uint64_t raw);
+  // A reading, asked for and answered at these seconds of one clock that never goes back. stamp: when, by that clock, the source says
+  // that the counter took this value; NaN where it does not say.
+  void read(double asked, double answered, uint64_t raw, double stamp = std::numeric_limits<double>::quiet_NaN());
   // When to read again. A counter that ticks regularly and rarely is left alone until its next tick is near.
   double next(double now) const;
 
@@ -45,6 +46,8 @@ class Counter {
   // Counts since the reading before, or -1 after a break.
   int64_t step(double answered, uint64_t raw);
   void broken(double until, std::string reason);
+  // Whether stamps tell when the counter ticked, from what they did so far.
+  bool believes(double stamp, bool ticked);
   // paused: this reading came after a pause.
   void learn(double tick, bool paused);
   // Between two polls; slow readings may take a quarter of the time at most.
@@ -55,8 +58,10 @@ class Counter {
   std::vector<Break> breaks_;
   uint64_t raw_ = 0, counts_ = 0, ticks_ = 0;
   double first_ = 0, asked_ = 0, answered_ = 0;
-  double latency_ = 0;  // of a reading, running mean, seconds
+  double latency_ = 0, last_latency_ = 0;  // of readings, running mean and the last, seconds
   bool any_ = false;
+  double stamp_ = 0;
+  int stood_ = 0, moved_ = 0;  // stamps that stood still with the counter, and that moved with it
   int zeros_ = 0;
   double last_tick_after_ = -std::numeric_limits<double>::infinity(), last_tick_ = last_tick_after_;
   bool connected_ = false;  // no break since last_tick_

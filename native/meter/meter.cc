@@ -21,6 +21,15 @@ struct Held {
   }
 };
 
+}  // namespace meter
+
+template <>
+struct HandleKind<meter::Held> {
+  static constexpr const char* name = "source of a meter";
+  static constexpr napi_type_tag tag = {0x6b77617474000008, 0x7d51f0be36a9482c};
+};
+
+namespace meter {
 namespace {
 
 std::string text(Napi::Object object, const char* name) {

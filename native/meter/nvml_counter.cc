@@ -1,4 +1,6 @@
 // The energy counter of a GPU by NVML, and beside it power, clocks, temperature, throttling and processes, each at its own pace.
+#include <time.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -51,6 +53,23 @@ struct Item {
     given_up = final && !answered;
   }
 };
+
+// Microseconds since 1970 by the clock of meters; NaN where the two clocks could not be read at the same moment, to within 0.1 ms.
+double monotonic(int64_t microseconds) {
+  if (microseconds <= 0) return NAN;
+  const Clock clock;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    timespec wall{};
+    const double before = clock.now();
+    clock_gettime(CLOCK_REALTIME, &wall);
+    const double after = clock.now();
+    // Elsewhere the thread was interrupted in between.
+    if (after - before > 1e-4) continue;
+    const double now = static_cast<double>(wall.tv_sec) + 1e-9 * static_cast<double>(wall.tv_nsec);
+    return 1e-6 * static_cast<double>(microseconds) - now + (before + after) / 2;
+  }
+  return NAN;
+}
 
 const char* state_name(NvmlState state) {
   return state == NvmlState::LOST ? "unavailable" : kNvmlStateNames[static_cast<int>(state)];
@@ -152,7 +171,7 @@ class NvmlSource final : public Source {
         item.answered = true;
         item.took(now);
         if (which[k] == 0) {
-          count(asked, answered, static_cast<uint64_t>(std::llround(field.value)));
+          count(asked, answered, static_cast<uint64_t>(std::llround(field.value)), monotonic(field.timestamp_us));
         } else {
           const Field& kind = kFields[which[k]];
           put(kind.column, asked, answered, field.value * kind.factor, kind.changes);

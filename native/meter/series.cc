@@ -21,15 +21,17 @@ void Series::push_level(size_t level, Reading reading) {
 
 void Series::push(double seconds, double value) {
   push_level(0, {seconds, value});
+  pushed_ = seconds;
   any_ = stored_ = true;
 }
 
-void Series::push_change(double asked, double answered, double value) {
+void Series::push_change(double asked, double answered, double value, double after, double before) {
   if (!any_) {
     push(answered, value);
   } else if (value != last_.value) {
-    if (!stored_) push(last_.seconds, last_.value);
-    push(answered, value);
+    const double old = std::max(last_.seconds, after);
+    if (old > pushed_) push(old, last_.value);
+    push(std::max(pushed_, std::min(answered, before)), value);
   } else {
     stored_ = false;
   }

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -20,8 +21,9 @@ class Series {
   // Seconds ascend from call to call.
   void push(double seconds, double value);
   // Stores readings around changes alone: the last with the old value, by when it was asked for, and the first with the new one,
-  // by when it was there, so that the change lies in between.
-  void push_change(double asked, double answered, double value);
+  // by when it was there, so that the change lies in between; or within [after, before], where more is known about it.
+  void push_change(double asked, double answered, double value, double after = -std::numeric_limits<double>::infinity(),
+                   double before = std::numeric_limits<double>::infinity());
 
   size_t size() const;
   Reading at(size_t index) const;
@@ -43,6 +45,7 @@ class Series {
   std::vector<Level> levels_;  // the newest first
   // The last reading of push_change, and whether it is stored.
   Reading last_{};
+  double pushed_ = 0;  // when the last stored one was there
   bool any_ = false, stored_ = false;
 };
 

@@ -27,9 +27,9 @@ double Source::poll(const Clock& clock) {
   return due_;
 }
 
-void Source::count(double asked, double answered, uint64_t raw) {
+void Source::count(double asked, double answered, uint64_t raw, double stamp) {
   const std::lock_guard lock(mutex_);
-  counter_.read(asked, answered, raw);
+  counter_.read(asked, answered, raw, stamp);
   status_.answering = true;
 }
 

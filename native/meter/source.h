@@ -68,7 +68,7 @@ class Source {
   virtual double read(const Clock& clock) = 0;
 
   // From read(): a reading of the counter, one of another column, one that failed. `changes`: only those are kept.
-  void count(double asked, double answered, uint64_t raw);
+  void count(double asked, double answered, uint64_t raw, double stamp = std::numeric_limits<double>::quiet_NaN());
   void put(const char* column, double asked, double answered, double value, bool changes = false);
   void fail(Trouble trouble);
   void set_facts(Facts facts);

@@ -1,8 +1,9 @@
 // Energy of a GPU on the fake NVML: virtual time and known truth for bounds and estimates, and every way in which a GPU refuses.
 import { afterEach, describe, expect, test } from 'vitest';
+import type { Device } from '../../src/device.js';
 import { estimateEnergy } from '../../src/energy/index.js';
 import type { LoadWindow } from '../../src/energy/recording.js';
-import { type Meter, openMeter } from '../../src/meter/meter.js';
+import { type DomainRecording, type Mark, type Meter, openMeter } from '../../src/meter/meter.js';
 import { randomSource } from '../../src/random.js';
 import { Fake, type Scenario } from '../nvml/fake.js';
 
@@ -258,5 +259,61 @@ describe('what a GPU refuses costs that and nothing else', () => {
     pass(meter, 2);
     expect(meter.domains[0]).toMatchObject({ name: 'gpu:1', state: 'ok' });
     expect((await energyOf(meter)).joules.value).toBeCloseTo(300, 0);
+  });
+});
+
+describe('what is metered', () => {
+  const device = (info: object, kind = 'cuda') => ({ kind, name: `${kind}:0`, info }) as unknown as Device;
+
+  test('the GPU of a device, found by its PCI address; a process of this device is no other', async () => {
+    fake = await Fake.start({ now: 1, gpus: 2, processes: [[1, 1e9]] });
+    // The second GPU of the fake.
+    const pci = '0000:2b:00.0';
+    const meter = await openMeter({ device: device({ pci, emulated: false }), manual: true });
+    meters.push(meter);
+    pass(meter, 3);
+    expect(meter.domains).toEqual([expect.objectContaining({ name: 'gpu:1', state: 'ok', exclusive: true })]);
+    fake.set({
+      processes: [
+        [1, 1e9],
+        [2, 1e9],
+        [3, 1e9],
+      ],
+    });
+    pass(meter, 6);
+    const [{ scope, domain }] = (await meter.recording({ begin: 4.5, end: 5.5 })) as [DomainRecording];
+    expect(domain.exclusive).toBe(false);
+    expect(scope).toEqual({ scope: 'gpu', mig: false, otherProcesses: 2 });
+  });
+
+  test('an emulated device has no energy, and says why', async () => {
+    fake = await Fake.start();
+    const meter = await openMeter({ device: device({ pci: null, emulated: true }, 'emu') });
+    expect(meter.domains).toEqual([
+      expect.objectContaining({ name: 'gpu', source: null, state: 'unsupported', reason: 'emu:0 is emulated' }),
+    ]);
+    expect((await meter.end(meter.begin())).domains[0]!.joules).toMatchObject({ value: null, state: 'unsupported' });
+    await meter.close();
+  });
+
+  test.each<[object, string]>([
+    [{ device: 'cuda' }, 'openMeter: device is cuda, expected an open device or "cpu"'],
+    [{ device: 'cpu', gpu: 0 }, 'openMeter: gpu is 0, expected no gpu beside a device'],
+    [{ gpu: 'H200' }, /^openMeter: gpu is H200, expected an index, a UUID .* or a PCI address/.source],
+    [{ gpu: -1 }, /^openMeter: gpu is -1, expected an index/.source],
+    [{ sysfs: 5 }, 'openMeter: sysfs is 5, expected a folder'],
+    [{ intervalSeconds: 0 }, 'openMeter: intervalSeconds is 0, expected from 1e-4 to 60'],
+    [{ intervalSeconds: Number.NaN }, 'openMeter: intervalSeconds is NaN, expected from 1e-4 to 60'],
+  ])('%j makes no sense', async (options, message) => {
+    fake = await Fake.start();
+    await expect(openMeter(options)).rejects.toMatchObject({ code: 'ERR_KERNWATT_ARGUMENT' });
+    await expect(openMeter(options)).rejects.toThrow(new RegExp(message));
+  });
+
+  test('what begin() did not return is no mark', async () => {
+    const meter = await opened({});
+    await expect(meter.end(undefined as unknown as Mark)).rejects.toThrow(
+      /^end: mark is undefined, expected what begin\(\) returned$/,
+    );
   });
 });

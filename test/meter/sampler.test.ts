@@ -7,9 +7,10 @@ import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from 'vitest';
+import { estimateEnergy } from '../../src/energy/index.js';
 import { type DomainRecording, openMeter } from '../../src/meter/meter.js';
 import { native } from '../../src/native.js';
-import { Fake } from '../nvml/fake.js';
+import { Fake, type Scenario } from '../nvml/fake.js';
 import { tree, write, zone } from './tree.js';
 
 let fake: Fake | undefined;
@@ -67,6 +68,24 @@ describe('on real time', () => {
     // A percentile, as the machine itself may stop for longer.
     expect(delay.percentile(90) / 1e6).toBeLessThan(100);
     expect(domains[0]!.bounds === null || domains[0]!.bounds[0] >= 0).toBe(true);
+  });
+
+  test('where the driver says when its counter ticked, slow calls cost no precision; where it says the time of the call, they do', async () => {
+    const gap = async (scenario: Scenario) => {
+      fake = await Fake.start({ power: 100, tick_ms: 50, slow_ms: { nvmlDeviceGetFieldValues: 6 }, ...scenario });
+      await using meter = await openMeter({ gpu: 0 });
+      await setTimeout(1700);
+      const end = meter.now();
+      const [recording] = await meter.recording({ begin: end - 0.6, end });
+      const { data, scope } = recording!;
+      const window = { begin: end - 0.6, end, iterations: 1, busySeconds: null };
+      const { counter, powerW } = estimateEnergy({ data, windows: [window], scope });
+      fake.stop();
+      expect(powerW.value! / 100, JSON.stringify([recording!.domain, powerW, counter])).toBeCloseTo(1, 1);
+      return counter.gapSeconds.value!;
+    };
+    expect(await gap({ stamp: 'tick' })).toBeLessThan(0.00101);
+    expect(await gap({})).toBeGreaterThan(0.006);
   });
 
   test('meters of one counter share it and the thread; the last to close ends both', async () => {
