@@ -1,5 +1,6 @@
 // The part of NVML's C interface that a meter uses, by its published layout (64-bit Linux): status codes, value types and
-// structures, each with its size held by a static_assert. Versioned structures carry sizeof | (version << 24).
+// structures, each with its size held by a static_assert. Versioned structures carry sizeof | (version << 24). Written apart from
+// native/meter/nvml_abi.h, so that a mistake in either shows.
 #pragma once
 #include <cstddef>
 #include <cstdint>

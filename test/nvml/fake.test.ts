@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, expect, test } from 'vitest';
+import { temporary } from '../meter/tree.js';
 import { buildFake, Fake, type Scenario } from './fake.js';
 
 type Answer = number & { state?: string; reason?: string };
@@ -246,7 +247,7 @@ test('GPM answers between two samples, for each metric by itself', async () => {
 });
 
 test('slow calls take their time, and the log names them', async () => {
-  const log = join((await buildFake()).replace(/[^/]*$/, ''), `calls-${process.pid}.log`);
+  const log = join(temporary(), 'calls');
   const { ask } = await open({ slow_ms: { nvmlDeviceGetPowerUsage: 80 }, log });
   const before = performance.now();
   await ask('number', 'nvmlDeviceGetPowerUsage');

@@ -109,8 +109,6 @@ export interface Scenario {
   lost_at?: number;
   struct_version?: 'old';
   process_bytes?: number;
-  stamp?: 'tick';
-  root?: 1;
   log?: string;
 }
 

@@ -304,22 +304,3 @@ KW_NVML nvmlDeviceGetSupportedClocksEventReasons(void* device, unsigned long lon
 KW_NVML nvmlDeviceGetSupportedClocksThrottleReasons(void* device, unsigned long long* reasons) {
   return give(__func__, device, reasons, [](const Gpu&) { return 0x1ff; });
 }
-
-KW_NVML nvmlDeviceSetGpuLockedClocks(void* device, unsigned low, unsigned high) {
-  return of_device(__func__, device, [&](const Gpu&, int) -> int {
-    if (Scenario::current()->number("root", 0) == 0) return kNoPermission;
-    if (low > high) return kInvalidArgument;
-    clock_lock().low = low;
-    clock_lock().high = std::min(high, kMaxClock);
-    return kOk;
-  });
-}
-
-KW_NVML nvmlDeviceResetGpuLockedClocks(void* device) {
-  return of_device(__func__, device, [&](const Gpu&, int) -> int {
-    if (Scenario::current()->number("root", 0) == 0) return kNoPermission;
-    clock_lock().low = 0;
-    clock_lock().high = kMaxClock;
-    return kOk;
-  });
-}

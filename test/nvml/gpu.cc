@@ -65,11 +65,6 @@ uint32_t milliwatts(double watts) { return static_cast<uint32_t>(std::lround(1e3
 
 }  // namespace
 
-ClockLock& clock_lock() {
-  static ClockLock lock;
-  return lock;
-}
-
 bool Gpu::lost() const {
   const std::string* at = scenario_.text("lost_at", index_);
   return at && now_ >= std::atof(at->c_str());
@@ -171,9 +166,7 @@ uint64_t Gpu::clock_reasons() const {
   return bits;
 }
 
-uint32_t Gpu::clock_mhz() const {
-  return std::clamp(level("clock", "1980"), clock_lock().low.load(), clock_lock().high.load());
-}
+uint32_t Gpu::clock_mhz() const { return level("clock", "1980"); }
 
 uint32_t Gpu::level(const std::string& key, const char* otherwise) const {
   return static_cast<uint32_t>(std::lround(scenario_.curve(key, otherwise, index_).at(now_)));
@@ -192,7 +185,7 @@ int Gpu::field_status(const FieldValue& field) const {
 }
 
 void Gpu::answer(FieldValue& f) const {
-  f.timestamp_us = scenario_.epoch_us(scenario_.text("stamp") ? updated() : now_);
+  f.timestamp_us = scenario_.epoch_us(now_);
   f.latency_us = 1;
   f.type = kUnsigned;
   f.value.u64 = 0;

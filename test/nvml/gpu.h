@@ -1,6 +1,5 @@
 // One simulated H200: what its counters and sensors say at an instant, computed from the true power of a scenario.
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -58,11 +57,5 @@ class Gpu {
   int index_;
   double now_;
 };
-
-/** What a lock of the clocks allows, MHz. One for all GPUs. */
-struct ClockLock {
-  std::atomic<uint32_t> low = 0, high = kMaxClock;
-};
-ClockLock& clock_lock();
 
 }  // namespace kw::fake

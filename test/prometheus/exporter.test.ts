@@ -1,7 +1,8 @@
 // `kernwatt/prometheus` against fake GPUs with known truth, as data and as text; and the example as a user runs it.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as wait } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -98,6 +99,20 @@ describe('GPUs', () => {
     const lost = [...families.values()].flatMap(({ samples }) => [...samples.keys()]);
     expect(lost.filter((labels) => labels.includes('"gpu:1"') && !labels.includes('uuid'))).toEqual([]);
     expect(comments).toContainEqual(expect.stringMatching(/lost/i));
+  });
+
+  test('no call of the driver is made by the thread of the event loop', async () => {
+    const log = join(temporary(), 'calls');
+    fake.set({ log });
+    await scraped();
+    fake.set({ log: undefined });
+    const calls = readFileSync(log, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => line.split(' '));
+    expect(calls.map(([name]) => name)).toContain('nvmlDeviceGetMemoryInfo_v2');
+    // The first thread of a process has its number.
+    expect(calls.filter(([, thread]) => Number(thread) === process.pid)).toEqual([]);
   });
 
   test('a divided GPU has no utilisation, and its energy is of the whole', async () => {
