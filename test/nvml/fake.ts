@@ -110,6 +110,7 @@ export interface Scenario {
   struct_version?: 'old';
   process_bytes?: number;
   log?: string;
+  stamp?: 'tick';
 }
 
 const seconds = () => Number(process.hrtime.bigint()) / 1e9;

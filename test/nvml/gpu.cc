@@ -185,7 +185,7 @@ int Gpu::field_status(const FieldValue& field) const {
 }
 
 void Gpu::answer(FieldValue& f) const {
-  f.timestamp_us = scenario_.epoch_us(now_);
+  f.timestamp_us = scenario_.epoch_us(scenario_.text("stamp") ? updated() : now_);
   f.latency_us = 1;
   f.type = kUnsigned;
   f.value.u64 = 0;

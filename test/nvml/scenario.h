@@ -18,6 +18,7 @@
 //   deny=NAME,...     no permission (4)                            unsupported=NAME,... not supported (3)
 //   fail=NAME=CODE,.. any other status                             slow_ms=NAME:MS,...  real milliseconds that a call takes
 //   struct_version=old  structures of version 2 are refused (25)   log=FILE             a line `function thread` for each call
+//   stamp=tick        fields carry the time of their tick (default: of the call)
 #pragma once
 #include <cstdint>
 #include <map>
