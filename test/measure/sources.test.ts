@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { loadable, probeEnergySources } from '../../src/measure/sources.js';
-import { unprivileged } from '../meter/tree.js';
+import { power, unprivileged } from '../meter/tree.js';
 
 const roots: string[] = [];
 afterEach(() => {
@@ -64,14 +64,7 @@ test('a counter that advances is ok', async () => {
 
 test('perf is ok when its event opens and counts', async () => {
   const events = 'sys/bus/event_source/devices/power/events/energy-pkg';
-  // A PMU that every Linux has: the CPU clock.
-  const software = {
-    'sys/bus/event_source/devices/power/type': '1\n',
-    'sys/bus/event_source/devices/power/cpumask': '0\n',
-    [events]: 'event=0x00\n',
-    [`${events}.scale`]: '1e-9\n',
-    [`${events}.unit`]: 'Joules\n',
-  };
+  const software = Object.fromEntries(Object.entries(power('0')).map(([path, text]) => [`sys/${path}`, text]));
   const open = (await probeEnergySources(machine(software)))[1]!;
   expect(open).toMatchObject({ name: 'perf', state: process.geteuid!() === 0 ? 'ok' : 'denied' });
   const denied = (await unprivileged(() => probeEnergySources(machine(software))))[1]!;

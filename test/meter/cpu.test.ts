@@ -1,12 +1,13 @@
 // CPU energy on made-up machines with known truth: every state a counter can be in. Time is given, not waited for.
 import { chmodSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { setTimeout } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
 import { probeEnergySources } from '../../src/measure/sources.js';
 import type { CounterFound, Refusal } from '../../src/meter/counter.js';
 import { findCpu } from '../../src/meter/cpu.js';
 import { type DomainEnergy, type Meter, openMeter } from '../../src/meter/meter.js';
-import { temporary, tree, unprivileged, write, zone } from './tree.js';
+import { power, temporary, tree, unprivileged, write, zone } from './tree.js';
 
 const energyUj = 'class/powercap/intel-rapl:0/energy_uj';
 
@@ -246,5 +247,74 @@ test('amd_energy without a socket is unavailable', () => {
   expect(findCpu(tree(cores), false).states[2]).toMatchObject({
     state: 'unavailable',
     reason: expect.stringContaining('labelled as a socket'),
+  });
+});
+
+describe('the power events of perf', () => {
+  const topology = (cpu: number, socket: number, die = 0) => ({
+    [`devices/system/cpu/cpu${cpu}/topology/physical_package_id`]: `${socket}\n`,
+    [`devices/system/cpu/cpu${cpu}/topology/die_id`]: `${die}\n`,
+  });
+  const names = (files: Record<string, string>) => {
+    const { found } = findCpu(tree(files), false);
+    return 'refusal' in found ? found.refusal.reason : found.counters.map(({ domain, spec }) => [domain, spec]);
+  };
+
+  test('stand in where powercap cannot be read: packages and their memory, by the CPUs that count for them', () => {
+    const events = ['energy-pkg', 'energy-ram', 'energy-cores', 'energy-psys'];
+    const spec = (cpu: number, event: string) =>
+      ({
+        kind: 'perf',
+        name: `perf power/${event}/`,
+        joulesPerCount: 1e-9,
+        range: 0,
+        type: 1,
+        config: 0,
+        cpu,
+      }) as const;
+    expect(names({ ...power('0,18', events), ...topology(0, 0), ...topology(18, 1) })).toEqual([
+      ['package-0', spec(0, 'energy-pkg')],
+      ['package-0/dram', spec(0, 'energy-ram')],
+      ['package-1', spec(18, 'energy-pkg')],
+      ['package-1/dram', spec(18, 'energy-ram')],
+    ]);
+    expect(names({ ...power('0-1'), ...topology(0, 0), ...topology(1, 0, 1) })).toEqual([
+      ['package-0-die-0', spec(0, 'energy-pkg')],
+      ['package-0-die-1', spec(1, 'energy-pkg')],
+    ]);
+    expect(names({ ...power('0'), ...zone('intel-rapl:0', 'package-3') })).toEqual([
+      ['package-3', expect.objectContaining({ kind: 'file' })],
+    ]);
+  });
+
+  test.each([
+    [power(''), /no folder .*powercap/, /cpumask names no CPU/],
+    [power('0', []), /no folder .*powercap/, /no event energy-pkg/],
+    [power('0', ['energy-psys']), /no folder .*powercap/, /no event energy-pkg/],
+  ])('%# tell why there are none', (files, reason, own) => {
+    const { found, states } = findCpu(tree(files), false);
+    expect(found).toMatchObject({ refusal: { reason: expect.stringMatching(reason) } });
+    expect(states[1]).toMatchObject({ name: 'perf', state: 'unavailable', reason: expect.stringMatching(own) });
+  });
+
+  test('are opened for real: 1 J a second, or the permission that lacks', async () => {
+    const sysfs = tree(power('0'));
+    chmodSync(sysfs, 0o755);
+    await using meter = await openMeter({ sysfs });
+    const mark = meter.begin();
+    await setTimeout(400);
+    const { seconds, domains } = await meter.end(mark);
+    const [cpu] = domains;
+    if (process.geteuid!() !== 0) {
+      expect(cpu!.domain).toMatchObject({ state: 'denied', fix: 'sudo sysctl kernel.perf_event_paranoid=0' });
+      return;
+    }
+    expect(cpu!.domain).toMatchObject({ name: 'package-0', source: 'perf', state: 'ok' });
+    expect(cpu!.bounds![0]).toBeLessThan(seconds);
+    expect(cpu!.bounds![1]).toBeGreaterThan(seconds);
+    expect(cpu!.joules.value! / seconds).toBeCloseTo(1, 1);
+    expect(unprivileged(() => findCpu(sysfs, false).found)).toMatchObject({
+      counters: [{ refusal: { state: 'denied', fix: 'sudo sysctl kernel.perf_event_paranoid=0' } }],
+    });
   });
 });

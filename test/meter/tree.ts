@@ -36,6 +36,22 @@ export const zone = (id: string, name: string, microjoules: number | string = 10
   [`class/powercap/${id}/max_energy_range_uj`]: `${range}\n`,
 });
 
+/** Files of the perf PMU `power` whose events are the CPU clock, which every Linux has: it counts exactly 1 J a second. */
+export function power(cpus: string, events: readonly string[] = ['energy-pkg']): Record<string, string> {
+  const folder = 'bus/event_source/devices/power';
+  return {
+    [`${folder}/type`]: '1\n',
+    [`${folder}/cpumask`]: `${cpus}\n`,
+    ...Object.fromEntries(
+      events.flatMap((event) => [
+        [`${folder}/events/${event}`, 'event=0x00\n'],
+        [`${folder}/events/${event}.scale`, '1e-9\n'],
+        [`${folder}/events/${event}.unit`, 'Joules\n'],
+      ]),
+    ),
+  };
+}
+
 /** Runs f without the rights of root, which reads any file. */
 export function unprivileged<T>(f: () => T): T {
   if (process.geteuid!() !== 0) return f();
