@@ -7,6 +7,7 @@ import { randomSource } from '../random.js';
 import { assemble, type Observation } from './assemble.js';
 import { energyRatio } from './energy.js';
 import { readSteal, stealShare } from './environment.js';
+import { gpuFacts } from './gpu_facts.js';
 import { Interleaved, mirroredBlocks } from './interleave.js';
 import { calibrate, stolenAbove } from './loop.js';
 import { cpuOf, invalid, peaksOf, sampleSeconds } from './measure.js';
@@ -94,7 +95,7 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
   const right = subjects.filter((_, i) => before[i]!.state !== 'failed');
   const reference = subjects[baseline]!;
   const timed = await interleave(right, right.indexOf(reference), clock, set, name);
-  const gpu = null;
+  const gpu = await gpuFacts(subjects.find(({ device }) => device?.kind === 'cuda')?.device ?? null);
   const energies = await meterEnergy(right, set, gpu, (done) =>
     set.onProgress?.({ name, phase: 'energy', done: 0.1 + 0.9 * (timeShare + (1 - timeShare) * done) }),
   );
@@ -128,7 +129,7 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
       stealShare: timed.steal,
       energy: energies[lane]!,
       calibration: null,
-      gpu,
+      gpu: one.device?.kind === 'cuda' ? gpu : null,
       comparison,
     };
     records.set(one, assemble(one, observed));

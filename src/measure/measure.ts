@@ -5,6 +5,7 @@ import { type CpuInfo, native } from '../native.js';
 import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
 import { readSteal, stealShare } from './environment.js';
 import { unmetered } from './energy.js';
+import { gpuFacts } from './gpu_facts.js';
 import { timeClock } from './loop.js';
 import { meterEnergy } from './metering.js';
 import { chosenClocks, type MeasureOptions, type MeasureProgress, type Settings, settings } from './options.js';
@@ -42,7 +43,7 @@ export async function measure(what: Measurable, options: MeasureOptions = {}): P
   }
   const window = memory && memoryWindow(memory, readMemory(it.device)!, it.extraBytes);
   const share = stealShare(steal, readSteal());
-  const gpu = null;
+  const gpu = await gpuFacts(it.device);
   const [energy] = await meterEnergy([it], set, gpu, (done) => report('energy', done));
   const correctness = await it.after();
   if (correctness.state === 'failed') return assemble(it, invalid(start, correctness));

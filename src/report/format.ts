@@ -11,6 +11,7 @@ const prefixes = [
   [1e-3, 'm'],
   [1e-6, 'µ'],
   [1e-9, 'n'],
+  [1e-12, 'p'],
 ] as const;
 
 /** Three significant digits without an exponent: 0.0123, 1.23, 123, 12300. */

@@ -1,7 +1,8 @@
 // What every form of a report is made from: records as rows of numbers, one group for each device (numbers of different machines
 // never meet in one ranking), sets of alternatives within a group, and what a reader has to know about them.
+import type { GpuFacts } from '../measure/environment.js';
 import type { Known } from '../measure/quantity.js';
-import type { MeasureRecord } from '../measure/record.js';
+import type { Flag, MeasureRecord } from '../measure/record.js';
 import type { FileRecord, LineProblem } from '../records/read.js';
 import { ceilings, conventions, kernel, places, sizes, types } from './describe.js';
 import type { Estimate } from './pareto.js';
@@ -183,6 +184,7 @@ function environment(records: readonly MeasureRecord[]): [string, string][] {
   if (device?.threads != null) facts.push(['threads', `${device.threads}, ${device.isa ?? 'unknown isa'}`]);
   else if (device)
     facts.push(['device', `${device.name}: ${device.product}, ${gib(device.memoryBytes)}, driver ${device.driver}`]);
+  if (records.some(({ env }) => env.gpu)) facts.push(['GPU settings', each(({ env }) => settingsOf(env.gpu))]);
   facts.push(
     ['system', each(({ env: { os } }) => `${os.platform} ${os.arch} ${os.kernel}, libc ${os.libc ?? 'unknown'}`)],
     ['Node', each(({ env: { node } }) => node.version)],
@@ -197,18 +199,36 @@ function environment(records: readonly MeasureRecord[]): [string, string][] {
   return facts;
 }
 
+/** What of a GPU's settings changes time and energy; a part that is not known says so. */
+function settingsOf(gpu: GpuFacts | null): string {
+  if (gpu === null) return 'unknown';
+  const { powerLimitW: limit, ecc, mig, persistence, otherProcesses } = gpu;
+  const onOff = (value: boolean | null): string => (value === null ? 'unknown' : value ? 'on' : 'off');
+  const watts = (value: number | null): string => (value === null ? 'unknown' : `${value} W`);
+  return [
+    `power limit ${watts(limit.enforced)} (default ${watts(limit.default)})`,
+    `ECC ${onOff(ecc)}`,
+    `MIG ${onOff(mig)}`,
+    `persistence ${onOff(persistence)}`,
+    `other processes ${otherProcesses ?? 'unknown'}`,
+  ].join(', ');
+}
+
 function span(times: readonly string[]): string {
   const sorted = [...times].sort();
   const [first, last] = [sorted[0]!, sorted.at(-1)!];
   return first === last ? first : `${first} to ${last}`;
 }
 
-const flagWords: Record<string, string> = {
+const flagWords: Record<Flag, string> = {
   'not-converged': 'stopped before the interval was as narrow as asked',
   stolen: 'the hypervisor took the processor away during some samples, which stay in',
   'cold-not-reached': 'operands do not exceed the cache twofold, so they are not cold',
   'above-peak': 'more than 1.05 times a measured peak: the peak or the time is wrong',
   'in-place': 'an output overwrites an input, so values change from call to call',
+  disputed: 'the readings of the energy meter contradict each other or what is possible',
+  unsteady: 'power, clock or load changed within the energy windows',
+  'not-attributable': 'the joules are not those of this work alone',
 };
 
 /** What a reader has to know: what is wrong, flagged or missing, each said once. */
@@ -220,7 +240,7 @@ function caveats(records: readonly MeasureRecord[]): string[] {
   const open = records.filter(({ verdict }) => verdict === 'unchecked').length;
   if (open > 0) said.push(`${count(open)} were not compared with a definition`);
   for (const [flag, words] of Object.entries(flagWords)) {
-    const flagged = records.filter(({ flags }) => (flags as string[]).includes(flag)).length;
+    const flagged = records.filter(({ flags }) => flags.includes(flag as Flag)).length;
     if (flagged > 0) said.push(`${flag}, ${count(flagged)}: ${words}`);
   }
   const runs = new Set(records.map(({ runId }) => runId)).size;
@@ -234,7 +254,25 @@ function caveats(records: readonly MeasureRecord[]): string[] {
   const steal = Math.max(...records.map(({ env }) => env.cpu.stealShare ?? 0));
   if (steal > 0.01)
     said.push(`the hypervisor withheld up to ${(100 * steal).toFixed(1)} % of the processor during a measurement`);
-  return [...said, ...missing(records), ...conventions(records), ...ceilings(records)];
+  return [...said, ...energies(records), ...missing(records), ...conventions(records), ...ceilings(records)];
+}
+
+/** What each kind of joules covers, and why some of them are doubted: each once. */
+function energies(records: readonly MeasureRecord[]): string[] {
+  const said = records.flatMap(({ energy: { domains, includes, excludes, disputed, steady, attributable } }) => {
+    if (domains.length === 0) return [];
+    const where = domains.map(({ name, source }) => `${name} (${source})`).join(', ');
+    const doubts = [
+      ...(disputed.value === true ? disputed.reasons.map((one) => `disputed: ${one}`) : []),
+      ...(steady.value === false ? steady.reasons.map((one) => `unsteady: ${one}`) : []),
+      ...(attributable.value === false ? attributable.reasons.map((one) => `not attributable: ${one}`) : []),
+    ];
+    return [
+      `energy of ${where} covers ${includes.join('; ')}; not ${excludes.join('; ')}`,
+      ...doubts.map((one) => `energy is ${one}`),
+    ];
+  });
+  return [...new Set(said)];
 }
 
 /** Each reason for missing numbers once, with what it concerns. */

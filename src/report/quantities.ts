@@ -77,6 +77,10 @@ const roof = ({ roofline, time }: MeasureRecord): Quantity =>
           : 'work or peaks are not known',
       );
 
+const energyFloor = ({ roofline, energy }: MeasureRecord): Quantity =>
+  roofline?.energyEfficiency ??
+  missing('1', energy.perCallJ.value === null ? energy.perCallJ.reason : 'work or peaks are not known');
+
 export const quantities = [
   q('latency_s', 'latency', 's', 'lower', latency),
   q(
@@ -124,6 +128,10 @@ export const quantities = [
     'lower',
     metric('J', ({ AEC }) => AEC.honest.joulesPerCall),
   ),
+  q('net_joules_per_call', 'energy per call, net of idle', 'J', 'lower', ({ energy }) => energy.netPerCallJ),
+  q('joules_per_flop', 'energy per operation', 'J/FLOP', 'lower', ({ energy }) => energy.perFlopJ),
+  q('joules_per_byte', 'energy per byte', 'J/B', 'lower', ({ energy }) => energy.perByteJ),
+  q('of_energy_floor', 'share of the energy floor', '1', 'higher', energyFloor),
   q(
     'average_b',
     'memory, average',

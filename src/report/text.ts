@@ -16,7 +16,16 @@ function grid(heads: readonly string[], rows: readonly (readonly string[])[], nu
   return [line(heads), rule, ...rows.map(line)].join('\n');
 }
 
-const tableKeys = ['latency_s', 'flops_per_s', 'bytes_per_s', 'of_roof', 'average_b', 'deviation', 'joules_per_token'];
+const tableKeys = [
+  'latency_s',
+  'flops_per_s',
+  'bytes_per_s',
+  'of_roof',
+  'average_b',
+  'deviation',
+  'joules_per_token',
+  'joules_per_call',
+];
 
 function measured({ rows }: Group): string {
   const heads = ['case', 'shape', 'type', 'kernel', 'cache', ...tableKeys.map((key) => definition(key).label), 'flags'];

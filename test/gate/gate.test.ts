@@ -55,6 +55,25 @@ describe('how often it is wrong', () => {
     expect(share('fail', 1.1, 1.05, 4, 0.02)).toBeGreaterThan(0.95);
   });
 
+  test('energy that is disputed, unsteady or not attributable is inconclusive on either side; time is judged all the same', () => {
+    const noise = () => 0;
+    const plain = () => meteredRun(energy(3, 0.01, noise), energy(5, 0.01, noise));
+    expect(judge(plain(), plain(), 1.05, 'energy.perCallJ').verdict).toBe('pass');
+    for (const flag of ['disputed', 'unsteady', 'not-attributable'] as const)
+      for (const [at, side] of [0, 1].flatMap((i) => [[i, 'base'] as const, [i, 'new'] as const])) {
+        const doubted = plain();
+        const judged = { value: flag === 'disputed', reasons: ['why'] };
+        const name = { disputed: 'disputed', unsteady: 'steady', 'not-attributable': 'attributable' } as const;
+        const one = doubted[at]!;
+        doubted[at] = { ...one, flags: [flag], energy: { ...one.energy, [name[flag]]: judged } };
+        const [base, news] = side === 'base' ? [doubted, plain()] : [plain(), doubted];
+        const report = judge(base, news, 1.05, 'energy.perCallJ');
+        expect(report.verdict).toBe('inconclusive');
+        expect(report.cases[0]!.reason).toContain(`energy is ${flag}: why`);
+        expect(judge(base, news, 1.2).cases[0]!.verdict).not.toBe('inconclusive');
+      }
+  });
+
   test('energy of three windows: nothing changed fails in at most 5 %, 20 % more passes in at most 1 %', () => {
     let [fails, passes, caught] = [0, 0, 0];
     for (let i = 0; i < runs; i++) {

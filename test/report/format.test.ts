@@ -9,7 +9,7 @@ test('SI prefixes with three significant digits, rounded before the prefix is ch
   expect(si(9.996e-7, 's')).toBe('1.00 µs');
   expect(si(4.5e11, 'FLOP/s')).toBe('450 GFLOP/s');
   expect(si(0, 's')).toBe('0 s');
-  expect(si(3e-13, 's')).toBe('0.000300 ns');
+  expect(si(3e-13, 's')).toBe('0.300 ps');
   expect(si(Number.NaN, 's')).toBe('NaN s');
 });
 

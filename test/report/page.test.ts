@@ -12,7 +12,7 @@ import { embedded, html } from '../../src/report/html.js';
 import { report } from '../../src/report/model.js';
 import { pack, unpack } from '../../src/report/pack.js';
 import { equalWeights } from '../../src/report/quantities.js';
-import { clock, record } from '../measure/record.js';
+import { clock, metered, record, subject } from '../measure/record.js';
 import { browser } from './browser.js';
 
 const evil = `</script><script>window.broken = 1</script><img src="https://example.com/x.png" onerror="window.broken = 2"><!--`;
@@ -143,6 +143,23 @@ describe.skipIf(!browser)('in a browser', () => {
     const text = (await page.locator('main').textContent())!;
     expect(text).toContain('energy per token (a test has no meter');
     expect(text).toContain('f.jsonl:99: is cut off');
+  });
+
+  test('joules: the front over latency and energy per token, columns, flags and what they cover', async () => {
+    const energetic = [metered([1, 1.02, 0.98]), metered([2, 2.02, 1.98], { powerShare: 1.3 })].map((energy, i) => {
+      const times = { device: clock(0.01 * (i + 1)), host: clock(0.02) };
+      return record({ energy, times }, { case: { ...subject.case, name: ['thrifty', 'wasteful'][i]! } });
+    });
+    const page = await open(energetic);
+    expect(await page.locator('#pareto canvas').getAttribute('aria-label')).toBe(
+      'Pareto chart: latency against energy per token, 1 of 2 on the front',
+    );
+    expect((await inked(page, 'pareto')).pixels).toBeGreaterThan(1000);
+    const row = page.locator('[aria-label=records] tbody tr', { hasText: 'wasteful' });
+    expect(await row.textContent()).toMatch(/200 mJ.*2\.00 J.*disputed/);
+    const text = (await page.locator('main').textContent())!;
+    expect(text).toContain('energy of gpu:0 (nvml) covers a made-up board');
+    expect(text).toContain('energy is disputed: the power readings add up to 30 % more');
   });
 
   test('a name that looks like markup is text', async () => {

@@ -7,7 +7,7 @@ import { frontOf, labels, scoring, shown } from '../../src/report/analysis.js';
 import { report } from '../../src/report/model.js';
 import { equalWeights, paretoAxes, quantities } from '../../src/report/quantities.js';
 import { csv, json, markdown } from '../../src/report/text.js';
-import { clock, comparison, observed, record, subject } from '../measure/record.js';
+import { clock, comparison, metered as windows, observed, record, subject } from '../measure/record.js';
 
 const interval = (seconds: number, half: number) => ({
   device: { ...clock(seconds), ci95Median: [seconds - half, seconds + half] as [number, number] },
@@ -92,6 +92,38 @@ describe('fronts and scores', () => {
     expect(markdown(three, equalWeights)).toContain('1 of them cannot be judged');
   });
 
+  test('joules from a meter: columns, what they cover, why they are doubted, and a front over energy', () => {
+    const [thrifty, wasteful] = [windows([1, 1.01, 0.99]), windows([2, 2.02, 1.98], { powerShare: 1.3 })];
+    const built = of([named('thrifty', record({ energy: thrifty })), named('wasteful', record({ energy: wasteful }))]);
+    const { caveats, rows } = built.groups[0]!;
+    expect(caveats).toContainEqual(
+      expect.stringMatching(/^energy of gpu:0 \(nvml\) covers a made-up board; not the processor and its memory; /),
+    );
+    expect(caveats).toContain('energy is disputed: the power readings add up to 30 % more than the energy counter');
+    expect(caveats).toContainEqual(expect.stringMatching(/^disputed, 1 of 2 records: /));
+    expect(rows[1]!.flags).toEqual(['disputed']);
+    const text = markdown(built, equalWeights);
+    expect(text).toMatch(/^\| thrifty \|.*\| 100 mJ ±[\d.]+ % \| 1.00 J ±[\d.]+ % \|/m);
+    const found = frontOf(rows, paretoAxes);
+    expect(found.axes).toContain('joules_per_token');
+    expect(found.beatenBy).toEqual([null, 0]);
+    // 1 J over 1e9 operations, and over 1e7 bytes.
+    const [flop, byte] = ['joules_per_flop', 'joules_per_byte'].map((key) => shown(rows[0]!, key));
+    expect(flop).toMatch(/^1.00 nJ\/FLOP ±/);
+    expect(byte).toMatch(/^100 nJ\/B ±/);
+  });
+
+  test('settings of the GPU stand in the environment, unknown ones as such', () => {
+    const powerLimitW = { enforced: 500, default: 700, min: 200, max: 700 };
+    const unknown = { vbios: null, nvml: null, maxClockHz: { sm: null, memory: null }, otherProcesses: null };
+    const gpu = { pci: null, uuidHash: null, driver: null, ecc: true, mig: false, persistence: null };
+    const built = of([record({ gpu: { ...gpu, ...unknown, powerLimitW } })]);
+    expect(built.groups[0]!.environment).toContainEqual([
+      'GPU settings',
+      'power limit 500 W (default 700 W), ECC on, MIG off, persistence unknown, other processes unknown',
+    ]);
+  });
+
   test('energy counts as soon as records have it', () => {
     const [a, b] = of([metered(fast, 2), metered(slow, 1)]).groups[0]!.rows;
     expect(frontOf([a!, b!], paretoAxes).beatenBy).toEqual([null, null]);
@@ -143,7 +175,9 @@ describe('text', () => {
     expect(cells).toHaveLength(heads.length);
     expect(cells[heads.indexOf('latency_s')]).toBe('0.01');
     expect(cells[heads.indexOf('joules_per_token')]).toBe('');
-    expect(lines[1]).toContain('joules_per_token joules_per_call paper_aec_w: a test has no meter');
+    expect(lines[1]).toContain(
+      'joules_per_token joules_per_call net_joules_per_call joules_per_flop joules_per_byte paper_aec_w: a test has no meter',
+    );
   });
 
   test('JSON holds every number or its reason, fronts and scores by id', () => {

@@ -15,7 +15,8 @@ const state = {
   /** Position in the sets of the group, or -1 for the rows that the filters leave. */
   set: 0,
   x: 'latency_s',
-  y: 'average_b',
+  // Where no row of a set has joules, another axis takes its place.
+  y: 'joules_per_token',
   metric: 'latency_s',
   form: 'honest' as Form,
   weights: { ...data.weights } as Weights,

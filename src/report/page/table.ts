@@ -19,6 +19,7 @@ const numbers = [
     'of_roof',
     'tokens_per_s',
     'joules_per_token',
+    'joules_per_call',
     'average_b',
     'deviation',
   ],
