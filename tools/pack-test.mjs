@@ -162,7 +162,7 @@ const programs = {
   'types.mts': `import { gemm, KernwattError, openDevice, type Tensor, type TensorData } from 'kernwatt';
 import { type Exporter, openExporter } from 'kernwatt/prometheus';
 import { deviceTask } from 'kernwatt/tinybench';
-import { type Gpu, NvmlError, openNvml } from 'kernwatt/nvml';
+import { type Gpu, type NvmlError, openNvml } from 'kernwatt/nvml';
 const device = await openDevice('cpu', { threads: 1 });
 const x: Tensor = device.zeros([2, 2]);
 const { y } = gemm({ x, w: x, activation: 'silu' });

@@ -13,6 +13,8 @@ export const gpmMetrics = {
   smOccupancy: percent(3),
   integerUtilisation: percent(4),
   tensorUtilisation: percent(5),
+  /** Of tensor cores by kind of number: double precision two ways, half and integer. */
+  dfmaUtilisation: percent(6),
   dmmaUtilisation: percent(8),
   hmmaUtilisation: percent(7),
   immaUtilisation: percent(9),

@@ -90,7 +90,9 @@ function makeGpu(library: NvmlHandle, { device, ...identity }: RawGpu): Gpu {
     signal?.throwIfAborted();
     const first = await promised.gpmSample();
     // A timer may fire a millisecond early, and the driver wants the whole span.
-    await setTimeout(seconds * 1000 + 2, undefined, signal ? { signal } : {});
+    await setTimeout(seconds * 1000 + 2, undefined, signal ? { signal } : {}).catch((error: unknown) => {
+      throw signal?.aborted ? signal.reason : error;
+    });
     return promised.gpmMetrics(first, await promised.gpmSample(), metrics);
   };
   const gpu = { ...identity } as Gpu;

@@ -272,8 +272,9 @@ describe('GPM', () => {
     await expect(gpu.gpmMetrics(first, second)).rejects.toThrow(/of another GPU/);
     const abort = new AbortController();
     const pending = gpu.gpm({ seconds: 60, signal: abort.signal });
-    abort.abort();
-    await expect(pending).rejects.toThrow(/abort/i);
+    abort.abort(new Error('no longer wanted'));
+    await expect(pending).rejects.toThrow('no longer wanted');
+    await expect(gpu.gpm({ signal: abort.signal })).rejects.toThrow('no longer wanted');
   });
 
   test('a permission that is taken away', async () => {
