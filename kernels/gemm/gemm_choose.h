@@ -19,12 +19,13 @@
 
 #include "../core/abi.h"
 #include "gemm_shape.h"
+#include "gemm_sm90.h"
 
 namespace kw::gemm_cuda {
 
 // ---- configurations --------------------------------------------------------------------------------------------------
 
-enum class Family : uint8_t { mma, mma_any, fma };
+enum class Family : uint8_t { mma, mma_any, fma, sm90 };
 
 // How the lines of x and w lie that can be copied in 16-byte pieces: along k or along rows.
 enum class Access : uint8_t { k_k, k_rows, rows_k, rows_rows, any };
@@ -33,20 +34,26 @@ constexpr unsigned bit(Access a) { return 1u << static_cast<unsigned>(a); }
 struct GemmConfig {
   const char* name;  // stable: explain(), records and the ledger of a GPU call it so
   Family family;
-  int m, n, k;         // tile: rows of x, rows of w, depth
-  int warp_m, warp_n;  // of that, a warp's sums
-  int stages;          // of the ring in shared memory
-  int blocks;          // per multiprocessor that registers allow
-  unsigned access;     // for which it is compiled
-  double efficiency;   // share of the family's peak on a full multiprocessor
-  int element, pitch;  // bytes of an element; elements of a line in shared memory
+  int m, n, k;                              // tile: rows of x, rows of w, depth
+  int warp_m, warp_n;                       // of that, a warp's sums
+  int stages;                               // of the ring in shared memory
+  int blocks;                               // per multiprocessor that registers allow
+  unsigned access;                          // for which it is compiled
+  double efficiency;                        // share of the family's peak on a full multiprocessor
+  int element, pitch;                       // bytes of an element; elements of a line in shared memory
+  const Sm90Configuration* sm90 = nullptr;  // of Family::sm90
 
-  constexpr int threads() const { return 32 * (m / warp_m) * (n / warp_n); }
+  constexpr int threads() const { return sm90 ? sm90->threads() : 32 * (m / warp_m) * (n / warp_n); }
   constexpr int stage_bytes() const { return (m + n) * pitch * element; }
-  constexpr int smem() const { return stages * stage_bytes(); }
+  constexpr int smem() const { return sm90 ? sm90->smem() : stages * stage_bytes(); }
 };
 
 constexpr unsigned kEvery = bit(Access::k_k) | bit(Access::k_rows) | bit(Access::rows_k) | bit(Access::rows_rows);
+
+constexpr GemmConfig sm90_config(const Sm90Configuration& c) {
+  return {c.name,   Family::sm90,    c.tokens,         c.rows,       c.kDepth, 0,        0,
+          c.stages, c.blocks_per_sm, bit(Access::k_k), c.efficiency, 2,        c.kDepth, &c};
+}
 
 // Stages: 128x128 with three keeps two blocks within 99 KB (Ada, consumer Ampere), with five within 163 KB (A100); what is
 // small takes as many as keep 60 KB and more in flight on each multiprocessor.
@@ -61,6 +68,14 @@ inline constexpr GemmConfig kConfigs[] = {
     {"mma_any_64x64", Family::mma_any, 64, 64, 32, 32, 32, 2, 4, bit(Access::any), 0.20, 2, 32},
     {"fma_128x128", Family::fma, 128, 128, 16, 64, 32, 2, 2, bit(Access::any), 0.80, 4, 20},
     {"fma_64x64", Family::fma, 64, 64, 16, 32, 32, 2, 3, bit(Access::any), 0.60, 4, 20},
+    sm90_config(kSm90Configurations[0]),
+    sm90_config(kSm90Configurations[1]),
+    sm90_config(kSm90Configurations[2]),
+    sm90_config(kSm90Configurations[3]),
+    sm90_config(kSm90Configurations[4]),
+    sm90_config(kSm90Configurations[5]),
+    sm90_config(kSm90Configurations[6]),
+    sm90_config(kSm90Configurations[7]),
 };
 
 constexpr int kMostSplits = 32;
@@ -113,7 +128,9 @@ struct GemmProblem {
   int64_t columns = 0;  // rows of w in the order of TileRows: with a gate, two blocks of 8 for every 8 of n begun
   int element = 2;      // bytes of an element of x and w
   Access access = Access::any;
-  bool invariant = false;      // batch_invariant: k in one part
+  bool invariant = false;  // batch_invariant: k in one part
+  bool gated = false;
+  bool sm90 = false;           // the kernels for compute capability 9.0 may run, and can take the operands
   bool w_shared = false;       // one w for all of the batch
   int64_t epilogue_bytes = 0;  // of y, c, bias and residual
   bool operator==(const GemmProblem&) const = default;
@@ -149,26 +166,36 @@ constexpr double kRamp = 1.2e-6;          // filling a ring, leaving a tile
 constexpr double kUnhidden = 0.1;         // of what the longest of a wave's three hides
 constexpr double kSecondKernel = 2.0e-6;  // its launch and ramp
 constexpr double kReached = 0.92;         // of nominal bandwidth
+constexpr double kClusterMeets = 1.0e-6;  // two barriers and the latency between them
+constexpr double kRemoteClock = 30;       // bytes a multiprocessor reads from another's shared memory in a clock
 constexpr double kL2Clock = 46;           // bytes a multiprocessor takes from L2 in a clock
 
 inline double predicted(const GemmProblem& p, const DeviceModel& d, const GemmConfig& c, int splits, int64_t depth,
                         int resident) {
-  const int64_t tiles_m = divided(p.m, c.m), tiles_n = divided(p.columns, c.n);
+  // Clusters that share an operand round the tiles up to pairs along the other one.
+  const int pair_m = c.sm90 && c.sm90->share == Sm90Configuration::w ? 2 : 1;
+  const int pair_n = c.sm90 && c.sm90->share == Sm90Configuration::x ? 2 : 1;
+  const int64_t tiles_m = divided(p.m, c.m * pair_m) * pair_m, tiles_n = divided(p.columns, c.n * pair_n) * pair_n;
   const int64_t blocks = tiles_m * tiles_n * p.batch * splits, slots = int64_t{d.sms} * resident;
   if (blocks == 0) return 0;
   const double deep = static_cast<double>(divided(std::min(depth, p.k), c.k) * c.k);
   const double flops = 2.0 * c.m * c.n * deep;
   const double lines = static_cast<double>(std::min<int64_t>(p.m, c.m) + std::min<int64_t>(p.columns, c.n));
-  const double l2_bytes = lines * deep * p.element;
+  const double shared_lines = static_cast<double>(std::min<int64_t>(p.m, c.m)) / pair_n +
+                              static_cast<double>(std::min<int64_t>(p.columns, c.n)) / pair_m;
+  const double l2_bytes = shared_lines * deep * p.element;
   // Tile rows are walked in groups of 8, which read w once each unless it stays in L2.
   const double w_once =
       static_cast<double>(p.columns * p.k * p.element) * static_cast<double>(p.w_shared ? 1 : p.batch);
   const double again = w_once < d.l2 / 2 ? 1 : static_cast<double>(divided(tiles_m, 8));
   const double bytes = static_cast<double>(p.batch * p.m * p.k * p.element + p.epilogue_bytes) + w_once * again;
   const double block_bytes = bytes / static_cast<double>(blocks);
-  const double rate = (c.family == Family::fma ? d.fma : d.mma) * d.clock * c.efficiency;
+  const double peak = c.family == Family::fma ? d.fma : c.sm90 ? d.tensor : d.mma;
+  const double rate = peak * d.clock * c.efficiency;
   // Of a ring, only what really travels; mma_any holds one tile in registers instead.
   const double ring = lines * c.k * p.element * std::max(1, c.stages - 1);
+
+  const double ramp = c.sm90 && c.sm90->streams() ? kRamp / 4 : kRamp;  // loads run on under the end of a tile
 
   const auto wave = [&](int64_t count, int per_sm) {
     const double busy = static_cast<double>(std::min<int64_t>(d.sms, count));
@@ -181,13 +208,15 @@ inline double predicted(const GemmProblem& p, const DeviceModel& d, const GemmCo
     const double memory = block_bytes * static_cast<double>(count) / drawn;
     const double l2 = l2_bytes * per_sm / (kL2Clock * d.clock);
     const double longest = std::max({arithmetic, memory, l2});
-    return longest + kUnhidden * (arithmetic + memory + l2 - longest) + kRamp / per_sm;
+    return longest + kUnhidden * (arithmetic + memory + l2 - longest) + ramp / per_sm;
   };
   const int64_t full = blocks / slots, rest = blocks % slots;
   double seconds = kRamp;
   if (full) seconds += static_cast<double>(full) * wave(slots, resident);
   if (rest) seconds += wave(rest, static_cast<int>(divided(rest, d.sms)));
-  if (splits > 1) {
+  if (splits > 1 && c.sm90) {  // a block reads its share of the others' sums, the tile's size in all
+    seconds += kClusterMeets + 4.0 * c.m * c.n / (kRemoteClock * d.clock);
+  } else if (splits > 1) {
     const double partial = static_cast<double>(p.batch * p.m * divided(p.columns, 8) * 8 * 4) * splits;
     const double speed = partial < d.l2 / 2 ? d.sms * kL2Clock * d.clock / 2 : d.bandwidth * kReached;
     seconds += 2 * partial / speed + kSecondKernel + 0.1e-6 * splits;
@@ -216,8 +245,29 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
   most_bytes = std::min(most_bytes, kMostPartialBytes);
   for (const GemmConfig& c : kConfigs) {
     if (!(c.access & bit(p.access)) || c.element != p.element || (wish.config && wish.config != &c)) continue;
+    if (c.sm90 && (!p.sm90 || p.invariant)) continue;  // wgmma may round unlike mma.sync, which the others take
     const int resident = resident_blocks(c, d.smem);
     if (resident == 0) continue;
+    const auto consider = [&](int splits, int64_t depth) {
+      if (wish.splits && wish.splits != splits) return;
+      const double seconds = predicted(p, d, c, splits, depth, resident);
+      ++best.candidates;
+      if (best.config && seconds >= best.seconds) {
+        if (!best.second || seconds < best.second_seconds)
+          best.second = &c, best.second_splits = splits, best.second_seconds = seconds;
+        return;
+      }
+      if (best.config) best.second = best.config, best.second_splits = best.splits, best.second_seconds = best.seconds;
+      best.config = &c;
+      best.splits = splits, best.split_depth = static_cast<int>(depth);
+      best.blocks_per_sm = resident;
+      best.seconds = seconds;
+    };
+    if (c.sm90) {
+      for (int splits = 1; sm90_declines(*c.sm90, splits, p.k, p.gated).empty(); splits *= 2)
+        consider(splits, depth_of(p.k, splits));
+      continue;
+    }
     int64_t last_depth = 0;
     for (int asked = 1; asked <= kMostSplits; ++asked) {
       if (asked > 1 && p.k <= 64) break;
@@ -227,26 +277,14 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
       if (asked > 1 && (p.invariant || depth == last_depth || splits < 2 || part_bytes * splits > most_bytes)) continue;
       if (asked > 1 && depth < kLeastDepth && !wished) break;
       last_depth = depth;
-      if (wish.splits && wish.splits != splits) continue;
-      const double seconds = predicted(p, d, c, splits, depth, resident);
-      ++best.candidates;
-      if (best.config && seconds >= best.seconds) {
-        if (!best.second || seconds < best.second_seconds)
-          best.second = &c, best.second_splits = splits, best.second_seconds = seconds;
-        continue;
-      }
-      if (best.config) best.second = best.config, best.second_splits = best.splits, best.second_seconds = best.seconds;
-      best.config = &c;
-      best.splits = splits, best.split_depth = static_cast<int>(depth);
-      best.blocks_per_sm = resident;
-      best.seconds = seconds;
+      consider(splits, depth);
     }
   }
   if (!best.config) return best;
   best.tiles_m = divided(p.m, best.config->m);
   best.tiles_n = divided(p.columns, best.config->n);
   best.partial_pitch = pitch;
-  best.partial_bytes = best.splits > 1 ? part_bytes * best.splits : 0;
+  best.partial_bytes = best.splits > 1 && !best.config->sm90 ? part_bytes * best.splits : 0;
   if (p.batch * best.tiles_m * best.tiles_n == 0) return best;  // nothing to do, nothing to read
   const double batch = static_cast<double>(p.batch), m = static_cast<double>(p.m), k = static_cast<double>(p.k);
   const double columns = static_cast<double>(p.columns);

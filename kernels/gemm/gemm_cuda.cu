@@ -6,6 +6,7 @@
 //                 transposed operand), m16n8k16, fragments double-buffered.
 //   gemm_mma_any  bf16, f16; any strides and alignment: 2-byte loads, held in registers while the tile before is multiplied.
 //   gemm_fma      f32; any strides: IEEE fma, cp.async of 16 or 4 bytes. No TF32.
+//   gemm_sm90     bf16, f16 on compute capability 9.0: gemm_sm90.cu. Not with batch_invariant: wgmma may round unlike mma.sync.
 //   gemm_reduce   the second kernel of a product in parts: adds them in their order and finishes y.
 // Tiles, stages and threads stand in gemm_choose.h (kConfigs), which also chooses: by predicted time, from the problem's
 // shape, alignment and the device's limits alone. Few rows (decoding) take mma_16x64: w streams through rings that keep
@@ -28,6 +29,7 @@
 // ramps and second kernel come on top; 72 % of bandwidth from 128 MB of w on. plan.explain() gives each problem's figures.
 // f32 fma: 75-85 % of 19.5 (A100) and 67 TFLOP/s (H200).
 #include <cstdlib>
+#include <memory>
 #include <sstream>
 
 #include "../core/cuda/registry.h"
@@ -72,9 +74,10 @@ struct Resolved {
   GemmParams params{};
   GemmProblem problem;
   const char* reason = "";
+  std::string sm90_reason;  // why no kernel for compute capability 9.0 can run; empty when some can
 };
 
-Resolved resolve_problem(const GemmArgs& args) {
+Resolved resolve_problem(const GemmArgs& args, const kw_device_info& device) {
   Resolved r;
   GemmParams& p = r.params;
   p.s = resolve(args);
@@ -99,6 +102,11 @@ Resolved resolve_problem(const GemmArgs& args) {
   q.columns = p.gated ? 2 * divided(s.n, 8) * 8 : s.n;
   q.element = bits(s.x.dtype) / 8;
   q.invariant = args.batch_invariant;
+  q.gated = p.gated;
+  r.sm90_reason = sm90_unavailable(device);
+  if (r.sm90_reason.empty()) r.sm90_reason = sm90_declines(s);
+  if (r.sm90_reason.empty() && q.invariant) r.sm90_reason = "batch_invariant: they may round unlike the others";
+  q.sm90 = r.sm90_reason.empty();
   q.w_shared = s.batch == 1 || s.w.batch == 0;
   if (s.x.dtype == DType::f32) {
     r.reason = "f32 is computed with IEEE fma";
@@ -140,7 +148,7 @@ class GemmCudaPlan {
     const std::string reason = refuses(args, device);
     if (!reason.empty()) return reason;
     GemmChoice choice;
-    return choose_or_say(resolve_problem(args).problem, device, INT64_MAX, choice);
+    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, choice);
   }
 
   GemmCudaPlan(const GemmArgs& args, const kw_device_info& device) : device_(device) {
@@ -152,10 +160,11 @@ class GemmCudaPlan {
 
   void rebind(const GemmArgs& args, void* workspace) {
     choose_and_prepare(args, bytes_);
-    resolved_.params.partial = choice_.splits > 1 ? static_cast<float*>(workspace) : nullptr;
+    resolved_.params.partial = choice_.partial_bytes ? static_cast<float*>(workspace) : nullptr;
   }
 
   void enqueue(void* stream) {
+    if (choice_.config->sm90) return sm90_.enqueue(stream);
     if (config_.grid.x == 0 || config_.grid.z == 0) return;
     config_.stream = static_cast<Stream>(stream);
     launch(config_, kernel_, resolved_.params);
@@ -233,7 +242,7 @@ class GemmCudaPlan {
   void choose_and_prepare(const GemmArgs& args, int64_t most_bytes) {
     std::string wrong = refuses(args, device_);
     if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
-    resolved_ = resolve_problem(args);
+    resolved_ = resolve_problem(args, device_);
     GemmParams& p = resolved_.params;
     if (!choice_.config || resolved_.problem != chosen_for_) {
       wrong = choose_or_say(resolved_.problem, device_, most_bytes, choice_);
@@ -241,6 +250,7 @@ class GemmCudaPlan {
       chosen_for_ = resolved_.problem;
     }
     const GemmConfig& c = *choice_.config;
+    if (c.sm90) return sm90_.bind(*c.sm90, choice_.splits, p, device_);
     const Kernel kernel = kernel_of(c, p.s.x.dtype, resolved_.problem.access);
     if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
     if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
@@ -270,6 +280,8 @@ class GemmCudaPlan {
       if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
       text << " by " << 100 * (choice_.second_seconds / choice_.seconds - 1) << " %";
     }
+    if (!resolved_.sm90_reason.empty() && device_.cc_major == 9)
+      text << "; no kernel for 9.0: " << resolved_.sm90_reason;
     return text.str();
   }
 
@@ -278,6 +290,7 @@ class GemmCudaPlan {
   GemmProblem chosen_for_;
   GemmChoice choice_;
   Kernel kernel_ = nullptr;
+  Sm90Launch sm90_;
   bool reduce_prepared_ = false;
   int64_t bytes_ = 0;  // of workspace
   LaunchConfig config_;

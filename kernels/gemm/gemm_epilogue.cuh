@@ -91,40 +91,46 @@ KW_DEVICE void affine8(const GemmParams& p, float (&v)[8], const float* sums, in
   for (int e = 0; e < 8; ++e) v[e] = fmaf(p.alpha, v[e], t[e]);
 }
 
-// One warp: 16 rows of sums in shared memory, kColumns + 8 floats apart, become elements of y.
-template <int kColumns>
-KW_DEVICE void finish_rows(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
+// Eight sums of one row, or eight of gate rows of w and then the eight of their up rows, become y[row][column ..]; both lie
+// in y. sums: 16-byte aligned.
+KW_DEVICE void finish8(const GemmParams& p, const float* sums, int64_t batch, int row, int column) {
   const GemmShape& s = p.s;
-  const int groups = p.gated ? kColumns / 16 : kColumns / 8, n = static_cast<int>(s.n);
+  const int n = static_cast<int>(s.n);
+  const int64_t c_row = batch * s.c.batch + row * s.c.row;
+  const int64_t residual_row = batch * s.residual.batch + row * s.residual.row;
+  const int64_t y_row = batch * s.y.batch + row * s.y.row;
+  if (p.wide && column + 8 <= n) {
+    float v[8], up[8], add[8] = {};
+    affine8(p, v, sums, c_row, column);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) up[e] = 1.0f, v[e] = activate(p.activation, v[e]);
+    if (p.gated) affine8(p, up, sums + 8, c_row, s.n + column);
+    if (s.residual.data) load8(add, s.residual.data, s.residual.dtype, residual_row + column);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) v[e] = fmaf(v[e], up[e], add[e]);
+    store8(s.y.data, s.y.dtype, y_row + column, v);
+  } else {
 #pragma unroll 1
-  for (int item = ptx::lane_id(); item < 16 * groups; item += 32) {
+    for (int e = 0; e < min(8, n - column); ++e) {
+      const int j = column + e;
+      const float v = activate(p.activation, affine1(p, sums[e], c_row, j));
+      const float up = p.gated ? affine1(p, sums[8 + e], c_row, s.n + j) : 1.0f;
+      const float add = s.residual.data ? load1(s.residual.data, s.residual.dtype, residual_row + j) : 0.0f;
+      store1(s.y.data, s.y.dtype, y_row + j, fmaf(v, up, add));
+    }
+  }
+}
+
+// One warp: kRows rows of sums in shared memory, kPitch floats apart, become elements of y.
+template <int kColumns, int kRows = 16, int kPitch = kColumns + 8>
+KW_DEVICE void finish_rows(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
+  const int groups = p.gated ? kColumns / 16 : kColumns / 8;
+#pragma unroll 1
+  for (int item = ptx::lane_id(); item < kRows * groups; item += 32) {
     const int r = item / groups, g = item % groups, row = row0 + r;
     const int column = p.gated ? column0 / 2 + 8 * g : column0 + 8 * g;
-    if (row >= s.m || column >= n) continue;
-    const float* sums = staged + r * (kColumns + 8) + (p.gated ? 16 * g : 8 * g);
-    const int64_t c_row = batch * s.c.batch + row * s.c.row;
-    const int64_t residual_row = batch * s.residual.batch + row * s.residual.row;
-    const int64_t y_row = batch * s.y.batch + row * s.y.row;
-    if (p.wide && column + 8 <= n) {
-      float v[8], up[8], add[8] = {};
-      affine8(p, v, sums, c_row, column);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) up[e] = 1.0f, v[e] = activate(p.activation, v[e]);
-      if (p.gated) affine8(p, up, sums + 8, c_row, s.n + column);
-      if (s.residual.data) load8(add, s.residual.data, s.residual.dtype, residual_row + column);
-#pragma unroll
-      for (int e = 0; e < 8; ++e) v[e] = fmaf(v[e], up[e], add[e]);
-      store8(s.y.data, s.y.dtype, y_row + column, v);
-    } else {
-#pragma unroll 1
-      for (int e = 0; e < min(8, n - column); ++e) {
-        const int j = column + e;
-        const float v = activate(p.activation, affine1(p, sums[e], c_row, j));
-        const float up = p.gated ? affine1(p, sums[8 + e], c_row, s.n + j) : 1.0f;
-        const float add = s.residual.data ? load1(s.residual.data, s.residual.dtype, residual_row + j) : 0.0f;
-        store1(s.y.data, s.y.dtype, y_row + j, fmaf(v, up, add));
-      }
-    }
+    if (row >= p.s.m || column >= p.s.n) continue;
+    finish8(p, staged + r * kPitch + (p.gated ? 16 * g : 8 * g), batch, row, column);
   }
 }
 

@@ -87,8 +87,12 @@ void holds(const char* on, const GemmProblem& p, const kw_device_info& d, int64_
       what + ": that many blocks fit a multiprocessor");
   expect(c.splits >= 1 && c.splits <= kMostSplits, what + ": parts within bounds");
   expect(c.partial_bytes <= std::min(most, kMostPartialBytes), what + ": workspace within bounds");
-  if (c.splits > 1) {
-    expect(!p.invariant, what + ": batch_invariant has one part");
+  expect(c.splits == 1 || !p.invariant, what + ": batch_invariant has one part");
+  if (const Sm90Configuration* sm90 = c.config->sm90) {
+    expect(p.sm90 && !p.invariant, what + ": kernels for 9.0 only where they may run");
+    expect(sm90_declines(*sm90, c.splits, p.k, p.gated).empty() && c.partial_bytes == 0,
+           what + ": it can compute this");
+  } else if (c.splits > 1) {
     expect(c.split_depth % 64 == 0 && c.split_depth >= kLeastDepth, what + ": parts are whole tiles and worth a block");
     expect(int64_t{c.split_depth} * (c.splits - 1) < p.k && int64_t{c.split_depth} * c.splits >= p.k,
            what + ": every part has some of k, and together they have all");
@@ -113,10 +117,13 @@ void sweep() {
       for (const int64_t m : ms)
         for (const auto& [columns, k] : sizes)
           for (const int64_t batch : {1, 40})
-            for (const bool invariant : {false, true}) {
+            for (const int kind : {0, 1, 2, 3}) {  // as it comes, invariant, with kernels for 9.0, and gated there
               if (batch > 1 && m > 64) continue;
+              const bool invariant = kind == 1, sm90 = kind > 1;
+              if (sm90 && (on.info.cc_major != 9 || way.access != Access::k_k || m * columns * k == 0)) continue;
               GemmProblem p = problem(m, columns, k, batch);
               p.access = way.access, p.element = way.element, p.invariant = invariant, p.w_shared = batch == 1;
+              p.sm90 = sm90, p.gated = kind == 3;
               const int64_t most = batch == 1 ? INT64_MAX : 1 << 20;
               const GemmChoice c = choose(p, on.info, most);
               holds(on.name, p, on.info, most, c);
@@ -173,7 +180,9 @@ void rules() {
   for (const GemmConfig& c : kConfigs) {
     GemmProblem p = problem(100, 200, 300);
     p.element = c.element, p.access = c.access & bit(Access::k_k) ? Access::k_k : Access::any;
-    for (const int splits : {1, 2, 3}) {
+    p.sm90 = c.sm90;
+    for (const int splits : {1, 2, c.sm90 ? 4 : 3}) {
+      if (c.sm90 && splits > std::max(1, c.sm90->most_splits)) continue;
       const GemmChoice wished = choose(p, on("H200"), INT64_MAX, {&c, splits});
       expect(wished.config == &c && wished.splits == splits, std::string("a wish for ") + c.name + " is met");
     }

@@ -1,0 +1,183 @@
+// gemm's kernels for compute capability 9.0 through the table of a kernel library: every configuration of gemm_sm90.h with k in
+// every number of parts, both dtypes, gated and not, both ways out of shared memory; sizes on both sides of a tile's edges and of
+// the ring's end; tile after tile in one block. Then what they decline, and that nothing runs them unasked.
+//
+//   gemm_sm90_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
+//
+// KERNWATT_FULL=1 takes every pair of edges instead of a sample of them; of that the race build takes a third. On an emulated
+// device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as well.
+#include <chrono>
+
+#include "../../kernels/gemm/gemm_sm90.h"
+#include "gemm_problem.h"
+
+namespace {
+
+using namespace kw;
+using namespace kw::test;
+using gemm_cuda::kSm90Configurations;
+using gemm_cuda::Sm90Configuration;
+
+constexpr DType kFloats[] = {DType::f32, DType::bf16, DType::f16};
+
+// How sums leave: by TMA, with everything an epilogue has, through a gate.
+enum class Way { store, dressed, gated };
+
+GemmCase lying(const Sm90Configuration& c, int splits, DType in, int64_t m, int64_t n, int64_t k) {
+  GemmCase t;
+  t.m = m, t.n = n, t.k = k, t.in = in;
+  const auto pad = [](int64_t columns) { return (8 - columns % 8) % 8 + 8; };
+  t.x_layout.pad = t.w_layout.pad = pad(k);
+  t.y_layout.pad = pad(n);
+  t.wish = std::string(c.name) + (splits > 1 ? "/" + std::to_string(splits) : "");
+  return t;
+}
+
+void dress(GemmCase& t, Way way, std::mt19937& random) {
+  t.bias = random() % 4 != 0;
+  t.bias_type = pick(random, kFloats), t.bias_offset = random() % 2;
+  if (way == Way::store) {
+    t.out = t.in;
+    t.integers = true;
+    t.activation = random() % 2 ? Activation::relu : Activation::none;
+    return;
+  }
+  t.out = pick(random, kFloats);
+  t.integers = way == Way::dressed && random() % 2;
+  t.residual = random() % 2, t.residual_type = pick(random, kFloats);
+  t.c = random() % 2, t.c_type = pick(random, kFloats), t.alpha = 0.5f, t.beta = t.c ? 2 : 0;
+  if (way == Way::gated) {
+    t.n = std::max<int64_t>(1, t.n / 2);
+    t.activation = static_cast<Activation>(static_cast<int>(Activation::swiglu) + random() % 3);
+  } else if (!t.integers) {
+    t.activation = static_cast<Activation>(random() % static_cast<int>(Activation::swiglu));
+  }
+  if (random() % 3 == 0) t.y_layout.pad = 3, t.y_layout.offset = 1;  // element by element
+}
+
+void configurations(const Device& d, size_t share, size_t shares) {
+  const bool full = std::getenv("KERNWATT_FULL") != nullptr, race = std::strstr(d.table->build, "race build");
+  const size_t every = race ? 3 * shares : shares;
+  std::mt19937 random(static_cast<unsigned>(31 + share));
+  size_t turn = 0;
+  for (const Sm90Configuration& c : kSm90Configurations) {
+    const std::vector<int64_t> ms = {1, c.tokens - 1, c.tokens, c.tokens + 1, 2 * c.tokens + 3};
+    const std::vector<int64_t> ns = {1, c.rows - 1, c.rows, c.rows + 8, 2 * c.rows + 2};
+    Walk<int64_t> some_m(ms, random()), some_n(ns, random());
+    for (int splits = 1; splits <= std::max(c.most_splits, 1); splits *= 2) {
+      // Parts of one stage, of unequal lengths, and round the ring; the last stage full, ragged, or a single element.
+      const int64_t stage = c.kDepth, ring = c.stages * stage;
+      Walk<int64_t> ks(
+          {splits * stage, splits * stage - 63, (splits + 1) * stage - 31, splits * ring + 1, splits * (ring + stage)},
+          random());
+      for (const Way way : {Way::store, Way::dressed, Way::gated}) {
+        if (way == Way::gated && !c.gated) continue;
+        for (const DType in : {DType::bf16, DType::f16}) {
+          const auto one = [&](int64_t m, int64_t n) {
+            GemmCase t = lying(c, splits, in, m, n, ks.next());
+            dress(t, way, random);
+            t.seed = random();
+            // Matrices of a batch make the tiles that a block goes on to.
+            if (m * n <= 256 * 128 && random() % 2) {
+              t.batch = 2 + random() % 2;
+              (random() % 2 ? t.w_layout.flat : t.x_layout.broadcast) = true;
+            }
+            const std::string wrong = run(d, t);
+            expect(wrong.empty(), t.text() + ": " + wrong);
+          };
+          if (full) {
+            for (const int64_t m : ms)
+              for (const int64_t n : ns) one(m, n);
+          } else if (turn++ % every == share) {
+            for (int i = 0; i < (race ? 1 : 2); ++i) one(some_m.next(), some_n.next());
+          }
+        }
+      }
+    }
+  }
+}
+
+std::string variant_of(const Device& d, const GemmArgs& args) { return GemmPlan(d, args).variant(); }
+
+// What they decline runs all the same, on the portable kernels; without leave they never run.
+void choices(const Device& d) {
+  GemmCase t;
+  t.m = 512, t.n = 1024, t.k = 2048;
+  Operand x, w, y;
+  x.make(d, DType::bf16, 1, t.m, t.k, {.flat = true});
+  w.make(d, DType::bf16, 1, t.n, t.k, {.flat = true});
+  y.make(d, DType::bf16, 1, t.m, t.n, {.flat = true});
+  GemmArgs args;
+  static_cast<TensorView&>(args.x) = x.device;
+  static_cast<TensorView&>(args.w) = w.device;
+  static_cast<TensorView&>(args.y) = y.device;
+  const auto is_sm90 = [](const std::string& variant) { return variant.rfind("sm90_", 0) == 0; };
+  expect(is_sm90(variant_of(d, args)), "with KERNWATT_UNPROVED=1 one of them is chosen, not " + variant_of(d, args));
+  GemmArgs other = args;
+  other.batch_invariant = true;
+  expect(!is_sm90(variant_of(d, other)), "not with batch_invariant");
+  other = args;
+  other.x.data = static_cast<uint16_t*>(args.x.data) + 1;
+  other.x.shape[1] = other.w.shape[1] = t.k - 8;
+  expect(!is_sm90(variant_of(d, other)), "not where rows begin between 16-byte pieces");
+  other = args;
+  other.trans_w = true;
+  other.w.shape[0] = t.k, other.w.shape[1] = t.n, other.w.stride[0] = t.n;
+  expect(!is_sm90(variant_of(d, other)), "not where w is contiguous along its rows");
+  other = args;
+  other.x.stride[0] = 0;
+  expect(!is_sm90(variant_of(d, other)), "not where one row of x is all of them");
+  kw_device_info older = d.info;
+  older.cc_minor = 1;
+  Device neighbour = d;
+  neighbour.info = older;
+  expect(!is_sm90(variant_of(neighbour, args)), "not on another compute capability");
+  unsetenv("KERNWATT_UNPROVED");
+  expect(!is_sm90(variant_of(d, args)), "not without KERNWATT_UNPROVED=1");
+  setenv("KERNWATT_GEMM", "sm90_64x128", 1);
+  const int32_t status = gemm_of(*d.table).supports(&d.info, &args);
+  unsetenv("KERNWATT_GEMM");
+  expect(status == static_cast<int32_t>(Code::UNSUPPORTED), "nor by name");
+  setenv("KERNWATT_UNPROVED", "1", 1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<int> devices;
+  for (int i = 2; i + 1 < argc; i += 2)
+    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
+  if (argc < 2) return std::fprintf(stderr, "usage: gemm_sm90_emu_test LIBRARY.so [--device N]...\n"), 2;
+  const kw_table* table = open_library(argv[1], devices);
+  setenv("KERNWATT_UNPROVED", "1", 1);
+  bool any = false;
+  try {
+    for (const int device : devices) {
+      Device d{table, device};
+      d.must(table->device_info(device, &d.info), "device_info");
+      if (d.info.cc_major != 9 || d.info.cc_minor != 0) continue;
+      any = true;
+      const auto schedules = schedules_of(d.info);
+      for (size_t share = 0; share < schedules.size(); ++share) {
+        const auto started = std::chrono::steady_clock::now();
+        setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
+        d.open();
+        configurations(d, share, schedules.size());
+        if (share == 0) choices(d);
+        d.close();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+        std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
+      }
+    }
+    for (const Sm90Configuration& c : kSm90Configurations)
+      for (const char* how : {"", " in parts"})
+        expect(!any || variants[std::string(c.name) + how] > 0 || (*how && c.streams()),
+               std::string("some case runs ") + c.name + how);
+    for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
+  } catch (const std::exception& error) {
+    expect(false, error.what());
+  }
+  if (!any) return std::printf("no device of compute capability 9.0\n"), 77;
+  std::printf("\n%d passed, %d failed\n", passed, failed);
+  return failed ? 1 : 0;
+}
