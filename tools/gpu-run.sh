@@ -16,6 +16,7 @@
 # A part is given KW_OUT, KW_ROOT (sources or bundle), KW_BUILD, KW_LIBRARY, KW_LIMIT, KW_EMULATED (1 or 0) and KW_NODE. It
 # exits with 0, with 77 when it lacks a tool, or otherwise when it fails; the last line it prints is its summary.
 set -u
+export KERNWATT_UNPROVED=1 # what no GPU has proved yet is to be proved here
 export LC_ALL=C PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CUDA_DEVICE_ORDER=PCI_BUS_ID
 export PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin"
 
