@@ -8,6 +8,7 @@ import { KernwattError } from '../errors.js';
 import { compare } from '../measure/compare.js';
 import { packageRoot } from '../measure/environment.js';
 import { measure } from '../measure/measure.js';
+import { meterOverhead, overheadText } from '../measure/meter_overhead.js';
 import type { MeasureRecord } from '../measure/record.js';
 import { openDevice } from '../open.js';
 import { benchReport } from '../report/bench.js';
@@ -92,9 +93,10 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
   try {
     const line = progressLine(process.stderr, flags.json);
     try {
-      if (scripts.length > 0)
+      if (scripts.length > 0) {
         outcome.result = await runScript(scripts[0]!, devices.at(-1)!, flags, keep, interrupt.signal);
-      else if (suite) await suite.run(devices, line, interrupt.signal);
+        if (flags.self) Object.assign(outcome, await self(outcome.result, devices[0]!, flags, interrupt.signal));
+      } else if (suite) await suite.run(devices, line, interrupt.signal);
       else await runCases(cases, devices, flags, keep, outcome.notes, line, interrupt.signal);
     } finally {
       line.stop();
@@ -115,6 +117,17 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
   print(outcome, flags);
   if (interrupt.signal.aborted) return exit.interrupted;
   return outcome.records.some(({ verdict }) => verdict === 'invalid') ? exit.failed : exit.ok;
+}
+
+/** What calls cost, as the script of `--self` returned it, and what the meter costs beside it. */
+async function self(
+  calls: unknown,
+  device: Device,
+  { quick = false }: BenchFlags,
+  signal: AbortSignal,
+): Promise<Pick<Outcome, 'result' | 'text'>> {
+  const meter = await meterOverhead(device, { seconds: quick ? 5 : 15, signal });
+  return { result: { calls, meter }, text: `${isRows(calls) ? rowTable(calls) : ''}\n${overheadText(meter)}\n` };
 }
 
 /** What can be known about a script before a device is opened. */

@@ -83,7 +83,10 @@ program
   .option('--quick', 'wider intervals, less time')
   .option('--group <name>', 'only this group of a suite')
   .option('--no-energy', 'leave out the energy windows, which take seconds for each case where a counter can be read')
-  .option('--self', "time kernwatt's own overhead instead: eager calls, enqueue, tensor creation")
+  .option(
+    '--self',
+    "time kernwatt's own overhead instead: eager calls, enqueue, tensor creation, and the meter on against off",
+  )
   .option('--out <file>', 'append the records to this file as JSON lines')
   .option('--force', 'let --out replace a file that holds something else')
   .addOption(json())
