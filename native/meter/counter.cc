@@ -16,6 +16,8 @@ constexpr double kSlack = 0.1;
 constexpr int kZeros = 3;
 // Breaks kept; a counter with more is of no use.
 constexpr size_t kBreaks = 1024;
+// Looking this many times sooner than necessary is as good as looking always.
+constexpr double kMostCaution = 64;
 // A stamp is believed after so often, and to so many seconds: clocks are set while programs run.
 constexpr int kStamps = 5;
 constexpr double kStampSlack = 5e-4;
@@ -93,7 +95,14 @@ void Counter::read(double asked, double answered, uint64_t raw, double stamp) {
       counts_ += static_cast<uint64_t>(counts);
       ++ticks_;
       if (stamped) after = stamp - kStampSlack, before = stamp + kStampSlack;
-      learn(stamped ? stamp : (asked_ + answered) / 2, asked - answered_ > 2 * interval());
+      const bool paused = asked - answered_ > 2 * interval();
+      if (paused) {
+        // The tick was there already at the first look: it came early, or this thread was woken late. Look sooner from now on.
+        caution_ = std::min(caution_ * (asked - planned_ < interval() ? 2 : 1.3), kMostCaution);
+      } else {
+        caution_ = std::max(0.99 * caution_, 1.0);
+      }
+      learn(stamped ? stamp : (asked_ + answered) / 2);
       last_tick_after_ = std::max(asked_, after);
     }
   }
@@ -106,10 +115,8 @@ void Counter::read(double asked, double answered, uint64_t raw, double stamp) {
 // One slow reading says little (this thread may just have been interrupted), and one fast one that the slowness is over.
 double Counter::interval() const { return std::max(kind_.interval, 3 * std::min(latency_, last_latency_)); }
 
-void Counter::learn(double tick, bool paused) {
+void Counter::learn(double tick) {
   if (connected_) {
-    // At the first look after a pause it was there already: expect the next ones sooner.
-    caution_ = paused ? std::min(2 * caution_, 64.0) : std::max(0.99 * caution_, 1.0);
     spacings_[learnt_++ % kSpacings] = tick - last_tick_;
     const size_t count = std::min(learnt_, kSpacings);
     if (count >= 5) {
@@ -123,7 +130,9 @@ void Counter::learn(double tick, bool paused) {
   connected_ = true;
 }
 
-double Counter::next(double now) const {
+double Counter::next(double now) { return planned_ = plan(now); }
+
+double Counter::plan(double now) const {
   const double interval = this->interval();
   if (any_ && now - std::max(last_tick_, first_) > std::max(kStill, 3 * period_)) {
     return now + std::max(interval, kStillFactor * kind_.interval);

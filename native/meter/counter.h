@@ -31,7 +31,7 @@ class Counter {
   // that the counter took this value; NaN where it does not say.
   void read(double asked, double answered, uint64_t raw, double stamp = std::numeric_limits<double>::quiet_NaN());
   // When to read again. A counter that ticks regularly and rarely is left alone until its next tick is near.
-  double next(double now) const;
+  double next(double now);
 
   const Series& series() const { return series_; }
   const std::vector<Break>& breaks() const { return breaks_; }
@@ -48,8 +48,8 @@ class Counter {
   void broken(double until, std::string reason);
   // Whether stamps tell when the counter ticked, from what they did so far.
   bool believes(double stamp, bool ticked);
-  // paused: this reading came after a pause.
-  void learn(double tick, bool paused);
+  void learn(double tick);
+  double plan(double now) const;
   // Between two polls; slow readings may take a quarter of the time at most.
   double interval() const;
 
@@ -64,6 +64,7 @@ class Counter {
   int stood_ = 0, moved_ = 0;  // stamps that stood still with the counter, and that moved with it
   int zeros_ = 0;
   double last_tick_after_ = -std::numeric_limits<double>::infinity(), last_tick_ = last_tick_after_;
+  double planned_ = 0;      // what next() said last; for the polling thread alone
   bool connected_ = false;  // no break since last_tick_
   // The last times between ticks, and what follows from them; period_ is 0 until it is known.
   static constexpr size_t kSpacings = 15;

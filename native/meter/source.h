@@ -72,7 +72,7 @@ class Source {
   void put(const char* column, double asked, double answered, double value, bool changes = false);
   void fail(Trouble trouble);
   void set_facts(Facts facts);
-  double next(double now) const { return counter_.next(now); }
+  double next(double now) { return counter_.next(now); }
 
  private:
   const double joules_per_count_;
