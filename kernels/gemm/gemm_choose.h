@@ -195,7 +195,9 @@ inline double predicted(const GemmProblem& p, const DeviceModel& d, const GemmCo
   // Of a ring, only what really travels; mma_any holds one tile in registers instead.
   const double ring = lines * c.k * p.element * std::max(1, c.stages - 1);
 
-  const double ramp = c.sm90 && c.sm90->streams() ? kRamp / 4 : kRamp;  // loads run on under the end of a tile
+  // Where a block makes tile after tile, loads run on under the end of each but the last.
+  const bool streams = c.sm90 && c.sm90->streams();
+  const double ramp = streams ? kRamp / 4 : kRamp;
 
   const auto wave = [&](int64_t count, int per_sm) {
     const double busy = static_cast<double>(std::min<int64_t>(d.sms, count));
@@ -211,7 +213,7 @@ inline double predicted(const GemmProblem& p, const DeviceModel& d, const GemmCo
     return longest + kUnhidden * (arithmetic + memory + l2 - longest) + ramp / per_sm;
   };
   const int64_t full = blocks / slots, rest = blocks % slots;
-  double seconds = kRamp;
+  double seconds = 2 * kRamp - ramp;
   if (full) seconds += static_cast<double>(full) * wave(slots, resident);
   if (rest) seconds += wave(rest, static_cast<int>(divided(rest, d.sms)));
   if (splits > 1 && c.sm90) {  // a block reads its share of the others' sums, the tile's size in all

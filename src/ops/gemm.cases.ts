@@ -145,6 +145,17 @@ function batchCases(): Case[] {
       dtypes: xOf(dtype),
       exact: true,
     },
+    // More matrices than any GPU has multiprocessors: blocks go from tile to tile.
+    ...[
+      { batch: 280, m: 1, rowsW: 4, k: 72 },
+      { batch: 280, m: 1, rowsW: 8, k: 40 },
+    ].map((dims) => ({
+      name: `${dtype}, batch of 280 rows, one w of ${dims.rowsW} x ${dims.k}`,
+      dims,
+      broadcast: { w: 'absent' as const },
+      dtypes: xOf(dtype),
+      exact: true,
+    })),
   ]);
 }
 
