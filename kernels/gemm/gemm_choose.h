@@ -68,6 +68,7 @@ inline constexpr GemmConfig kConfigs[] = {
     {"mma_any_64x64", Family::mma_any, 64, 64, 32, 32, 32, 2, 4, bit(Access::any), 0.20, 2, 32},
     {"fma_128x128", Family::fma, 128, 128, 16, 64, 32, 2, 2, bit(Access::any), 0.80, 4, 20},
     {"fma_64x64", Family::fma, 64, 64, 16, 32, 32, 2, 3, bit(Access::any), 0.60, 4, 20},
+    {"fma_16x64", Family::fma, 16, 64, 16, 16, 32, 2, 8, bit(Access::any), 0.30, 4, 20},
     sm90_config(kSm90Configurations[0]),
     sm90_config(kSm90Configurations[1]),
     sm90_config(kSm90Configurations[2]),

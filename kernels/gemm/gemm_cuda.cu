@@ -187,11 +187,14 @@ class GemmCudaPlan {
          << R"(","tile":[)" << c.m << ',' << c.n << ',' << c.k << R"(],"splits":)" << choice_.splits << R"(,"stages":)"
          << c.stages << R"(,"threads":)" << c.threads() << R"(,"smemBytes":)" << c.smem() << R"(,"blocksPerSm":)"
          << choice_.blocks_per_sm << R"(,"tiles":[)" << choice_.tiles_m << ',' << choice_.tiles_n << ',' << p.s.batch
-         << R"(],"wideEpilogue":)" << (p.wide ? "true" : "false") << R"(,"predictedMicroseconds":)"
-         << micro(choice_.seconds) << R"(,"roofline":{"bound":")" << (choice_.bandwidth_bound ? "bandwidth" : "compute")
-         << R"(","microseconds":)" << micro(choice_.roof_seconds) << R"(,"predictedShare":)"
-         << (choice_.seconds > 0 ? choice_.roof_seconds / choice_.seconds : 0) << R"(,"clocks":")"
-         << (model_of(device_).nominal ? "typical of the architecture" : "of the device") << R"("}})";
+         << R"(],"wideEpilogue":)" << (p.wide ? "true" : "false");
+    if (choice_.seconds > 0)  // there is something to do
+      json << R"(,"predictedMicroseconds":)" << micro(choice_.seconds) << R"(,"roofline":{"bound":")"
+           << (choice_.bandwidth_bound ? "bandwidth" : "compute") << R"(","microseconds":)"
+           << micro(choice_.roof_seconds) << R"(,"predictedShare":)" << choice_.roof_seconds / choice_.seconds
+           << R"(,"clocks":")" << (model_of(device_).nominal ? "typical of the architecture" : "of the device")
+           << R"("})";
+    json << '}';
     return json.str();
   }
 

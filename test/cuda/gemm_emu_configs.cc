@@ -152,6 +152,11 @@ void properties(const Device& d) {
     {
       GemmPlan plan(d, few.args, in == DType::f32 ? "fma_64x64/4" : "mma_16x64/4");
       const auto first = few.result(d, plan);
+      const std::string why = plan.explain();
+      const auto number = [&](const char* name) { return std::atof(explained(why.c_str(), name).c_str()); };
+      expect(explained(why.c_str(), "bound") == "bandwidth" && number("predictedShare") > 0 &&
+                 number("predictedMicroseconds") * number("predictedShare") <= 1.02 * number("microseconds"),
+             "explain() tells the bound and a predicted share of it: " + why);
       expect(first == few.result(d, plan) && few.right(), "parts are added in one order: the same bits again, " + type);
     }
     {
@@ -167,7 +172,8 @@ void properties(const Device& d) {
       expect(many.right(), "and to more again, " + type);
     }
   }
-  Rows rows(d, DType::bf16, 1, 1, kN, kK);
+  Rows rows(d, DType::bf16, 1, 1, kN, kK), none(d, DType::bf16, 1, 0, kN, kK);
+  expect(GemmPlan(d, none.args).explain().find("roofline") == std::string::npos, "of nothing nothing is predicted");
   const auto refused = [&](const char* wish, const char* words) {
     setenv("KERNWATT_GEMM", wish, 1);
     const int32_t status = gemm_of(*d.table).supports(&d.info, &rows.args);

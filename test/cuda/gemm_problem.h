@@ -90,6 +90,7 @@ class GemmPlan {
   const std::string& variant() const { return variant_; }
   int splits() const { return splits_; }
   uint64_t workspace_bytes() const { return bytes_; }
+  std::string explain() const { return op_.plan_explain(plan_); }
 
  private:
   const Device& d_;
