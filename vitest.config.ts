@@ -1,4 +1,5 @@
 // Tests run against the sources in src/ and the built addon; `npm test` builds it first.
+import { resolve } from 'node:path';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
@@ -8,5 +9,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     globalSetup: ['test/skipped.ts'],
+    // Results must not depend on what this user has calibrated.
+    env: { XDG_CACHE_HOME: resolve('.build/test/cache') },
   },
 });

@@ -1,4 +1,6 @@
 // The public interface on one screen.
+export type { CalibrateOptions, CalibrationResult } from './calibrate/calibrate.js';
+export type { Calibration } from './calibrate/calibration.js';
 export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
 export type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
@@ -6,7 +8,7 @@ export { bitsOf, type DType, dtypes, type NumericData, type RawData, type Tensor
 export { type Code, codes, KernwattError } from './errors.js';
 export type { HostBuffer } from './host.js';
 export type { DeviceInfo } from './info.js';
-export { checkCase, checkFuzz, checkOp, compare, measure, openMeter } from './later.js';
+export { calibrate, checkCase, checkFuzz, checkOp, compare, measure, openMeter } from './later.js';
 export type { ComparisonResult } from './measure/compare.js';
 export { emptyNativeCall, nativeLaunches } from './measure/crossing.js';
 export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
@@ -29,8 +31,8 @@ export * from './ops/index.js';
 /** Every operator by its name in TypeScript; `Object.values(ops)` walks over all of them. */
 export * as ops from './ops/index.js';
 export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
-export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';
 export type { PoolArray, PoolInput, PoolResult } from './pool/request.js';
+export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';
 export type { Shape, SliceRange } from './shape.js';
 export type { SharedTensor } from './share.js';
 export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';

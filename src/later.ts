@@ -1,7 +1,9 @@
 // Measuring and checking as the package exports them: their code, half of the package, is loaded when it is first called, so
 // that a server that does neither starts faster.
+import type { CalibrateOptions, CalibrationResult } from './calibrate/calibrate.js';
 import type { Case } from './case.js';
 import type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
+import type { Device } from './device.js';
 import type { ComparisonResult } from './measure/compare.js';
 import type { CompareOptions, MeasureOptions } from './measure/options.js';
 import type { MeasureRecord } from './measure/record.js';
@@ -48,6 +50,19 @@ export async function compare(
  */
 export async function openMeter(options: MeterOptions = {}): Promise<Meter> {
   return (await import('./meter/meter.js')).openMeter(options);
+}
+
+/**
+ * Measures the ceilings of a device (FLOP/s by what multiplies, bytes/s) and, where its energy can be metered, what an operation,
+ * a byte and a second cost: loads of known rates, and least squares. A minute or two; kept in the user's cache folder for the
+ * same device, power limit and version, where `measure()` finds it for `roofline.energyFloorJ`.
+ *
+ * @param device default: opened for the purpose, the GPU if there is one.
+ * @throws {KernwattError} `ARGUMENT` for an option that makes no sense; `UNSUPPORTED` on an emulated device; `OUT_OF_MEMORY`; the
+ *   signal's reason when aborted. A cache that cannot be read or written is a note, never an error.
+ */
+export async function calibrate(device?: Device, options: CalibrateOptions = {}): Promise<CalibrationResult> {
+  return (await import('./calibrate/calibrate.js')).calibrate(device, options);
 }
 
 /**

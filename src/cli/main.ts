@@ -93,6 +93,18 @@ program
   .action(async (what, options) => finish((await import('./bench.js')).bench(what, options)));
 
 program
+  .command('calibrate')
+  .description(
+    'measure the ceilings of a device, and what an operation, a byte and a second cost in energy; kept for later runs',
+  )
+  .addOption(new Option('--backend <name>', 'which device').choices(['auto', 'cpu', 'cuda']).default('auto'))
+  .addOption(threads())
+  .option('--quick', 'wider intervals, less time')
+  .option('--force', 'measure again although there is a calibration')
+  .addOption(json())
+  .action(async (options) => finish((await import('./calibrate.js')).calibrate(options)));
+
+program
   .command('report')
   .description('what files of records say: tables, Pareto fronts, ranks and scores of alternatives')
   .argument('<file...>', 'records, as bench --out writes them')

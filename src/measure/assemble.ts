@@ -176,7 +176,9 @@ function roofline(
   // The memory side of the roof holds only for operands that come from memory.
   if (traffic > compute && time.cache !== 'cold') return null;
   const floorSeconds = Math.max(compute, traffic);
-  const energyFloorJ = energyFloor(work, floorSeconds, calibration);
+  // Operands that stay in a cache need not move at all.
+  const moved = time.cache === 'cold' ? work : { ...work, minBytes: 0 };
+  const energyFloorJ = energyFloor(moved, floorSeconds, calibration);
   return {
     intensity: work.flops / work.minBytes,
     boundBy: compute >= traffic ? 'compute' : 'bandwidth',

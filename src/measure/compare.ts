@@ -1,6 +1,7 @@
 // compare(): several plans or functions interleaved in one run, and the only source of ratios. Blocks of A B B A in random
 // order, so that drift falls on all alike; the ratio is taken within each block and summarised over blocks.
 import { randomUUID } from 'node:crypto';
+import { costsFor } from '../calibrate/costs.js';
 import { KernwattError } from '../errors.js';
 import { Plan } from '../plan.js';
 import { randomSource } from '../random.js';
@@ -120,15 +121,16 @@ async function run(subjects: Subject[], baseline: number, clock: Clock, set: Set
           ...energyRatio(energies[lane]!, energies[origin]!),
         }
       : null;
+    const peaks = await peaksOf(one, set);
     const observed: Observation = {
       ...common,
       correctness,
       times: { [clock]: timed.records[lane]! },
       memory: sharedWindow,
-      peaks: await peaksOf(one, set),
+      peaks,
       stealShare: timed.steal,
       energy: energies[lane]!,
-      calibration: null,
+      calibration: await costsFor(one.device, peaks),
       gpu: one.device?.kind === 'cuda' ? gpu : null,
       comparison,
     };

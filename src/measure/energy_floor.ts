@@ -9,6 +9,8 @@ export interface EnergyCalibration {
   joulesPerByte: Quantity;
   /** Drawn as long as the device is busy, whatever it does. */
   constantW: Quantity;
+  /** Which calibration, of when. */
+  source: string;
 }
 
 /** Joules of the floor; `floorSeconds` is the shortest time that the peaks allow. Null: the device is not calibrated. */
@@ -17,8 +19,9 @@ export function energyFloor(
   floorSeconds: number,
   calibration: EnergyCalibration | null,
 ): Quantity {
-  if (calibration === null) return missing('J', 'the energy of this device has not been calibrated');
-  const { joulesPerFlop, joulesPerByte, constantW } = calibration;
+  if (calibration === null)
+    return missing('J', 'the energy of this device has not been calibrated; kernwatt calibrate does that');
+  const { joulesPerFlop, joulesPerByte, constantW, source } = calibration;
   if (flops === null || minBytes === null) return missing('J', 'the work of this case is not known');
   const terms = [
     derived(joulesPerFlop, 'J', 'operations', (joules) => joules * flops),
@@ -34,12 +37,7 @@ export function energyFloor(
     high += term.ci95?.[1] ?? 0;
     whole &&= term.ci95 !== undefined;
   }
-  return known(
-    value,
-    'J',
-    'operations, bytes and busy time at the costs calibrated on this device',
-    whole ? [low, high] : null,
-  );
+  return known(value, 'J', `operations, bytes and busy time at the costs of ${source}`, whole ? [low, high] : null);
 }
 
 /** The share of the floor in what a call took. */

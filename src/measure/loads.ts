@@ -31,21 +31,25 @@ export interface Load extends Disposable {
   unit: string;
 }
 
-/** Rows of `multiply` that keep every unit busy, and columns of one tile: the kernels' own (kernels/peak). */
-function tiling(device: Device): { rows: number; width: number; units: number } {
-  if (device.kind === 'cpu') {
-    const units = device.info.threads ?? 1;
-    return { rows: 12 * units, width: 192, units };
-  }
-  const units = device.info.multiprocessors ?? 1;
-  return { rows: 2 * 64 * units, width: 256, units };
+/** A tile of `multiply`, how many of them keep a unit busy, and units: the kernels' own (kernels/peak). */
+function tiling({ kind, info }: Device): { rows: number; each: number; width: number; units: number } {
+  if (kind === 'cpu') return { rows: 12, each: 1, width: 192, units: info.threads ?? 1 };
+  return { rows: 64, each: 2, width: 256, units: info.multiprocessors ?? 1 };
+}
+
+export interface LoadOptions {
+  /** Of the device's units, for calibration at less than full intensity. Default 1. */
+  share?: number;
+  /** Parts of memory that take turns; default: as many as span twice the last-level cache and more. */
+  parts?: number;
 }
 
 /**
- * Makes a load. `share`: of the units that multiply, for calibration at less than full intensity.
+ * Makes a load.
  * @throws {KernwattError} `OUT_OF_MEMORY`; `UNSUPPORTED` where the device has no such load.
  */
-export async function makeLoad(device: Device, name: LoadName, share = 1): Promise<Load> {
+export async function makeLoad(device: Device, name: LoadName, options: LoadOptions = {}): Promise<Load> {
+  const { share = 1 } = options;
   const held: { dispose(): void }[] = [];
   const dispose = () => {
     for (const one of held.splice(0)) one.dispose();
@@ -57,7 +61,7 @@ export async function makeLoad(device: Device, name: LoadName, share = 1): Promi
   try {
     const plans =
       name === 'read' || name === 'copy'
-        ? memoryPlans(device, name, share, keep)
+        ? memoryPlans(device, name, options, keep)
         : [await multiplyPlan(device, name, share, keep)];
     await device.stream.mark();
     const [{ work }] = plans as [Plan];
@@ -72,16 +76,24 @@ export async function makeLoad(device: Device, name: LoadName, share = 1): Promi
 type Keep = <T extends { dispose(): void }>(one: T) => T;
 
 /** Parts of one large buffer, so that nothing is met again before all the rest has passed through the caches. */
-function memoryPlans(device: Device, load: 'read' | 'copy', share: number, keep: Keep): Plan[] {
+function memoryPlans(
+  device: Device,
+  load: 'read' | 'copy',
+  { share = 1, parts: asked }: LoadOptions,
+  keep: Keep,
+): Plan[] {
   const onCpu = device.kind === 'cpu';
   const { freeBytes } = device.memory();
   const cache = device.info.lastLevelCacheBytes ?? 0;
   const bytes = Math.min(Math.max(2 * cache, 2 ** 28), 2 ** 30, Math.floor(freeBytes / 4)) / (load === 'copy' ? 2 : 1);
   const { units } = tiling(device);
-  // One row for each task of a CPU or block of a GPU; a part takes a millisecond or more.
-  const columns = onCpu ? 2 ** 18 : 2 ** 14;
-  const rows = Math.max(1, Math.round(share * (onCpu ? Math.max(64, units) : 32 * units)));
-  const parts = Math.max(1, Math.floor(bytes / (4 * rows * columns)));
+  // One row for each task of a CPU or block of a GPU; a part takes a millisecond or more. At less than full intensity one longer
+  // row for each unit that works.
+  const all = onCpu ? Math.max(64, units) : 32 * units;
+  const row = onCpu ? 2 ** 18 : 2 ** 14;
+  const rows = share === 1 ? all : Math.max(1, Math.round(share * units));
+  const columns = share === 1 ? row : Math.floor((all * row) / rows / 1024) * 1024;
+  const parts = asked ?? Math.max(1, Math.floor(bytes / (4 * rows * columns)));
   const seed = keep(device.random([1, columns], 'f32'));
   const pattern = keep(seed.expand([rows, columns]));
   const from = keep(device.empty([parts * rows, columns]));
@@ -103,10 +115,11 @@ async function multiplyPlan(
   keep: Keep,
 ): Promise<Plan> {
   const dtype: DType = multiplied[name];
-  const { rows, width, units } = tiling(device);
+  const { rows, each, width, units } = tiling(device);
   const spin = name === 'spin';
   const columns = dtype === 'f32' ? 1 : 16;
-  const count = Math.max(1, Math.round(share * (spin ? units : rows)));
+  const working = Math.max(1, Math.round(share * units));
+  const count = spin ? working : working * rows * (share === 1 ? each : 1);
   const x = keep(device.random([count, columns], dtype, { ...wholeNumbers, seed: 1 }));
   const w = keep(device.random([spin ? 1 : width, columns], dtype, { ...wholeNumbers, seed: 2 }));
   const y = keep(device.empty([count, spin ? 1 : width]));

@@ -1,10 +1,11 @@
 // measure(): one plan or function, one record. Checks, times each clock until its stop rule fires, checks again.
 import { randomUUID } from 'node:crypto';
+import { costsFor } from '../calibrate/costs.js';
 import type { Device } from '../device.js';
 import { type CpuInfo, native } from '../native.js';
 import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
-import { readSteal, stealShare } from './environment.js';
 import { unmetered } from './energy.js';
+import { readSteal, stealShare } from './environment.js';
 import { gpuFacts } from './gpu_facts.js';
 import { timeClock } from './loop.js';
 import { meterEnergy } from './metering.js';
@@ -54,7 +55,7 @@ export async function measure(what: Measurable, options: MeasureOptions = {}): P
     memory: window ?? unreadMemory,
     stealShare: share,
     energy: energy!,
-    calibration: null,
+    calibration: await costsFor(it.device, peaks),
     gpu,
     comparison: null,
   };

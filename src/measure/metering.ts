@@ -127,20 +127,21 @@ async function meters(
 }
 
 function metering(meter: EnergyMeter, subjects: number[]): Metering {
-  const domains = meter.domains;
-  const names = new Set(domains.filter(({ state }) => state === 'ok').map(({ name }) => name));
+  const names = new Set(meter.domains.filter(({ state }) => state === 'ok').map(({ name }) => name));
+  return { meter, subjects, names, stuck: [], before: [], after: [], failed: unreadable(meter) };
+}
+
+/** Why a meter reads nothing; null where it has a counter. */
+export function unreadable({ domains }: EnergyMeter): Unmetered | null {
+  if (domains.some(({ state }) => state === 'ok')) return null;
   const [first] = domains;
-  const failed =
-    names.size > 0
-      ? null
-      : unmetered(
-          first
-            ? `${first.name} energy cannot be read: ${first.reason ?? 'no reason is known'}; kernwatt doctor lists every meter`
-            : 'the meter has no counter',
-          first && first.state !== 'ok' ? first.state : 'unavailable',
-          domains.flatMap(unread),
-        );
-  return { meter, subjects, names, stuck: [], before: [], after: [], failed };
+  return unmetered(
+    first
+      ? `${first.name} energy cannot be read: ${first.reason ?? 'no reason is known'}; kernwatt doctor lists every meter`
+      : 'the meter has no counter',
+    first && first.state !== 'ok' ? first.state : 'unavailable',
+    domains.flatMap(unread),
+  );
 }
 
 function unread({ name, state, reason, fix }: MeterDomain): EnergyRecord['unread'] {

@@ -151,7 +151,8 @@ export function settings(where: 'measure' | 'compare', options: MeasureOptions |
 
 const energyNames = ['meter', 'windows', 'windowSeconds', 'idleSeconds'];
 
-function energySettings(
+/** Checked, with defaults; null: not metered. `refuse` says what is wrong. */
+export function energySettings(
   asked: boolean | EnergyOptions,
   quick: boolean,
   refuse: (name: string, value: unknown, expected: string) => never,

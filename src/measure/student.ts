@@ -1,5 +1,5 @@
-// Student's t for any level: its tail by the continued fraction of the incomplete beta function (Lentz's method; Press et al.,
-// Numerical Recipes, 6.4), its quantile by bisection of the tail.
+// Student's t for any level, and the tail of Fisher's F: tails by the continued fraction of the incomplete beta function (Lentz's
+// method; Press et al., Numerical Recipes, 6.4), the quantile of t by bisection of its tail.
 
 /** ln of the gamma function, Lanczos' series with seven terms; within 1e-14 for positive arguments. */
 function logGamma(x: number): number {
@@ -48,6 +48,11 @@ export function studentTail(t: number, degrees: number): number {
   const v = Math.min(degrees, many);
   const half = incompleteBeta(v / (v + t * t), v / 2, 0.5) / 2;
   return t >= 0 ? half : 1 - half;
+}
+
+/** P(F > f) for Fisher's F with `a` degrees of freedom over `b`. */
+export function fisherTail(f: number, a: number, b: number): number {
+  return f === Number.POSITIVE_INFINITY ? 0 : incompleteBeta(b / (b + a * f), b / 2, a / 2);
 }
 
 /** The t with P(T > t) = tail, for 0 < tail <= 1/2. */

@@ -58,6 +58,30 @@ export function metricTable(records: readonly MeasureRecord[]): string {
   return `The six metrics of EfficientLLM (arXiv 2505.13840), the paper's form | the honest form:\n${table(heads, records.map(metricRow))}`;
 }
 
+/** Least energy by the calibration of the device, and the share of it in what calls took: of records that know both. */
+function energyTable(records: readonly MeasureRecord[]): string[] {
+  const rows = records.flatMap((record) => {
+    const { roofline, energy, time } = record;
+    if (!roofline || roofline.energyEfficiency.value === null) return [];
+    const { energyFloorJ, energyEfficiency } = roofline;
+    return [
+      [
+        record.case.name,
+        kernel(record),
+        time!.cache,
+        ...[energyFloorJ, energy.perCallJ, energyEfficiency].map(quantity),
+      ],
+    ];
+  });
+  if (rows.length === 0) return [];
+  const heads = [left('case'), left('kernel'), left('cache'), right('least energy'), right('per call'), right('share')];
+  const floors = records.flatMap(({ roofline }) =>
+    roofline?.energyFloorJ.value == null ? [] : [roofline.energyFloorJ],
+  );
+  const bases = [...new Set(floors.map((floor) => ('basis' in floor ? floor.basis : '')))];
+  return [`Energy against the least that work can take: ${bases.join('; ')}\n${table(heads, rows)}`];
+}
+
 /** Why numbers of the second table are missing: each reason once, with the columns it concerns. */
 export function reasons(records: readonly MeasureRecord[]): string[] {
   const found = new Map<string, Set<string>>();
@@ -93,6 +117,7 @@ export function benchReport(records: readonly MeasureRecord[]): string {
     .map(({ case: { name }, correctness }) => `INVALID ${name}: ${correctness.reason}`);
   const parts = [`${places(records).join('\n')}\n`, table(columns, rows)];
   if (six.length > 0) parts.push(metricTable(six));
+  parts.push(...energyTable(six));
   const notes = [...wrong, ...conventions(records), ...ceilings(records), ...reasons(records)];
   if (notes.length > 0) parts.push(`${notes.join('\n')}\n`);
   return parts.join('\n');

@@ -134,6 +134,7 @@ describe('the energy roofline', () => {
     joulesPerFlop: known(1e-12, 'J/FLOP', 'a test', [0.9e-12, 1.1e-12]),
     joulesPerByte: known(4e-11, 'J/B', 'a test', [3e-11, 5e-11]),
     constantW: known(60, 'W', 'a test', [50, 70]),
+    source: 'calibration 1a2b3c4d of a test',
   };
 
   test('the least energy of operations, bytes and the shortest time, and the share of it', () => {

@@ -7,6 +7,8 @@ import type { DomainRecording, MeterDomain } from '../../src/meter/meter.js';
 
 export interface MadeUp {
   watts?: number;
+  /** Instead: joules until a moment of the monotonic clock; power is not read then. */
+  truth?: (time: number) => number;
   tickSeconds?: number;
   /** What the power readings show of the true power; null: power is not read. */
   powerShare?: number | null;
@@ -20,7 +22,8 @@ export interface MadeUp {
 const pollSeconds = 2e-3;
 
 export function madeUpMeter(made: MadeUp = {}): EnergyMeter & { calls: number } {
-  const { watts = 80, tickSeconds = 0.02, powerShare = 1 } = made;
+  const { watts = 80, tickSeconds = 0.02, truth } = made;
+  const { powerShare = truth ? null : 1 } = made;
   const { failsAfter = Number.POSITIVE_INFINITY, silentAfter = Number.POSITIVE_INFINITY, stuck = false } = made;
   const opened = monotonic();
   let silentFrom = Number.POSITIVE_INFINITY;
@@ -34,7 +37,11 @@ export function madeUpMeter(made: MadeUp = {}): EnergyMeter & { calls: number } 
     reason: null,
     fix: null,
   };
-  const joules = (time: number) => (stuck ? 0 : watts * tickSeconds * Math.floor((time - opened) / tickSeconds));
+  const joules = (time: number): number => {
+    if (stuck) return 0;
+    const passed = tickSeconds * Math.floor((time - opened) / tickSeconds);
+    return truth ? truth(opened + passed) : watts * passed;
+  };
   const series = (begin: number, end: number, value: (time: number) => number): Series => {
     const seconds: number[] = [];
     for (let time = Math.max(opened, begin - 0.1); time <= end; time += pollSeconds) seconds.push(time);

@@ -1,6 +1,6 @@
 // Student's t against printed tables and closed forms.
 import { describe, expect, test } from 'vitest';
-import { studentTail, studentUpper } from '../../src/measure/student.js';
+import { fisherTail, studentTail, studentUpper } from '../../src/measure/student.js';
 
 // Any table of Student's t: the value that is exceeded with the given probability.
 test.each([
@@ -17,6 +17,22 @@ test.each([
 ])('%f of t with %f degrees lies above %f', (tail, degrees, value) => {
   expect(studentUpper(tail, degrees)).toBeCloseTo(value, 4);
   expect(studentTail(value, degrees)).toBeCloseTo(tail, 6);
+});
+
+// Any table of Fisher's F.
+test.each([
+  [0.05, 1, 1, 161.448],
+  [0.05, 3, 10, 3.7083],
+  [0.01, 2, 5, 13.2739],
+  [0.01, 4, 32, 3.9695],
+  [0.025, 10, 10, 3.7168],
+])('%f of F with %f over %f degrees lies above %f', (tail, a, b, value) => {
+  expect(fisherTail(value, a, b)).toBeCloseTo(tail, 5);
+});
+
+test('the square of t is F with one degree of freedom above', () => {
+  for (const t of [0, 0.3, 1, 4]) expect(fisherTail(t * t, 1, 7)).toBeCloseTo(2 * studentTail(t, 7), 12);
+  expect(fisherTail(Number.POSITIVE_INFINITY, 2, 3)).toBe(0);
 });
 
 describe('the tail', () => {

@@ -1,7 +1,9 @@
 // The tables of bench from made-up records: what is wrong shows as wrong, what is unknown as unknown.
 import { expect, test } from 'vitest';
+import { known } from '../../src/measure/quantity.js';
 import { benchReport } from '../../src/report/bench.js';
-import { clock, observed, record } from '../measure/record.js';
+import { quantity } from '../../src/report/format.js';
+import { clock, metered, observed, record } from '../measure/record.js';
 
 test('a right record: rates, the share of the peak that bounds it, the six metrics', () => {
   const text = benchReport([record()]);
@@ -31,6 +33,25 @@ test('a wrong result says so and shows no number', () => {
   // One row of metrics: that of the right one.
   expect(text.match(/^made up +avx2 +cold/gm)).toHaveLength(1);
   expect(benchReport([record({ correctness: failed })])).not.toContain('six metrics');
+});
+
+test('energy is set against the least that work can take, where a calibration knows it', () => {
+  expect(benchReport([record()])).not.toContain('least');
+  const calibration = {
+    joulesPerFlop: known(1e-10, 'J/FLOP', 'a test'),
+    joulesPerByte: known(1e-9, 'J/B', 'a test'),
+    constantW: known(10, 'W', 'a test'),
+    source: 'calibration 1a2b3c4d of 2026-01-02 on this device',
+  };
+  const one = record({ energy: metered([1.2, 1.2]), calibration });
+  const text = benchReport([one, record()]);
+  expect(text).toContain(
+    'Energy against the least that work can take: operations, bytes and busy time at the costs of calibration 1a2b3c4d',
+  );
+  const { energyFloorJ, energyEfficiency } = one.roofline!;
+  const row = new RegExp(`^made up +avx2 +cold +${quantity(energyFloorJ)} .* ${quantity(energyEfficiency)}$`, 'm');
+  expect(text).toMatch(row);
+  expect(text.match(new RegExp(row.source, 'gm'))).toHaveLength(1);
 });
 
 test('reasons are said once, not once for each row', () => {
