@@ -21,6 +21,9 @@ if (record.time) {
   // A number that is not known is null and says why.
   if (ofPeakBandwidth.value === null) console.log(`  share of memory bandwidth: ${ofPeakBandwidth.reason}`);
   else console.log(`  ${(100 * ofPeakBandwidth.value).toFixed(0)} % ${ofPeakBandwidth.basis}`);
+  const { perCallJ, includes } = record.energy;
+  if (perCallJ.value === null) console.log(`  energy: ${perCallJ.reason}`);
+  else console.log(`  ${(1e3 * perCallJ.value).toFixed(3)} mJ per call, of ${includes.join(', ')}`);
 }
 
 await device.close();

@@ -202,12 +202,21 @@ describe('bench', () => {
     expect((await kernwatt('bench', 'mine.mjs', '--backend', 'cpu')).out).toMatch(/^answer +42$/m);
   });
 
-  test('--self: nanoseconds of every call', async () => {
-    const { code, out } = await kernwatt('bench', '--self', '--backend', 'cpu', '--json');
+  test('--self: nanoseconds of every call, and what a meter costs, or why nobody can tell', async () => {
+    const { code, out } = await kernwatt('bench', '--self', '--quick', '--backend', 'cpu', '--json');
     expect(code).toBe(0);
-    const { result } = JSON.parse(out);
-    expect(result.map(({ call }: { call: string }) => call)).toContain('plan.enqueue()');
-    for (const { ns } of result) expect(ns).toBeGreaterThan(0);
+    const { calls, meter } = JSON.parse(out).result;
+    expect(calls.map(({ call }: { call: string }) => call)).toContain('plan.enqueue()');
+    for (const { ns } of calls) expect(ns).toBeGreaterThan(0);
+    expect(meter.kernels.length > 0).toBe(meter.domains.length > 0);
+    if (meter.domains.length === 0) expect(meter.reason).toMatch(/^cpu: .*; gpu: /);
+  });
+
+  test('--no-energy leaves the windows out, and the records say so', async () => {
+    const { code, out } = await kernwatt('bench', 'gemm', ...small, '--dtype', 'f32', '--no-energy', '--json');
+    expect(code).toBe(0);
+    for (const { energy } of JSON.parse(out).records)
+      expect(energy.perCallJ).toMatchObject({ value: null, reason: 'metering was switched off for this run' });
   });
 
   test('Ctrl-C stops it with what there is', async () => {
@@ -223,6 +232,9 @@ describe('bench', () => {
     expect(code).toBe(130);
     expect(out).toMatch(/^interrupted: /m);
     expect(out).toMatch(/^case +shape/m);
+    // Every finished record is in the file, whole.
+    const kept = readFileSync(file, 'utf8').trimEnd().split('\n');
+    for (const line of kept) expect(complaints(JSON.parse(line))).toEqual([]);
   });
 });
 
