@@ -133,13 +133,6 @@ export const quantities = [
   q('joules_per_byte', 'energy per byte', 'J/B', 'lower', ({ energy }) => energy.perByteJ),
   q('of_energy_floor', 'share of the energy floor', '1', 'higher', energyFloor),
   q(
-    'of_energy_floor',
-    'least energy over energy',
-    '1',
-    'higher',
-    ({ roofline }) => roofline?.energyEfficiency ?? missing('1', 'work or peaks are not known'),
-  ),
-  q(
     'average_b',
     'memory, average',
     'B',
