@@ -74,6 +74,7 @@ class GemmPlan {
     }
     splits_ = std::stoi(explained(op_.plan_explain(plan_), "splits"));
     variant_ = explained(op_.plan_explain(plan_), "variant");
+    explanation_ = op_.plan_explain(plan_);
     ++variants[variant_ + (splits_ > 1 ? " in parts" : "")];
     rebind(args);
   }
@@ -88,6 +89,7 @@ class GemmPlan {
   // Queued work must not need the plan.
   void destroy() { op_.plan_destroy(std::exchange(plan_, nullptr)); }
   const std::string& variant() const { return variant_; }
+  const std::string& explanation() const { return explanation_; }
   int splits() const { return splits_; }
   uint64_t workspace_bytes() const { return bytes_; }
   std::string explain() const { return op_.plan_explain(plan_); }
@@ -99,7 +101,7 @@ class GemmPlan {
   void* workspace_ = nullptr;
   uint64_t bytes_ = 0;
   int splits_ = 1;
-  std::string variant_;
+  std::string variant_, explanation_;
 };
 
 // Empty when y is right, else what is wrong.

@@ -98,6 +98,9 @@ void configurations(const Device& d, size_t share, size_t shares) {
 }
 
 std::string variant_of(const Device& d, const GemmArgs& args) { return GemmPlan(d, args).variant(); }
+bool says(const Device& d, const GemmArgs& args, const char* words) {
+  return GemmPlan(d, args).explanation().find(words) != std::string::npos;
+}
 
 // What they decline runs all the same, on the portable kernels; without leave they never run.
 void choices(const Device& d) {
@@ -120,6 +123,7 @@ void choices(const Device& d) {
   other.x.data = static_cast<uint16_t*>(args.x.data) + 1;
   other.x.shape[1] = other.w.shape[1] = t.k - 8;
   expect(!is_sm90(variant_of(d, other)), "not where rows begin between 16-byte pieces");
+  expect(says(d, other, "no kernel for 9.0: rows of x are not contiguous"), "and explain() says so");
   other = args;
   other.trans_w = true;
   other.w.shape[0] = t.k, other.w.shape[1] = t.n, other.w.stride[0] = t.n;
@@ -134,6 +138,7 @@ void choices(const Device& d) {
   expect(!is_sm90(variant_of(neighbour, args)), "not on another compute capability");
   unsetenv("KERNWATT_UNPROVED");
   expect(!is_sm90(variant_of(d, args)), "not without KERNWATT_UNPROVED=1");
+  expect(says(d, args, "no kernel for 9.0: no GPU has proved it yet"), "and explain() says so");
   setenv("KERNWATT_GEMM", "sm90_64x128", 1);
   const int32_t status = gemm_of(*d.table).supports(&d.info, &args);
   unsetenv("KERNWATT_GEMM");

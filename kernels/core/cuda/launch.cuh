@@ -173,12 +173,15 @@ inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, c
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  void* entry = nullptr;  // asked of the driver, so that the library does not link libcuda
-  cudaDriverEntryPointQueryResult found;
-  cuda_check("cudaGetDriverEntryPointByVersion(cuTensorMapEncodeTiled)",
-             cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found));
-  if (found != cudaDriverEntryPointSuccess || !entry)
-    throw Error(Code::CUDA, "cuTensorMapEncodeTiled: the driver has no such entry point; it needs CUDA 12");
+  static const auto encode = [] {  // asked of the driver, once, so that the library does not link libcuda
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    cuda_check("cudaGetDriverEntryPointByVersion(cuTensorMapEncodeTiled)",
+               cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found));
+    if (found != cudaDriverEntryPointSuccess || !entry)
+      throw Error(Code::CUDA, "cuTensorMapEncodeTiled: the driver has no such entry point; it needs CUDA 12");
+    return reinterpret_cast<Encode>(entry);
+  }();
   const CUtensorMapDataType type = dtype == DType::bf16  ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                    : dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                    : dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
@@ -187,9 +190,9 @@ inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, c
   const cuuint64_t dims[3] = {extents[0], extents[1], extents[2]}, strides[2] = {pitches[0], pitches[1]};
   const cuuint32_t steps[3] = {1, 1, 1};
   TensorMap map;
-  const CUresult status = reinterpret_cast<Encode>(entry)(
-      &map, type, rank, const_cast<void*>(base), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      static_cast<CUtensorMapSwizzle>(swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = encode(&map, type, rank, const_cast<void*>(base), dims, strides, box, steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, static_cast<CUtensorMapSwizzle>(swizzle),
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS)
     throw Error(Code::CUDA, "cuTensorMapEncodeTiled: status " + std::to_string(static_cast<int>(status)));
   return map;
