@@ -11,7 +11,13 @@ export type { DeviceInfo } from './info.js';
 export { calibrate, checkCase, checkFuzz, checkOp, compare, measure, openMeter } from './later.js';
 export type { ComparisonResult } from './measure/compare.js';
 export { emptyNativeCall, nativeLaunches } from './measure/crossing.js';
-export type { CompareOptions, MeasureOptions, MeasureProgress } from './measure/options.js';
+export type {
+  CompareOptions,
+  EnergyMeter,
+  EnergyOptions,
+  MeasureOptions,
+  MeasureProgress,
+} from './measure/options.js';
 export type { Quantity } from './measure/quantity.js';
 export type { Clock, ClockRecord, MeasureRecord, Verdict } from './measure/record.js';
 export type { Measurable } from './measure/subject.js';
