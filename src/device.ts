@@ -72,7 +72,7 @@ export class Device {
   readonly stream: Stream;
   /** @internal */
   readonly handle: DeviceHandle;
-  /** @internal Opens the same device once more, with the same options: memory and streams of its own. */
+  /** @internal Opens the same device once more, alike but for a limit of memory: memory and streams of its own. */
   readonly another: () => Promise<Device>;
   #closing: Promise<void> | undefined;
 

@@ -58,6 +58,9 @@ export async function openDevice(name: DeviceName = 'auto', options: OpenOptions
   }
 }
 
+/** A limit of memory is of one device's tensors, not of those that ceilings are measured with. */
+const unlimited = ({ memoryLimit: _, ...options }: OpenOptions): OpenOptions => options;
+
 async function openCpu(options: OpenOptions): Promise<Device> {
   const { threads, isa, affinity, memoryLimit } = options;
   if (isa !== undefined) {
@@ -72,7 +75,7 @@ async function openCpu(options: OpenOptions): Promise<Device> {
     ...(affinity === undefined ? {} : { affinity }),
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
   });
-  return new Device(handle, 'cpu', 'cpu', null, () => openCpu(options));
+  return new Device(handle, 'cpu', 'cpu', null, () => openCpu(unlimited(options)));
 }
 
 async function openLibrary(kind: LibraryKind, index: number, options: OpenOptions): Promise<Device> {
@@ -104,7 +107,7 @@ async function openLibrary(kind: LibraryKind, index: number, options: OpenOption
       `openDevice: ${name} (${product}) has compute capability ${ccMajor}.${ccMinor}, expected ${oldest.major}.${oldest.minor} or newer`,
     );
   }
-  return new Device(handle, kind, name, library, () => openLibrary(kind, index, options));
+  return new Device(handle, kind, name, library, () => openLibrary(kind, index, unlimited(options)));
 }
 
 const optionNames = ['threads', 'isa', 'affinity', 'memoryLimit', 'library'];

@@ -24,7 +24,7 @@ export interface Peaks {
 }
 
 /** A rate, or why there is none. */
-export type Rate = { value: number; unit: string } | string;
+type Rate = number | string;
 
 const known = new WeakMap<Device, Map<LoadName, Promise<Rate>>>();
 
@@ -37,7 +37,7 @@ function empirical(device: Device, name: LoadName, seconds: number, again: boole
   const now = measureRate(device, name, seconds);
   const rate = before
     ? Promise.all([before, now]).then(([a, b]) =>
-        typeof a !== 'string' && (typeof b === 'string' || a.value >= b.value) ? a : b,
+        typeof a === 'string' ? b : typeof b === 'string' ? a : Math.max(a, b),
       )
     : now;
   rates.set(name, rate);
@@ -49,8 +49,11 @@ async function measureRate(device: Device, name: LoadName, seconds: number): Pro
   try {
     await using own = await device.another();
     using load = await makeLoad(own, name);
+    // A dot product that widens its operands would be measured as what it is not.
+    if (name !== 'fma_f32' && load.unit === 'fma_f32')
+      return `${device.name} has no instruction for ${name}: it multiplies in f32`;
     const work = rateOf(name) === 'FLOP/s' ? load.flops : load.bytes;
-    return { value: work / (await fastestCall(own, load, seconds)), unit: load.unit };
+    return work / (await fastestCall(own, load, seconds));
   } catch (error) {
     if (!(error instanceof KernwattError) || !missingCodes.has(error.code)) throw error;
     return error.message;
@@ -69,9 +72,6 @@ export async function peakOf(device: Device, name: LoadName, seconds: number, ag
   const unit = rateOf(name);
   const rate = await empirical(device, name, seconds, again);
   if (typeof rate === 'string') return missing(unit, rate);
-  // A dot product that widens its operands is measured as what it is.
-  if (unit === 'FLOP/s' && rate.unit === 'fma_f32' && name !== 'fma_f32')
-    return missing(unit, `${device.name} has no instruction for ${name}: it multiplies in f32`);
   const { isa, threads } = device.info;
   const what =
     unit === 'FLOP/s' ? `independent ${name} out of registers` : `memory ${name} beyond the last-level cache`;
@@ -79,7 +79,7 @@ export async function peakOf(device: Device, name: LoadName, seconds: number, ag
   return {
     kind: unit === 'FLOP/s' ? 'flops' : 'bandwidth',
     name,
-    value: rate.value,
+    value: rate,
     unit,
     source: 'empirical',
     provenance: `${what}, ${where}, fastest call in ${seconds} s in this process`,
