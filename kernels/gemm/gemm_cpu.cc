@@ -64,19 +64,6 @@ const void* at(const GemmOperand& o, int64_t b, int64_t i, int64_t j) {
   return static_cast<const char*>(o.data) + (b * o.batch + i * o.row + j * o.column) * element_bytes(o.dtype);
 }
 
-// One w for every batch, and rows that continue from batch to batch: the same problem with batch * m rows.
-GemmShape fold_batch(const GemmShape& shape) {
-  GemmShape s = shape;
-  if (s.batch <= 1 || s.w.batch != 0 || s.x.column != 1) return shape;
-  for (GemmOperand* o : {&s.x, &s.c, &s.residual, &s.y}) {
-    if (!o->data) continue;
-    if (s.m == 1) o->row = o->batch;
-    if (o->batch != s.m * o->row) return shape;
-  }
-  s.m *= s.batch, s.batch = 1;
-  return s;
-}
-
 // How a shape is computed: extents, and regions of the workspace in floats.
 struct Layout {
   bool stream = false;

@@ -68,6 +68,8 @@ bool lines_aligned(const GemmOperand& o, int64_t outer_stride, int64_t inner_str
          o.batch * size % 16 == 0;
 }
 
+constexpr int64_t kMostRows = (int64_t{1} << 31) - 1024;  // of x and w, and of k: tiles are counted in 32 bits
+
 // What the kernels need to know of a problem beside its configuration, and what the choice needs; reason says why access is
 // what it is.
 struct Resolved {
@@ -81,6 +83,7 @@ Resolved resolve_problem(const GemmArgs& args, const kw_device_info& device) {
   Resolved r;
   GemmParams& p = r.params;
   p.s = resolve(args);
+  if (const GemmShape folded = fold_batch(p.s); folded.m < kMostRows) p.s = folded;  // w is read once for all
   p.alpha = args.alpha;
   p.beta = args.beta;
   p.activation = args.activation;
@@ -221,9 +224,8 @@ class GemmCudaPlan {
     for (const auto& row : rows)
       if (row.operand.column != 1)
         return expected(std::string("the last stride of ") + row.name, std::to_string(row.operand.column), "1");
-    constexpr int64_t kMost = (int64_t{1} << 31) - 1024;
     for (const auto& [name, value] : {std::pair{"m", s.m}, {"rows of w", s.rows_w}, {"k", s.k}})
-      if (value >= kMost) return expected(name, std::to_string(value), "below " + std::to_string(kMost));
+      if (value >= kMostRows) return expected(name, std::to_string(value), "below " + std::to_string(kMostRows));
     return "";
   }
 

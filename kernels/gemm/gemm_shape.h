@@ -55,4 +55,17 @@ inline GemmShape resolve(const GemmArgs& args) {
   return s;
 }
 
+// One w for every batch, and rows that continue from batch to batch: the same problem with batch * m rows.
+inline GemmShape fold_batch(const GemmShape& shape) {
+  GemmShape s = shape;
+  if (s.batch <= 1 || s.w.batch != 0 || s.x.column != 1) return shape;
+  for (GemmOperand* o : {&s.x, &s.c, &s.residual, &s.y}) {
+    if (!o->data) continue;
+    if (s.m == 1) o->row = o->batch;
+    if (o->batch != s.m * o->row) return shape;
+  }
+  s.m *= s.batch, s.batch = 1;
+  return s;
+}
+
 }  // namespace kw

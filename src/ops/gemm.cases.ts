@@ -145,14 +145,13 @@ function batchCases(): Case[] {
       dtypes: xOf(dtype),
       exact: true,
     },
-    // More matrices than any GPU has multiprocessors: blocks go from tile to tile.
+    // More matrices than any GPU has multiprocessors: blocks go from tile to tile. With one w they would be rows of one product.
     ...[
       { batch: 280, m: 1, rowsW: 4, k: 72 },
       { batch: 280, m: 1, rowsW: 8, k: 40 },
     ].map((dims) => ({
-      name: `${dtype}, batch of 280 rows, one w of ${dims.rowsW} x ${dims.k}`,
+      name: `${dtype}, batch of 280 rows, each with a w of ${dims.rowsW} x ${dims.k}`,
       dims,
-      broadcast: { w: 'absent' as const },
       dtypes: xOf(dtype),
       exact: true,
     })),

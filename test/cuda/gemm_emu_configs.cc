@@ -137,7 +137,7 @@ void properties(const Device& d) {
     const std::string type = name(in);
     {
       std::vector<uint8_t> alone;
-      for (const auto& [batch, m] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {1, 33}, {2, 70}}) {
+      for (const auto& [batch, m] : {std::pair<int64_t, int64_t>{1, 1}, {1, 5}, {1, 33}, {2, 70}, {3, 1}}) {
         Rows rows(d, in, batch, m, kN, kK);
         rows.args.batch_invariant = true;
         GemmPlan plan(d, rows.args);
@@ -171,6 +171,13 @@ void properties(const Device& d) {
       many.result(d, plan);
       expect(many.right(), "and to more again, " + type);
     }
+  }
+  {
+    Rows rows(d, DType::bf16, 6, 1, kN, kK);
+    GemmPlan plan(d, rows.args, "mma_16x64");
+    rows.result(d, plan);
+    expect(rows.right() && plan.explain().find("\"tiles\":[1,2,1]") != std::string::npos,
+           "six rows in a batch share one reading of their w: " + plan.explain());
   }
   Rows rows(d, DType::bf16, 1, 1, kN, kK), none(d, DType::bf16, 1, 0, kN, kK);
   expect(GemmPlan(d, none.args).explain().find("roofline") == std::string::npos, "of nothing nothing is predicted");
