@@ -157,6 +157,15 @@ class GemmCudaPlan {
   GemmCudaPlan(const GemmArgs& args, const kw_device_info& device) : device_(device) {
     choose_and_prepare(args, INT64_MAX);
     bytes_ = choice_.partial_bytes;
+    for (const int64_t m :
+         {1, 16, 64}) {  // what the plan of a server may be bound to later: those rows need their parts
+      GemmProblem fewer = chosen_for_;
+      if (m >= fewer.m) break;
+      fewer.epilogue_bytes = fewer.epilogue_bytes / fewer.m * m;
+      fewer.m = m;
+      GemmChoice choice;
+      if (choose_or_say(fewer, device_, INT64_MAX, choice).empty()) bytes_ = std::max(bytes_, choice.partial_bytes);
+    }
   }
 
   uint64_t workspace() const { return static_cast<uint64_t>(bytes_); }

@@ -4,7 +4,7 @@ import type { MeasureRecord, Metrics } from '../measure/record.js';
 import type { FileRecord } from '../records/read.js';
 import { paperSlips, rankText, type Scoring, scoring, shown } from '../report/analysis.js';
 import { metricTable, reasons } from '../report/bench.js';
-import { ceilings, conventions, kernel, places } from '../report/describe.js';
+import { ceilings, conventions, kernel, ofPeak, places } from '../report/describe.js';
 import { digits, plusMinus, quantity, si } from '../report/format.js';
 import { report, type Row } from '../report/model.js';
 import { equalWeights, type Form } from '../report/quantities.js';
@@ -71,7 +71,7 @@ function timeTable({ group, device }: GroupRuns): string {
     const { record } = one;
     const { time, memory, comparison } = record;
     const head = [group.members[i]!.label, kernel(record)];
-    if (time === null || memory === null) return [...head, 'INVALID', '', '', '', '', '', ''];
+    if (time === null || memory === null) return [...head, 'INVALID', '', '', '', '', '', '', ''];
     const clock = time[time.headline]!;
     const ratio = comparison
       ? `${digits(comparison.ratio)} ${plusMinus(comparison.ci95, comparison.ratio)}`
@@ -81,11 +81,24 @@ function timeTable({ group, device }: GroupRuns): string {
     const error = shown(rowsOf([one])[0]!, 'deviation');
     const [median, interval] = [si(clock.median, 's'), plusMinus(clock.ci95Median, clock.median)];
     const bytes = [quantity(memory.operandBytes), quantity(memory.workspaceBytes)];
-    return [...head, time.cache, median, interval, ratio.trim(), ...bytes, error, record.flags.join(' ')];
+    return [
+      ...head,
+      time.cache,
+      median,
+      interval,
+      ratio.trim(),
+      ofPeak(record),
+      ...bytes,
+      error,
+      record.flags.join(' '),
+    ];
   });
   const base = group.members[0]!.label;
   const heads = [left(''), left('kernel'), left('cache'), right('median'), right('95 % CI'), right(`time / ${base}`)];
-  return table([...heads, right('operands'), right('workspace'), right('error'), left('flags')], rows);
+  return table(
+    [...heads, right('of peak'), right('operands'), right('workspace'), right('error'), left('flags')],
+    rows,
+  );
 }
 
 /** What the ratios say in words: which alternatives differ, by how much at least and at most, and by which kernels. */

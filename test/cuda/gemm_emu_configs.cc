@@ -125,6 +125,7 @@ struct Rows {
   }
 };
 
+bool saw_parts = false;  // a row for which the chooser took parts of k by itself
 constexpr int64_t kN = 72, kK = 400;
 bool same_first_row(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
   return std::equal(a.begin(), a.begin() + kN * 4, b.begin());
@@ -179,6 +180,16 @@ void properties(const Device& d) {
     expect(rows.right() && plan.explain().find("\"tiles\":[1,2,1]") != std::string::npos,
            "six rows in a batch share one reading of their w: " + plan.explain());
   }
+  {
+    Rows many(d, DType::bf16, 1, 200, kN, 8 * kK), few(d, DType::bf16, 1, 1, kN, 8 * kK);
+    GemmPlan plan(d, many.args), alone(d, few.args);
+    expect(plan.workspace_bytes() >= alone.workspace_bytes(), "a plan has room for the parts of one row");
+    plan.rebind(few.args);
+    few.result(d, plan);
+    expect(few.right() && explained(plan.explain().c_str(), "splits") == std::to_string(alone.splits()),
+           "and bound to one row takes as many as a plan of its own: " + plan.explain());
+    saw_parts = saw_parts || alone.splits() > 1;
+  }
   Rows rows(d, DType::bf16, 1, 1, kN, kK), none(d, DType::bf16, 1, 0, kN, kK);
   expect(GemmPlan(d, none.args).explain().find("roofline") == std::string::npos, "of nothing nothing is predicted");
   const auto refused = [&](const char* wish, const char* words) {
@@ -196,6 +207,7 @@ void properties(const Device& d) {
 }
 
 void every_configuration_ran(bool every_device) {
+  expect(saw_parts, "on some device one row takes parts of k");
   for (const GemmConfig& c : kConfigs)
     for (const char* how : {"", " in parts"})
       expect(c.sm90 || variants[std::string(c.name) + how] > 0 || !every_device,
