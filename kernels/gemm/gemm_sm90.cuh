@@ -70,11 +70,11 @@ struct Sm90Place {
 // Neighbours in time share tiles in L2: walks 2048 tokens, then the next tile of w.
 template <class Shape>
 KW_DEVICE Sm90Place sm90_place(const Sm90Params& q, int unit, int rank) {
-  constexpr int kSpan = 2048 / Shape::kTokens / (Shape::kShareW ? Shape::kCluster : 1);
+  const int span = min(2048 / Shape::kTokens / (Shape::kShareW ? Shape::kCluster : 1), q.tiles_tokens);
   const int per_matrix = q.tiles_rows * q.tiles_tokens, batch = unit / per_matrix, tile = unit - batch * per_matrix;
-  const int width = kSpan * q.tiles_rows, group = tile / width, inside = tile - group * width;
-  const int tokens = min(kSpan, q.tiles_tokens - group * kSpan);
-  int token = group * kSpan + inside % tokens, row = inside / tokens;
+  const int width = span * q.tiles_rows, group = tile / width, inside = tile - group * width;
+  const int tokens = min(span, q.tiles_tokens - group * span);
+  int token = group * span + inside % tokens, row = inside / tokens;
   if (Shape::kShareX) row = row * Shape::kCluster + rank;
   if (Shape::kShareW) token = token * Shape::kCluster + rank;
   return {row * (q.p.gated ? Shape::kRows / 2 : Shape::kRows), token * Shape::kTokens, batch};
