@@ -56,6 +56,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_buffer(exports);
   export_host_memory(exports);
   export_transfer(exports);
+  export_format(exports);
   export_fill(exports);
   export_plan(exports);
   export_check(exports);

@@ -50,7 +50,7 @@ Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& 
         refuse(Code::ARGUMENT, op, field.name, "missing", "a tensor");
       }
     } else if (is_tensor(field)) {
-      View view = read_view(given, device, op, field.name);
+      View view = read_view(given, device, op, field.name, true);
       if (stream != nullptr) view.buffer->check_order(*stream, op, field.name);
       store_field(arguments.bytes, field, view.tensor);
       arguments.buffers.push_back(std::move(view.buffer));

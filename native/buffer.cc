@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "../kernels/core/packed.h"
 #include "array.h"
 #include "channel.h"
 #include "export.h"
@@ -137,6 +138,11 @@ int read_dimensions(napi_env env, napi_value array, int64_t* into, const char* w
 
 // Bytes from the start of the buffer to the end of the view; throws where that is not within it.
 void check_extent(const TensorView& view, int64_t offset, uint64_t bytes, const char* where, const char* name) {
+  if (view.format != 0) {
+    if (offset == 0 && packed_bytes(view) <= bytes) return;
+    refuse(Code::ARGUMENT, where, name, "a packed view beyond its buffer of " + std::to_string(bytes) + " bytes",
+           "one of " + std::to_string(packed_bytes(view)) + " bytes from its start");
+  }
   __int128 first = offset, last = offset;
   bool empty = false;
   for (int i = 0; i < view.rank; ++i) {
@@ -157,7 +163,7 @@ void check_extent(const TensorView& view, int64_t offset, uint64_t bytes, const 
 
 }  // namespace
 
-View read_view(Napi::Value value, const Device& device, const char* where, const char* name) {
+View read_view(Napi::Value value, const Device& device, const char* where, const char* name, bool packed) {
   const Napi::Env env = value.Env();
   if (value.IsEmpty() || !value.IsObject()) refuse(Code::ARGUMENT, where, name, "no view", "a view of a buffer");
   View view;
@@ -180,14 +186,21 @@ View read_view(Napi::Value value, const Device& device, const char* where, const
   }
   const int64_t offset = whole_number(env, property(env, value, "offset"), where, name, "offset");
   const Memory& memory = *view.buffer->memory();
+  const napi_value format = property(env, value, "format");
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env, format, &type);
+  if (type != napi_undefined) tensor.format = static_cast<uint64_t>(whole_number(env, format, where, name, "format"));
+  if (tensor.format != 0 && !packed) {
+    refuse(Code::UNSUPPORTED, where, name, "packed in " + describe_format(tensor.format), "a plain tensor");
+  }
   check_extent(tensor, offset, memory.bytes(), where, name);
   const bool empty = std::find(tensor.shape, tensor.shape + tensor.rank, 0) != tensor.shape + tensor.rank;
   tensor.data = empty ? nullptr : static_cast<char*>(memory.data()) + offset * bits(tensor.dtype) / 8;
   return view;
 }
 
-View read_view(Napi::Value value, const Stream& stream, const char* where, const char* name) {
-  View view = read_view(value, *stream.device, where, name);
+View read_view(Napi::Value value, const Stream& stream, const char* where, const char* name, bool packed) {
+  View view = read_view(value, *stream.device, where, name, packed);
   view.buffer->check_order(stream, where, name);
   return view;
 }

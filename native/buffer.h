@@ -87,8 +87,9 @@ struct View {
 
 // Reads a NativeView. Throws ARGUMENT, DTYPE, SHAPE, DISPOSED; `<where>: <name>...`. The view must lie within its buffer
 // and the buffer on `device`, and work of `stream` may use it.
-View read_view(Napi::Value value, const Device& device, const char* where, const char* name);
-View read_view(Napi::Value value, const Stream& stream, const char* where, const char* name);
+// packed: it may be stored for a kernel (kernels/core/packed.h); UNSUPPORTED otherwise.
+View read_view(Napi::Value value, const Device& device, const char* where, const char* name, bool packed = false);
+View read_view(Napi::Value value, const Stream& stream, const char* where, const char* name, bool packed = false);
 
 // Row-major without gaps.
 bool is_contiguous(const TensorView& view);

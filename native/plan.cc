@@ -5,6 +5,7 @@
 
 #include "export.h"
 #include "exports.h"
+#include "format.h"
 #include "handle.h"
 
 namespace kw {
@@ -50,6 +51,7 @@ Plan::Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> strea
 Plan::~Plan() { dispose(); }
 
 void Plan::rebind(Arguments arguments) {
+  check_formats(op_, entry_, *stream_->device, arguments);
   check_backend(*stream_->device, entry_.supports(&stream_->device->info(), arguments.data()));
   if (stream_->launched(number_)) {
     kernel_->bind(arguments);
@@ -102,6 +104,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   stream->check_usable("createPlan");
   const kw_op& entry = get_backend(op, info[1].ToString(), *stream->device);
   Arguments arguments = read_arguments(op.schema, info[3], *stream->device, op.name.c_str(), stream.get());
+  check_formats(op, entry, *stream->device, arguments);
   return make_handle(info.Env(), std::make_shared<Plan>(op, entry, stream, std::move(arguments)));
 }
 
@@ -112,6 +115,7 @@ Napi::Value declines(const Napi::CallbackInfo& info) {
   const Arguments arguments = read_arguments(op.schema, info[3], *device, op.name.c_str());
   try {
     const kw_op& entry = get_backend(op, info[1].ToString(), *device);
+    check_formats(op, entry, *device, arguments);
     check_backend(*device, entry.supports(&device->info(), arguments.data()));
   } catch (const Error& error) {
     if (error.code != Code::UNSUPPORTED) throw;

@@ -6,6 +6,7 @@
 #include "buffer.h"
 #include "export.h"
 #include "exports.h"
+#include "format.h"
 #include "handle.h"
 #include "host_memory.h"
 #include "host_view.h"
@@ -167,17 +168,18 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "copy");
   stream->check_usable("copy");
-  const View from = read_view(info[1], *stream, "copy", "src");
-  const View to = read_view(info[2], *stream, "copy", "dst");
+  const View from = read_view(info[1], *stream, "copy", "src", true);
+  const View to = read_view(info[2], *stream, "copy", "dst", true);
   if (!same_shape(from.tensor, to.tensor)) refuse(Code::SHAPE, "copy", "src", "of another shape", "that of dst");
   element_of(from.tensor.dtype, "copy");
   const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "copy"));
   if (bytes == 0) return info.Env().Undefined();
-  if (at_once(*stream, bytes)) {
+  const bool packed = from.tensor.format != 0 || to.tensor.format != 0;
+  if (!packed && at_once(*stream, bytes)) {
     copy_elements(*stream, HostView(from.tensor), HostView(to.tensor));
     return info.Env().Undefined();
   }
-  if (!stream->device->is_cpu() && from.tensor.dtype == to.tensor.dtype && is_contiguous(from.tensor) &&
+  if (!packed && !stream->device->is_cpu() && from.tensor.dtype == to.tensor.dtype && is_contiguous(from.tensor) &&
       is_contiguous(to.tensor)) {
     const uint64_t number = stream->copy(to.tensor.data, from.tensor.data, bytes, KW_ON_DEVICE);
     from.buffer->used(stream, number);
@@ -185,9 +187,10 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   const std::shared_ptr<Memory>&source = from.buffer->memory(), &target = to.buffer->memory();
-  const uint64_t number = stream->step(once([stream, from = from.tensor, to = to.tensor, source, target] {
+  const uint64_t number = stream->step(once([stream, packed, from = from.tensor, to = to.tensor, source, target] {
     stream->attempt([&] {
       stream->with_memory(source->external() || target->external(), [&] {
+        if (packed) return copy_packed(*stream, from, to);
         HostView host(*stream, to, HostView::kWrite);
         copy_elements(*stream, HostView(*stream, from, HostView::kRead), host);
         host.commit();

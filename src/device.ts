@@ -15,6 +15,7 @@ import { type HostBuffer, isHostBuffer, makeHostBuffer } from './host.js';
 import { type DeviceInfo, describeDevice } from './info.js';
 import type { Library } from './library.js';
 import { type DeviceHandle, native } from './native.js';
+import type { Packed } from './packed.js';
 import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
 import { adoptTensor, type SharedTensor } from './share.js';
 import { Storage } from './storage.js';
@@ -312,6 +313,13 @@ export class Device {
     const bytes = (size * bitsOf(dtype)) / 8;
     const storage = new Storage(this, native().alloc(this.handle, bytes, stream?.handle), bytes);
     return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
+  }
+
+  /** @internal As allocate, for a tensor that is packed. */
+  allocatePacked(where: string, shape: Shape, dtype: DType, packed: Packed, stream?: Stream): Tensor {
+    this.#count(where, shape, dtype);
+    const storage = new Storage(this, native().alloc(this.handle, packed.bytes, stream?.handle), packed.bytes);
+    return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape), packed);
   }
 
   /** @internal Queues a fill of any view. */

@@ -93,3 +93,16 @@ export function checkInto({ dtype, size }: Tensor, into: TensorData | RawData, r
       'read: into is over ordinary memory, expected an array over a live device.hostBuffer()',
     );
 }
+
+/** @internal An array that a tensor can be read into. */
+export function arrayOf({ dtype, size }: Tensor, raw: boolean): TensorData | RawData {
+  try {
+    return arrayFor(dtype, size, raw);
+  } catch (cause) {
+    throw new KernwattError(
+      'OUT_OF_MEMORY',
+      `read: tensor has ${size} elements, expected what fits in one array; read slices`,
+      { cause },
+    );
+  }
+}

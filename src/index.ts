@@ -36,6 +36,7 @@ export { type DeviceName, type OpenOptions, openDevice } from './open.js';
 export * from './ops/index.js';
 /** Every operator by its name in TypeScript; `Object.values(ops)` walks over all of them. */
 export * as ops from './ops/index.js';
+export type { PrepackArgs, PrepackOptions } from './packed.js';
 export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
 export type { PoolArray, PoolInput, PoolResult } from './pool/request.js';
 export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';

@@ -1,5 +1,6 @@
 // What an operator is, stated once: its tensors, parameters, rules and cost. Calls, plans, checks, cases and docs read it.
 import { type Compiled, compile } from './compile.js';
+import { type PrepackArgs, type PrepackOptions, prepack } from './packed.js';
 import { type CallOptions, callOnce, Plan, prepare } from './plan.js';
 import { Pool, type OutputNames, type PoolCapacity, type PoolInputs, type PoolOptions } from './pool.js';
 import type { Args, OpSpec, Outputs, ParamSpecs, TensorSpecs } from './spec.js';
@@ -11,6 +12,7 @@ export interface Operator {
   bind(args: Readonly<Record<string, unknown>>, options?: CallOptions): Plan;
   run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Record<string, Tensor>;
   pool(capacity: Readonly<Record<string, unknown>>, options?: PoolOptions): Pool;
+  prepack(args: Readonly<Record<string, unknown>>, options?: PrepackOptions): Tensor;
   /** @internal */
   readonly compiled: Compiled;
 }
@@ -38,6 +40,16 @@ export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
     capacity: C & { readonly [K in Exclude<keyof C, keyof PoolCapacity<T, P>>]: never },
     options?: PoolOptions,
   ): Pool<PoolInputs<T, C>, OutputNames<T>>;
+  /**
+   * An operand packed once in the format that the kernels of its device read fastest, for use in its place: on the CPU, the weight
+   * of `gemm`. Returns at once; the packing is queued. Its bytes count in `device.memory()`: `dispose` gives the original up.
+   * @example
+   * const packed = gemm.prepack({ w }, { dispose: true });
+   * const { y } = gemm({ x, w: packed });
+   * @throws {KernwattError} `UNSUPPORTED` where the backend has no format for it, or it is packed already; `ARGUMENT`, `OUT_OF_MEMORY`,
+   *   `DISPOSED`.
+   */
+  prepack(args: PrepackArgs<T, P>, options?: PrepackOptions): Tensor;
   readonly spec: OpSpec<T, P>;
   /** @internal */
   readonly compiled: Compiled;
@@ -56,10 +68,12 @@ export function defineOp<const T extends TensorSpecs, const P extends ParamSpecs
     return new Plan<Outputs<T>>(compiled, handle, backend, stream, solved);
   };
   const pool = (capacity: object, options: PoolOptions = {}) => new Pool(compiled, capacity, options);
+  const pack = (args: PrepackArgs<T, P>, options: PrepackOptions = {}) => prepack(compiled, args, options);
   const op = Object.assign((args: Args<T, P>, options?: CallOptions) => run(args, options), {
     run,
     bind,
     pool,
+    prepack: pack,
     spec,
     compiled,
   });

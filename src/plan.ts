@@ -181,6 +181,8 @@ function checkAlike(where: string, name: string, tensor: Tensor, old: Tensor): v
       'SHAPE',
       `${where}: ${name} is ${formatShape(tensor.shape)}, expected ${formatShape(old.shape)} as bound`,
     );
+  if (tensor.format !== old.format)
+    throw new KernwattError('ARGUMENT', `${where}: ${name} is ${tensor.format}, expected ${old.format} as bound`);
   if (!same(tensor.stride, old.stride))
     throw new KernwattError(
       'ARGUMENT',

@@ -160,3 +160,8 @@ export function sliceLayout(
   }
   return { offset, shape, stride };
 }
+
+/** Elements that have memory of their own: a repeated dimension (stride 0) counts once. */
+export function distinctElements(shape: Shape, stride: Shape): number {
+  return shape.reduce((count, n, i) => count * (stride[i] === 0 ? Math.min(n, 1) : n), 1);
+}

@@ -3,6 +3,7 @@ import type { Device } from './device.js';
 import { bitsOf, checkDType, type DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native } from './native.js';
+import { packedExtent } from './packed.js';
 import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
 import { Storage } from './storage.js';
 import { Tensor } from './tensor.js';
@@ -16,6 +17,8 @@ export interface SharedTensor {
   readonly shape: Shape;
   /** Elements from the start of the allocation. */
   readonly offset: number;
+  /** Tag of the format of a packed tensor. */
+  readonly format?: number | undefined;
 }
 
 /** @internal */
@@ -31,7 +34,7 @@ export async function shareTensor(tensor: Tensor): Promise<SharedTensor> {
   storage.readOnly = true;
   const { writer } = storage;
   if (writer && !writer.closed && storage.ticket > writer.covered) await writer.mark();
-  return { kernwatt: 'tensor', id, dtype, shape: [...shape], offset: nativeView.offset };
+  return { kernwatt: 'tensor', id, dtype, shape: [...shape], offset: nativeView.offset, format: nativeView.format };
 }
 
 /** @internal */
@@ -39,11 +42,13 @@ export function adoptTensor(device: Device, token: SharedTensor): Tensor {
   device.check('adopt');
   if (token === null || typeof token !== 'object' || token.kernwatt !== 'tensor' || typeof token.id !== 'string')
     throw new KernwattError('ARGUMENT', 'adopt: token is not what tensor.share() gives, expected that');
-  const { id, dtype, shape, offset } = token;
+  const { id, dtype, shape, offset, format } = token;
   checkDType('adopt', dtype);
   const size = countElements('adopt', shape, dtype);
+  const packed = format === undefined ? undefined : packedExtent(dtype, shape, format);
+  const needed = packed?.bytes ?? (size * bitsOf(dtype)) / 8;
   const { buffer, bytes } = native().adopt(device.handle, id);
-  if (!Number.isSafeInteger(offset) || offset < 0 || ((offset + size) * bitsOf(dtype)) / 8 > bytes) {
+  if (!Number.isSafeInteger(offset) || offset < 0 || (offset * bitsOf(dtype)) / 8 + needed > bytes) {
     native().free(buffer);
     throw new KernwattError(
       'ARGUMENT',
@@ -53,5 +58,5 @@ export function adoptTensor(device: Device, token: SharedTensor): Tensor {
   const storage = new Storage(device, buffer, bytes);
   storage.readOnly = true;
   storage.origin = { distribution: 'external' };
-  return new Tensor(storage, offset, dtype, [...shape], rowMajor(shape));
+  return new Tensor(storage, offset, dtype, [...shape], rowMajor(shape), packed);
 }

@@ -1,7 +1,6 @@
 // A strided view of memory on one device. Views share the buffer, which is freed when the last of them is disposed.
 import type { Device } from './device.js';
 import {
-  arrayFor,
   bitsOf,
   checkData,
   type DType,
@@ -12,16 +11,16 @@ import {
   type TensorData,
 } from './dtype.js';
 import { KernwattError } from './errors.js';
-import { checkInto } from './host.js';
+import { arrayOf, checkInto } from './host.js';
 import { type NativeView, native } from './native.js';
+import { type Packed, unpack } from './packed.js';
 import {
-  countElements,
+  distinctElements,
   formatShape,
   isInjective,
   isRowMajor,
   overlaps,
   type Region,
-  rowMajor,
   type Shape,
   type SliceRange,
   sliceLayout,
@@ -29,6 +28,7 @@ import {
 import { type SharedTensor, shareTensor } from './share.js';
 import type { Storage } from './storage.js';
 import type { Stream } from './stream.js';
+import { expandLayout, permuteLayout, viewLayout } from './views.js';
 
 /** What a tensor was filled with, so that measurements can state their inputs. */
 export interface Origin {
@@ -53,7 +53,7 @@ export class Tensor {
   readonly stride: Shape;
   /** Elements. */
   readonly size: number;
-  /** Elements times the size of one; what a packed copy would take. */
+  /** Elements times the size of one, as a copy without gaps takes; of a prepacked tensor, with the padding of its format. */
   readonly bytes: number;
   readonly device: Device;
   /** @internal */
@@ -62,23 +62,43 @@ export class Tensor {
   readonly nativeView: NativeView;
   #disposed = false;
 
+  /** @internal */
+  readonly packed: Packed | undefined;
+
   /** @internal Takes over one hold of the storage. */
-  constructor(storage: Storage, offset: number, dtype: DType, shape: Shape, stride: Shape) {
+  constructor(storage: Storage, offset: number, dtype: DType, shape: Shape, stride: Shape, packed?: Packed) {
     let size = 1;
     for (const n of shape) size *= n;
     this.dtype = dtype;
     this.shape = Object.freeze(shape);
     this.stride = Object.freeze(stride);
     this.size = size;
-    this.bytes = (size * bitsOf(dtype)) / 8;
+    this.bytes = packed?.bytes ?? (size * bitsOf(dtype)) / 8;
+    this.packed = packed;
     this.device = storage.device;
     this.storage = storage;
-    this.nativeView = { buffer: storage.handle, offset, dtype: dtypeIndex(dtype), shape, stride };
+    this.nativeView = { buffer: storage.handle, offset, dtype: dtypeIndex(dtype), shape, stride, format: packed?.tag };
   }
 
   /** What the memory was last filled with; undefined once an operator has written to it. Views share it. */
   get origin(): Origin | undefined {
     return this.storage.origin;
+  }
+
+  /**
+   * How the data lie: `plain`, as the strides say, or a format of kernels that `op.prepack()` made, in words. A packed tensor is an
+   * operand, and can be shared, unpacked and disposed; it cannot be read, written or viewed.
+   */
+  get format(): string {
+    return this.packed?.text ?? 'plain';
+  }
+
+  /**
+   * A plain copy of a packed tensor, bit for bit what was packed.
+   * @throws {KernwattError} `ARGUMENT` when it is plain; `DISPOSED`, `OUT_OF_MEMORY`.
+   */
+  unpack(options: { stream?: Stream | undefined } = {}): Tensor {
+    return unpack(this, this.#stream('unpack', options.stream));
   }
 
   /** Row-major without gaps. */
@@ -114,8 +134,9 @@ export class Tensor {
     options: ReadOptions & { raw?: boolean | undefined; into?: TensorData | RawData | undefined } = {},
   ): Promise<TensorData | RawData> {
     const stream = this.#stream('read', options.stream);
+    this.checkPlain('read', 'tensor');
     const raw = options.raw ?? false;
-    const into = options.into ?? this.#array(raw);
+    const into = options.into ?? arrayOf(this, raw);
     if (into === options.into) checkInto(this, into, raw);
     await native().read(stream.handle, this.nativeView, into, raw);
     return into;
@@ -129,6 +150,7 @@ export class Tensor {
    */
   write(data: NumericData, options: { stream?: Stream | undefined } = {}): this {
     const stream = this.#stream('write', options.stream);
+    this.checkPlain('write', 'tensor');
     checkData('write', data);
     if (data.length !== this.size)
       throw new KernwattError(
@@ -162,6 +184,11 @@ export class Tensor {
         `copyFrom: source is ${formatShape(source.shape)}, expected ${formatShape(this.shape)}`,
       );
     this.#writable('copyFrom');
+    if ((source.packed || this.packed) && source.dtype !== this.dtype)
+      throw new KernwattError(
+        'DTYPE',
+        `copyFrom: source is ${source.dtype}, expected ${this.dtype} as one of the two is packed`,
+      );
     if (overlaps(source.region, this.region))
       throw new KernwattError('ARGUMENT', 'copyFrom: source overlaps the tensor in memory, expected separate memory');
     source.ordered('copyFrom', 'source', stream);
@@ -175,21 +202,9 @@ export class Tensor {
    * @throws {KernwattError} `SHAPE` when the number of elements differs; `ARGUMENT` unless contiguous; `DISPOSED`.
    */
   view(shape: Shape): Tensor {
-    this.check('view', 'tensor');
-    const at = shape.indexOf(-1);
-    const rest = shape.reduce((a, n, i) => (i === at ? a : a * n), 1);
-    const full = at < 0 ? [...shape] : shape.map((n, i) => (i === at ? (rest === 0 ? 0 : this.size / rest) : n));
-    if (full.some((n) => !Number.isInteger(n)) || countElements('view', full, this.dtype) !== this.size)
-      throw new KernwattError(
-        'SHAPE',
-        `view: shape is ${formatShape(shape)}, expected ${this.size} elements as in ${formatShape(this.shape)}`,
-      );
-    if (!this.isContiguous)
-      throw new KernwattError(
-        'ARGUMENT',
-        `view: tensor has strides ${formatShape(this.stride)}, expected a contiguous one; use contiguous()`,
-      );
-    return this.#share(this.nativeView.offset, full, rowMajor(full));
+    this.checkPlain('view', 'tensor');
+    const layout = viewLayout(this, shape);
+    return this.#share(this.nativeView.offset, layout.shape, layout.stride);
   }
 
   /**
@@ -198,7 +213,7 @@ export class Tensor {
    * @throws {KernwattError} `SHAPE` when a range leaves the tensor; `DISPOSED`.
    */
   slice(ranges: readonly SliceRange[]): Tensor {
-    this.check('slice', 'tensor');
+    this.checkPlain('slice', 'tensor');
     const { offset, shape, stride } = sliceLayout('slice', this, ranges);
     return this.#share(this.nativeView.offset + (shape.includes(0) ? 0 : offset), shape, stride);
   }
@@ -208,17 +223,9 @@ export class Tensor {
    * @example x.permute([1, 0])   // the transpose
    */
   permute(order: readonly number[]): Tensor {
-    this.check('permute', 'tensor');
-    if (order.length !== this.shape.length || this.shape.some((_, i) => !order.includes(i)))
-      throw new KernwattError(
-        'ARGUMENT',
-        `permute: order is ${formatShape(order)}, expected each of 0 to ${this.shape.length - 1} once`,
-      );
-    return this.#share(
-      this.nativeView.offset,
-      order.map((i) => this.shape[i]!),
-      order.map((i) => this.stride[i]!),
-    );
+    this.checkPlain('permute', 'tensor');
+    const { shape, stride } = permuteLayout(this, order);
+    return this.#share(this.nativeView.offset, shape, stride);
   }
 
   /**
@@ -226,24 +233,15 @@ export class Tensor {
    * @example w.expand([4, 64, 64])   // one weight for a batch of four
    */
   expand(shape: Shape): Tensor {
-    this.check('expand', 'tensor');
-    countElements('expand', shape, this.dtype);
-    const lead = shape.length - this.shape.length;
-    const fits = lead >= 0 && this.shape.every((n, i) => n === 1 || n === shape[i + lead]);
-    if (!fits)
-      throw new KernwattError(
-        'SHAPE',
-        `expand: shape is ${formatShape(shape)}, expected one that ${formatShape(this.shape)} broadcasts to`,
-      );
-    const stride = shape.map((n, i) =>
-      i < lead || (this.shape[i - lead] === 1 && n !== 1) ? 0 : this.stride[i - lead]!,
-    );
-    return this.#share(this.nativeView.offset, [...shape], stride);
+    this.checkPlain('expand', 'tensor');
+    const layout = expandLayout(this, shape);
+    return this.#share(this.nativeView.offset, layout.shape, layout.stride);
   }
 
   /** A row-major tensor of the same elements: another view when this one is row-major already, else a queued copy. */
   contiguous(options: { stream?: Stream | undefined } = {}): Tensor {
     const stream = this.#stream('contiguous', options.stream);
+    this.checkPlain('contiguous', 'tensor');
     if (this.isContiguous) return this.#share(this.nativeView.offset, [...this.shape], [...this.stride]);
     this.ordered('contiguous', 'tensor', stream);
     const copy = this.device.allocate('contiguous', this.shape, this.dtype, stream);
@@ -254,7 +252,7 @@ export class Tensor {
 
   /** A row-major copy on `device`, through host memory in pieces of 256 MiB. Resolves when it has been queued there. */
   async to(device: Device): Promise<Tensor> {
-    this.check('to', 'tensor');
+    this.checkPlain('to', 'tensor');
     const target = device.allocate('to', this.shape, this.dtype);
     const source = this.contiguous();
     try {
@@ -277,7 +275,9 @@ export class Tensor {
 
   /** 64-bit FNV-1a over the elements' bytes in row-major order, hexadecimal. */
   async hash(options: { stream?: Stream | undefined } = {}): Promise<string> {
-    return native().hash(this.#stream('hash', options.stream).handle, this.nativeView);
+    const stream = this.#stream('hash', options.stream);
+    this.checkPlain('hash', 'tensor');
+    return native().hash(stream.handle, this.nativeView);
   }
 
   /**
@@ -303,6 +303,8 @@ export class Tensor {
   get region(): Region {
     const itemBytes = bitsOf(this.dtype) / 8;
     const start = this.storage.baseOffset + this.nativeView.offset * itemBytes;
+    if (this.packed)
+      return { base: this.storage.base, start, itemBytes, shape: [this.packed.bytes / itemBytes], stride: [1] };
     return { base: this.storage.base, start, itemBytes, shape: this.shape, stride: this.stride };
   }
 
@@ -316,10 +318,7 @@ export class Tensor {
 
   /** @internal Bytes of distinct elements: a repeated dimension (stride 0) counts once. */
   get distinctBytes(): number {
-    let count = 1;
-    for (let i = 0; i < this.shape.length; ++i)
-      count *= this.stride[i] === 0 ? Math.min(this.shape[i]!, 1) : this.shape[i]!;
-    return (count * bitsOf(this.dtype)) / 8;
+    return (distinctElements(this.shape, this.stride) * bitsOf(this.dtype)) / 8;
   }
 
   /** @internal Throws `DISPOSED` unless usable. */
@@ -330,6 +329,23 @@ export class Tensor {
         `${where}: ${name} is on ${this.device.name}, which is closed; expected an open device`,
       );
     if (this.#disposed) throw new KernwattError('DISPOSED', `${where}: ${name} is disposed, expected a live tensor`);
+  }
+
+  /** @internal The same tensor again, to be disposed by itself. */
+  alias(): Tensor {
+    this.check('alias', 'tensor');
+    const { storage, nativeView, dtype, shape, stride, packed } = this;
+    return new Tensor(storage.retain(), nativeView.offset, dtype, [...shape], [...stride], packed);
+  }
+
+  /** @internal As check, and throws `UNSUPPORTED` where the data are packed for a kernel. */
+  checkPlain(where: string, name: string): void {
+    this.check(where, name);
+    if (this.packed)
+      throw new KernwattError(
+        'UNSUPPORTED',
+        `${where}: ${name} is packed in ${this.packed.text}, expected a plain tensor; use unpack()`,
+      );
   }
 
   /** @internal Throws where other threads read this memory. */
@@ -361,18 +377,6 @@ export class Tensor {
         `${where}: stream is on ${live.device.name}, expected ${this.device.name} as the tensor`,
       );
     return live;
-  }
-
-  #array(raw: boolean): TensorData | RawData {
-    try {
-      return arrayFor(this.dtype, this.size, raw);
-    } catch (cause) {
-      throw new KernwattError(
-        'OUT_OF_MEMORY',
-        `read: tensor has ${this.size} elements, expected what fits in one array; read slices`,
-        { cause },
-      );
-    }
   }
 
   /** Part of a contiguous tensor, without its shape. */

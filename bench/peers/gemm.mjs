@@ -1,5 +1,5 @@
 // GEMM: y = x Wᵀ with K = N = 4096 and M in {1, 16, 512}; weights rotate through copies, so that neither finds them in a cache.
-// onnxruntime-node packs constant weights when it loads a model; kernwatt is given them as they are and packs in every call.
+// onnxruntime-node packs constant weights when it loads a model; kernwatt is given them packed once as well, in place of the originals.
 import { kernwatt, sixtyFourths, turns } from './common.mjs';
 import { model } from './onnx.mjs';
 
@@ -36,7 +36,9 @@ export async function* cases(house) {
 async function bound({ device, copiesOf }, dtype, m, x, w) {
   const tensor = device.tensor(x, [m, k], dtype);
   const copies = copiesOf(n * k * (dtype === 'f32' ? 4 : 2));
-  const weights = Array.from({ length: copies }, () => device.tensor(w, [n, k], dtype));
+  const weights = Array.from({ length: copies }, () =>
+    kernwatt.gemm.prepack({ w: device.tensor(w, [n, k], dtype) }, { dispose: true }),
+  );
   const y = device.empty([m, n], dtype);
   const plans = weights.map((one) => kernwatt.gemm.bind({ x: tensor, w: one, y }));
   const next = turns(copies);

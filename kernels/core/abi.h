@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define KW_ABI 1
+#define KW_ABI 2
 
 typedef struct kw_plan kw_plan; /* opaque, owned by the backend that made it */
 
@@ -44,6 +44,9 @@ typedef struct kw_op {
       kw_plan*, void* stream); /* stream: cudaStream_t; kw::ThreadPool* on the CPU, where it runs before returning */
   const char* (*plan_explain)(kw_plan*); /* JSON object: variant, tile, reason ...; lives as long as the plan */
   void (*plan_destroy)(kw_plan*);
+  /* The format (kernels/core/packed.h) in which an operand, a kw::TensorView of its shape and dtype, is fastest; 0: plain.
+     It is the only one but plain that the operator takes. Null: plain alone. */
+  uint64_t (*format)(const kw_device_info*, const char* operand, const void* view);
 } kw_op;
 
 typedef enum { KW_TO_DEVICE = 1, KW_TO_HOST = 2, KW_ON_DEVICE = 3 } kw_copy_kind;

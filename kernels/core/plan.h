@@ -7,6 +7,8 @@
 //     void rebind(const GemmArgs&, void* workspace);
 //     void enqueue(void* stream);
 //     std::string explain() const;                                          // a JSON object
+//     // Optional: the format (packed.h) in which an operand is fastest, or 0.
+//     static uint64_t format(const kw_device_info&, const char* operand, const TensorView& plain);
 //   };
 //   const kw_op kGemmCpu = make_op<GemmArgs, GemmCpuPlan>("gemm");
 #pragma once
@@ -15,6 +17,7 @@
 
 #include "abi.h"
 #include "error.h"
+#include "tensor.h"
 
 namespace kw {
 
@@ -45,6 +48,18 @@ struct PlanBox {
   Plan plan;
   std::string explained;
 };
+
+// Plan::format as a table entry; null without one.
+template <class Plan>
+constexpr auto format_entry() -> uint64_t (*)(const kw_device_info*, const char*, const void*) {
+  if constexpr (requires { &Plan::format; }) {
+    return [](const kw_device_info* device, const char* operand, const void* view) -> uint64_t {
+      return Plan::format(*device, operand, *static_cast<const TensorView*>(view));
+    };
+  } else {
+    return nullptr;
+  }
+}
 
 template <class Args, class Plan>
 constexpr kw_op make_op(const char* name) {
@@ -82,6 +97,7 @@ constexpr kw_op make_op(const char* name) {
         return box->explained.c_str();
       },
       .plan_destroy = [](kw_plan* plan) { delete reinterpret_cast<Box*>(plan); },
+      .format = format_entry<Plan>(),
   };
 }
 

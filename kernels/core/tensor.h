@@ -39,6 +39,7 @@ struct TensorView {
   int32_t rank = 0;               // 0: absent (optional arguments)
   int64_t shape[kMaxRank] = {};   // entries past rank are 0
   int64_t stride[kMaxRank] = {};  // in elements; 0 repeats the same element along that dimension
+  uint64_t format = 0;            // 0: as the strides say; else packed for a kernel (core/packed.h)
 
   int64_t dim(int i) const { return shape[i < 0 ? rank + i : i]; }
   int64_t step(int i) const { return stride[i < 0 ? rank + i : i]; }

@@ -8,19 +8,25 @@
 
 namespace kw::cpu {
 
+// Rows of memory that will be needed soon.
+struct GemmAhead {
+  const char* at = nullptr;
+  int64_t stride = 0, rows = 0, bytes = 0;  // stride in bytes; bytes of each row
+};
+
 // packed x [panels_x][cells][mr] times packed w [panels_w][cells][nr], added to or stored in sums [rows][stride].
 struct GemmBlock {
   const float* x;
-  int64_t panel_x;  // distance between panels of x, in cells
   int panels_x, mr;
-  const float* w;
+  const void* w;
+  int64_t panel_w;  // bytes between panels of w
   int panels_w;
-  int64_t cells;
+  int64_t cells;  // a multiple of cell_step, zeros at the end
   float* sums;
   int64_t stride;
   bool add;
-  const char* ahead;  // memory to bring into the cache meanwhile: `ahead_rows` runs of `ahead_bytes`, or null
-  int64_t ahead_stride, ahead_rows, ahead_bytes;
+  GemmAhead ahead;  // w of the next block, to bring into L2 meanwhile
+  bool in_place;    // w is no copy in L2: before the next block comes the next panel
 };
 
 // Rows of w as they lie in memory against a few flattened rows of x: sums[i][r] = x[i] . w[r].
@@ -52,15 +58,21 @@ struct GemmFinish {
 
 struct GemmKernels {
   const char* isa;
-  int mr, nr;    // the largest micro-tile: any number of rows up to mr, always nr columns
-  int per_cell;  // elements along k in a cell
-  int stream_m;  // rows of x up to which streaming w beats packing it
-  // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel]. One of the strides, in
-  // elements, is 1.
-  void (*pack)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel);
+  int mr, mr_step;  // rows of the largest micro-tile; of any, a multiple of mr_step
+  int nr;           // columns of every micro-tile
+  int per_cell;     // elements along k in a cell
+  int cell_step;    // a block's cells are a multiple of this
+  int depth;        // and at most this many
+  int stream_m;     // rows of x up to which streaming w beats packing it
+  // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel], zeros beyond k. One of the
+  // strides, in elements, is 1. pack_x: the order of x may be another.
+  using Pack = void (*)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
+                        int64_t cells, int panel);
+  Pack pack, pack_x;
   // One row of x as consecutive cells, zeros up to the next multiple of 16 cells.
   void (*flatten)(float* to, const void* from, int64_t k_stride, int64_t k);
   void (*block)(const GemmBlock&);
+  void (*block_stored)(const GemmBlock&);  // with prepacked panels of w as they are
   void (*stream)(const GemmStream&);
   void (*finish)(const GemmFinish&);
 };

@@ -4,8 +4,8 @@
 
 namespace kw::cpu {
 
-const GemmKernels kGemmAvx2[3] = {kernels<F32Cells, Fma, 6, 3, 4, 32>("avx2"),
-                                  kernels<F16Cells, Fma, 6, 3, 4, 32>("avx2"),
-                                  kernels<Bf16Cells, Fma, 6, 3, 4, 32>("avx2")};
+const GemmKernels kGemmAvx2[3] = {kernels<F32Cells, Fma, CellPanel, 6, 3, 4, 32>("avx2"),
+                                  kernels<F16Cells, Fma, F16Panel, 6, 3, 4, 32>("avx2"),
+                                  kernels<Bf16Cells, Fma, Bf16Panel, 6, 3, 4, 32>("avx2")};
 
 }  // namespace kw::cpu

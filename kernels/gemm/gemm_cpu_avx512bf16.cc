@@ -4,6 +4,6 @@
 
 namespace kw::cpu {
 
-const GemmKernels kGemmAvx512Bf16 = kernels<Bf16Pairs, DotBf16, 14, 4, 6, 40>("avx512_bf16");
+const GemmKernels kGemmAvx512Bf16 = kernels<Bf16Pairs, DotBf16, CellPanel, 12, 4, 6, 40>("avx512_bf16");
 
 }  // namespace kw::cpu

@@ -11,20 +11,25 @@
 namespace kw::cpu {
 namespace {
 
+using I = Simd::I;
 constexpr int kW = Simd::kWidth;
 constexpr int kMaxStreamM = 48;
+constexpr int kDepth = 256;  // cells of k in a block, the longest chain of f32 additions
+constexpr int kLine = 16, kSoon = 512;
 
 template <class Cells>
-void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int panel) {
+void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int64_t cells,
+          int panel) {
   constexpr int per = Cells::kPerCell;
   const auto* source = static_cast<const typename Cells::T*>(from);
-  const int64_t cells = (k + per - 1) / per;
   for (int r = 0; r < panel; r += kW) {
     const int lanes = lesser(panel - r, kW), present = lesser(rows - r, kW);
     if (k_stride != 1) {
       for (int64_t c = 0; c < cells; ++c) {
         F v = Simd::set(0);
-        if (present > 0) v = Cells::across(source + c * per * k_stride + r, k_stride, c * per + 1 < k, present);
+        if (present > 0 && c * per < k) {
+          v = Cells::across(source + c * per * k_stride + r, k_stride, c * per + 1 < k, present);
+        }
         Simd::store(to + c * panel + r, v, lanes);
       }
       continue;
@@ -35,7 +40,8 @@ void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int
       F v[kW];
       for (int i = 0; i < kW; ++i) {
         const auto* p = source + (r + i) * row_stride + c * per;
-        v[i] = i >= present ? Simd::set(0) : elements == kW * per ? Cells::load(p) : Cells::load(p, elements);
+        const bool none = i >= present || elements <= 0;
+        v[i] = none ? Simd::set(0) : elements == kW * per ? Cells::load(p) : Cells::load(p, elements);
       }
       Simd::transpose(v);
       for (int i = 0; i < count; ++i) Simd::store(to + (c + i) * panel + r, v[i], lanes);
@@ -48,33 +54,95 @@ void flatten(float* to, const void* from, int64_t k_stride, int64_t k) {
   constexpr int per = Cells::kPerCell;
   const auto* source = static_cast<const typename Cells::T*>(from);
   const int64_t cells = (k + per - 1) / per, padded = (cells + 15) / 16 * 16;
-  for (int64_t c = 0; c < padded; c += k_stride == 1 ? kW : 1) {
-    const int elements = static_cast<int>(lesser<int64_t>(k - c * per, kW * per));
-    if (k_stride != 1) {
-      F v = Simd::set(0);
-      if (c < cells) v = Cells::across(source + c * per * k_stride, k_stride, c * per + 1 < k, 1);
-      Simd::store(to + c, v, 1);
-    } else {
-      Simd::store(to + c, elements > 0 ? Cells::load(source + c * per, elements) : Simd::set(0));
+  int64_t c = 0;
+  if (k_stride == 1) {
+    for (; (c + kW) * per <= k; c += kW) Simd::store(to + c, Cells::load(source + c * per));
+    if (c * per < k) Simd::store(to + c, Cells::load(source + c * per, static_cast<int>(k - c * per))), c += kW;
+  } else {
+    for (; c < cells; ++c)
+      Simd::store(to + c, Cells::across(source + c * per * k_stride, k_stride, c * per + 1 < k, 1), 1);
+  }
+  for (; c < padded; ++c) to[c] = 0;
+}
+
+// Panels of w as a micro-tile reads them: kPerCell elements for each cell of x, of which kSteps are taken at a time.
+struct CellPanel {  // [cells][nr], as pack leaves them
+  using T = float;
+  static constexpr int kSteps = 1, kPerCell = 2 * kW;
+  static void load(const T* w, F (&v)[1][2]) { v[0][0] = Simd::load(w), v[0][1] = Simd::load(w + kW); }
+};
+struct F16Panel {  // [k][nr], prepacked
+  using T = uint16_t;
+  static constexpr int kSteps = 1, kPerCell = 2 * kW;
+  static void load(const T* w, F (&v)[1][2]) { v[0][0] = Simd::load_f16(w), v[0][1] = Simd::load_f16(w + kW); }
+};
+struct Bf16Panel {  // [k / 2][nr][2], prepacked
+  using T = uint16_t;
+  static constexpr int kSteps = 2, kPerCell = 2 * kW;
+  static void load(const T* w, F (&v)[2][2]) {
+    for (int j = 0; j < 2; ++j) {
+      const I pair = (I)Simd::load(reinterpret_cast<const float*>(w + 2 * j * kW));
+      v[0][j] = (F)(pair << 16), v[1][j] = (F)(pair & static_cast<int32_t>(0xffff0000));
+    }
+  }
+};
+
+// The operands of the next block on their way into L2: each micro-tile takes a few of their rows and asks for one cache
+// line of each at a time, since a burst of requests would stall the products.
+class Ahead {
+ public:
+  Ahead(const GemmAhead& all, int64_t tiles) : left_(all), each_((all.rows + tiles - 1) / tiles) {}
+  // The rows that the next micro-tile takes.
+  GemmAhead next() {
+    GemmAhead some = left_;
+    some.rows = lesser(each_, left_.rows);
+    left_.rows -= some.rows, left_.at += some.rows * left_.stride;
+    return some;
+  }
+
+ private:
+  GemmAhead left_;
+  int64_t each_;
+};
+
+template <class Math, class Panel, int MR>
+inline void step(const float* x, const typename Panel::T* w, F (&s)[MR][2]) {
+  F v[Panel::kSteps][2];
+  Panel::load(w, v);
+#pragma GCC unroll 2
+  for (int c = 0; c < Panel::kSteps; ++c) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const F xi = Simd::set(x[c * MR + i]);
+      s[i][0] = Math::mul_add(xi, v[c][0], s[i][0]);
+      s[i][1] = Math::mul_add(xi, v[c][1], s[i][1]);
     }
   }
 }
 
-// x_next: the panel that comes after, brought closer while this one is in use, as are the sums.
-template <class Math, int MR>
-void tile(const float* x, const float* x_next, const float* w, int64_t cells, float* sums, int64_t stride, bool add) {
+// One micro-tile: a panel of x [cells][MR] against a panel of w. x is asked for kSoon floats before it is used, from the
+// panel behind this one in the end; further ahead it would push w out of L1.
+template <class Math, class Panel, int MR>
+void tile(const float* x, const void* panel, int64_t cells, float* sums, int64_t stride, bool add,
+          const GemmAhead& ahead) {
   F s[MR][2] = {};
   for (int i = 0; i < MR; ++i) {
     for (int j = 0; j < 2 * kW; j += 16) __builtin_prefetch(sums + i * stride + j, 1);
   }
-  for (int64_t c = 0; c < cells; ++c, x += MR, x_next += MR, w += 2 * kW) {
-    __builtin_prefetch(x_next);
-    const F w0 = Simd::load(w), w1 = Simd::load(w + kW);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const F xi = Simd::set(x[i]);
-      s[i][0] = Math::mul_add(xi, w0, s[i][0]);
-      s[i][1] = Math::mul_add(xi, w1, s[i][1]);
+  const auto* w = static_cast<const typename Panel::T*>(panel);
+  for (int64_t from = 0; from < cells; from += kLine, x += kLine * MR, w += kLine * Panel::kPerCell) {
+    if (from * 4 < ahead.bytes) {
+      const char* line = ahead.at + from * 4;
+      for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) __builtin_prefetch(line, 0, 2);
+    }
+    for (int i = 0; i < MR; ++i) __builtin_prefetch(x + kSoon + i * kLine);
+    if (from + kLine <= cells) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kLine; c += Panel::kSteps) step<Math, Panel, MR>(x + c * MR, w + c * Panel::kPerCell, s);
+    } else {
+      for (int c = 0; from + c < cells; c += Panel::kSteps) {
+        step<Math, Panel, MR>(x + c * MR, w + c * Panel::kPerCell, s);
+      }
     }
   }
 #pragma GCC unroll 16
@@ -88,49 +156,29 @@ void tile(const float* x, const float* x_next, const float* w, int64_t cells, fl
   }
 }
 
-// Brings the next operand into the cache a few lines at a time, spread over the tiles of a block.
-class Ahead {
- public:
-  Ahead(const GemmBlock& b)
-      : at_(b.ahead), stride_(b.ahead_stride), bytes_(b.ahead_bytes), rows_(b.ahead ? b.ahead_rows : 0) {
-    const int64_t lines = rows_ * ((bytes_ + 63) / 64), tiles = int64_t{b.panels_x} * b.panels_w;
-    each_ = (lines + tiles - 1) / tiles;
-  }
-  void step() {
-    for (int64_t i = 0; i < each_ && rows_ > 0; ++i) {
-      __builtin_prefetch(at_ + offset_, 0, 2);
-      offset_ += 64;
-      if (offset_ < bytes_) continue;
-      offset_ = 0, at_ += stride_, --rows_;
-    }
-  }
-
- private:
-  const char* at_;
-  int64_t stride_, bytes_, rows_, each_, offset_ = 0;
-};
-
-template <class Math, int MR>
+template <class Math, class Panel, int MR>
 void block_of(const GemmBlock& b) {
-  Ahead ahead(b);
+  Ahead ahead(b.ahead, int64_t{b.panels_x} * b.panels_w);
   for (int j = 0; j < b.panels_w; ++j) {
-    const float* w = b.w + j * b.cells * 2 * kW;
+    const char* w = static_cast<const char*>(b.w) + j * b.panel_w;
+    if (b.in_place) {  // the next panel, as if it had rows like x's
+      const char* next = j + 1 < b.panels_w ? w + b.panel_w : b.ahead.at;
+      ahead = Ahead({next, b.cells * 4, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
+    }
     for (int i = 0; i < b.panels_x; ++i) {
-      ahead.step();
-      const float* x = b.x + i * b.panel_x;
-      const float* x_next = i + 1 < b.panels_x ? x + b.panel_x : b.x;
-      tile<Math, MR>(x, x_next, w, b.cells, b.sums + i * MR * b.stride + j * 2 * kW, b.stride, b.add);
+      float* sums = b.sums + i * MR * b.stride + j * 2 * kW;
+      tile<Math, Panel, MR>(b.x + i * MR * b.cells, w, b.cells, sums, b.stride, b.add, ahead.next());
     }
   }
 }
 
 // Picks the instance for b.mr rows, 1 to MR.
-template <class Math, int MR>
+template <class Math, class Panel, int MR>
 void block(const GemmBlock& b) {
   if constexpr (MR > 1) {
-    if (b.mr < MR) return block<Math, MR - 1>(b);
+    if (b.mr < MR) return block<Math, Panel, MR - 1>(b);
   }
-  block_of<Math, MR>(b);
+  block_of<Math, Panel, MR>(b);
 }
 
 // NW rows of w from some k on: `vectors` whole vectors and then `rest` elements. ahead: rows of the chunk that will be
@@ -265,18 +313,24 @@ inline void finish(const GemmFinish& f) {
   }
 }
 
-// One table entry. MR: rows of the largest micro-tile; MX x NW: the tile of stream; M: rows of x worth streaming.
-template <class Cells, class Math, int MR, int MX, int NW, int M>
+// One table entry. MR: rows of the largest micro-tile; MX x NW: the tile of stream; M: rows of x worth streaming; Stored:
+// prepacked panels of w.
+template <class Cells, class Math, class Stored, int MR, int MX, int NW, int M>
 constexpr GemmKernels kernels(const char* isa) {
   static_assert(M <= kMaxStreamM);
   return {.isa = isa,
           .mr = MR,
+          .mr_step = 1,
           .nr = 2 * kW,
           .per_cell = Cells::kPerCell,
+          .cell_step = 2,
+          .depth = kDepth,
           .stream_m = M,
           .pack = pack<Cells>,
+          .pack_x = pack<Cells>,
           .flatten = flatten<Cells>,
-          .block = block<Math, MR>,
+          .block = block<Math, CellPanel, MR>,
+          .block_stored = block<Math, Stored, MR>,
           .stream = stream<Cells, Math, MX, NW>,
           .finish = finish};
 }

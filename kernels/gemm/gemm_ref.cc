@@ -58,6 +58,15 @@ struct Sum {
   float plain = 0;
 };
 
+// Row r of w; a packed one where its format says.
+void load_row(const GemmArgs& args, const GemmShape& shape, int64_t b, int64_t r, float* to) {
+  const GemmOperand& w = shape.w;
+  for (int64_t p = 0; p < shape.k; ++p) {
+    const int64_t at = w.format ? PackedExtent(args.w).at(r, p) : r * w.row + p * w.column;
+    to[p] = load_f32(w.data, w.dtype, b * w.batch + at);
+  }
+}
+
 float element(const GemmOperand& o, int64_t b, int64_t i, int64_t j) {
   return o.data ? load_f32(o.data, o.dtype, b * o.batch + i * o.row + j * o.column) : 0;
 }
@@ -117,7 +126,7 @@ void gemm(const GemmArgs& args, const RowList& rows, ReferenceOutputs& out) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t b = rows.row(i) / shape.m, row = rows.row(i) % shape.m;
       if (b != loaded) {
-        for (int64_t p = 0; p < shape.k; ++p) w[p] = element(shape.w, b, r, p);
+        load_row(args, shape, b, r, w.data());
         loaded = b;
       }
       const Sum s = dot(x.data() + i * shape.k, w.data(), shape.k, shape.x.dtype);

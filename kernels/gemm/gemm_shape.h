@@ -1,5 +1,6 @@
 // GemmArgs with optional and broadcast dimensions and the trans flags resolved: what every backend computes from.
 #pragma once
+#include "../core/packed.h"
 #include "gemm.h"
 
 namespace kw {
@@ -10,6 +11,7 @@ struct GemmOperand {
   void* data = nullptr;  // null: absent, or not to be read
   DType dtype = DType::f32;
   int64_t batch = 0, row = 0, column = 1;
+  uint64_t format = 0;  // w alone: packed, [matrix][panels], `batch` elements between matrices (core/packed.h)
 };
 
 struct GemmShape {
@@ -30,6 +32,12 @@ inline GemmOperand resolve_operand(const TensorView& t, bool transposed = false)
   if (!t.present()) return o;
   o.data = t.data;
   o.dtype = t.dtype;
+  if (t.format != 0) {
+    const PackedExtent extent(t);
+    o.format = t.format, o.row = extent.k;
+    o.batch = extent.matrices > 1 ? extent.matrix() : 0;
+    return o;
+  }
   o.batch = t.rank > 2 && t.dim(-3) > 1 ? t.step(-3) : 0;
   const int64_t outer = t.rank > 1 && t.dim(-2) > 1 ? t.step(-2) : 0;
   const int64_t inner = t.dim(-1) > 1 ? t.step(-1) : 1;

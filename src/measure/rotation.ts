@@ -51,7 +51,8 @@ function spans(plan: Plan): Map<Storage, Span> {
   for (const tensor of Object.values(plan.args)) {
     const { offset } = tensor.nativeView;
     const first = offset - (offset % alignment);
-    const last = offset + extent(tensor.shape, tensor.stride);
+    const packed = tensor.packed && (tensor.packed.bytes * 8) / bitsOf(tensor.dtype);
+    const last = offset + (packed ?? extent(tensor.shape, tensor.stride));
     const span = found.get(tensor.storage);
     found.set(
       tensor.storage,
@@ -87,9 +88,10 @@ function copyPlan(plan: Plan, op: Operator): Copy {
       flat.copyFrom(source, { stream: plan.stream });
       source.dispose();
     }
-    for (const [name, { storage, nativeView, dtype, shape, stride }] of Object.entries(plan.args)) {
+    for (const [name, { storage, nativeView, dtype, shape, stride, packed }] of Object.entries(plan.args)) {
       const { flat, first } = flats.get(storage)!;
-      views[name] = new Tensor(flat.storage.retain(), nativeView.offset - first, dtype, [...shape], [...stride]);
+      const at = nativeView.offset - first;
+      views[name] = new Tensor(flat.storage.retain(), at, dtype, [...shape], [...stride], packed);
     }
     const copy = op.bind({ ...views, ...plan.params }, { backend: plan.backend, stream: plan.stream });
     return { plan: copy, tensors: Object.values(views) };

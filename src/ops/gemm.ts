@@ -14,6 +14,8 @@ const isGated = (activation: string): boolean => activation === 'swiglu' || acti
  * `y = gate(s[.., :n]) s[.., n:] + residual`; otherwise `rowsW = n`. Any strides with a contiguous last dimension; a batch
  * that is absent or 1 is shared by all. Sums and epilogue are in f32, rounded once to the dtype of `y`.
  *
+ * A weight that is used again and again is faster packed once, on the CPU: `gemm.prepack({ w })` gives a tensor to pass as `w`.
+ *
  * | argument     | shape                                                  | meaning                                         |
  * |--------------|--------------------------------------------------------|-------------------------------------------------|
  * | `x`          | `[batch?, m, k]`, with `transX` `[batch?, k, m]`       | activations; f32, bf16 or f16                   |

@@ -77,7 +77,7 @@ export class Capacity {
       this.#releaseStands();
       throw error;
     }
-    this.fixed = Object.fromEntries(Object.entries(fixed).map(([name, tensor]) => [name, tensor.slice([])]));
+    this.fixed = Object.fromEntries(Object.entries(fixed).map(([name, tensor]) => [name, tensor.alias()]));
   }
 
   /** Bytes of one slot. */

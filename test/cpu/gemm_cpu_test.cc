@@ -5,9 +5,11 @@
 //
 //   gemm_cpu_test [cases [seed]]
 #include <array>
+#include <cstring>
 #include <memory>
 
-#include "../../kernels/gemm/gemm.h"
+#include "../../kernels/core/packed.h"
+#include "../../kernels/gemm/gemm_cpu_layout.h"
 #include "support.h"
 
 namespace {
@@ -118,6 +120,65 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   std::copy(before.begin(), before.end(), t.y.bytes.begin());
 }
 
+kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
+  kw_device_info device{};
+  device.sm_count = pool.threads();
+  device.isa = static_cast<int32_t>(isa);
+  return device;
+}
+
+// The case again with its weight packed as the instruction set wants it: the definition says the same of it, unpacking
+// gives the elements back, and the result is right.
+void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool) {
+  TensorView plain = t.args.w;
+  if (t.args.trans_w) {
+    std::swap(plain.shape[plain.rank - 2], plain.shape[plain.rank - 1]);
+    std::swap(plain.stride[plain.rank - 2], plain.stride[plain.rank - 1]);
+  }
+  const kw_device_info device = device_of(isa, pool);
+  Case p;
+  p.args = t.args, p.y = t.y, p.args.trans_w = false;
+  TensorView& w = p.args.w;
+  w = plain;
+  w.format = cpu::gemm().format(&device, "w", &plain);
+  std::vector<uint8_t> bytes(packed_bytes(w), kGuard), again(t.w.bytes.size(), kGuard);
+  w.data = bytes.data();
+  const PackedExtent extent(w);
+  pack_panels(plain, w, 0, extent.matrices * extent.panels());
+  // A y that is also an input stays one.
+  for (TensorView* side : {static_cast<TensorView*>(&p.args.c), static_cast<TensorView*>(&p.args.residual)}) {
+    if (side->data == t.args.y.data && side->present())
+      side->data = p.y.bytes.data() + p.y.offset * bits(p.y.view.dtype) / 8;
+  }
+  p.y.view.data = p.y.bytes.data() + p.y.offset * bits(p.y.view.dtype) / 8;
+  static_cast<TensorView&>(p.args.y) = p.y.view;
+  describe(p, cpu::name(isa), pool.threads());
+  p.text += " packed";
+
+  TensorView back = plain;
+  back.data = again.data() + (static_cast<uint8_t*>(plain.data) - t.w.bytes.data());
+  unpack_panels(w, back, 0, extent.matrices * extent.panels());
+  const int64_t size = bits(w.dtype) / 8;
+  bool same = true;
+  t.w.each([&](int64_t at, const int64_t*) {
+    same &=
+        std::memcmp(static_cast<char*>(back.data) + at * size, static_cast<char*>(plain.data) + at * size, size) == 0;
+  });
+  expect(same, p.text + ": unpacking gives other elements");
+
+  const ReferenceOutput r = reference(t.args), packed = reference(p.args);
+  const int64_t n = t.args.y.dim(-1);
+  const std::string explained = run(p.args, isa, pool);
+  if (is_gated(t.args.activation) && n % extent.format.rows != 0) {
+    return expect(explained.rfind("declined: gemm: n is ", 0) == 0, p.text + ": " + explained);
+  }
+  const auto equal = [](double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); };
+  bool alike = r.value.size() == packed.value.size();
+  for (size_t i = 0; alike && i < r.value.size(); ++i) alike = equal(r.value[i], packed.value[i]);
+  expect(alike, p.text + ": the definition says otherwise");
+  compare(p.text, p.y, r, exact);
+}
+
 // Activations over their whole range, through an epilogue without a product.
 void check_activations(cpu::Isa isa, ThreadPool& pool) {
   for (const Activation activation :
@@ -174,9 +235,7 @@ void check_special(cpu::Isa isa, ThreadPool& pool, DType dtype, int64_t m) {
 
 // A plan made for a large problem serves smaller ones in the same workspace.
 void check_rebind(cpu::Isa isa, ThreadPool& pool) {
-  kw_device_info device{};
-  device.sm_count = pool.threads();
-  device.isa = static_cast<int32_t>(isa);
+  const kw_device_info device = device_of(isa, pool);
   const kw_op& op = cpu::gemm();
   const auto make = [](Case& t, int64_t batch, int64_t m, int64_t n, int64_t k) {
     t.x.shape(DType::bf16, {batch, m, k}, true);
@@ -209,6 +268,37 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
   op.plan_destroy(plan);
 }
 
+// Layouts of random shapes and machines: every block fits the workspace that was asked for a larger shape, and a
+// prepacked weight leaves it at a twentieth of the operands, or at what the smallest blocks take.
+void check_layouts() {
+  for (int i = 0; i < 20000; ++i) {
+    const cpu::GemmKernels& kernels = cpu::kGemmGeneric[pick(0, 2)];
+    const cpu::GemmMachine machine{static_cast<int>(pick(1, 64)), one_of<int64_t>({16 << 10, 32 << 10, 48 << 10}),
+                                   one_of<int64_t>({256 << 10, 1 << 20, 2 << 20})};
+    const auto extent = [](int64_t most) { return chance(0.5) ? pick(0, 40) : pick(0, most); };
+    GemmShape large;
+    large.batch = pick(1, 3), large.m = extent(3000), large.n = extent(5000), large.k = extent(9000);
+    large.rows_w = large.n * pick(1, 2);
+    if (chance(0.5)) large.w.format = PanelFormat{kernels.nr, 1, 2}.tag();
+    GemmShape small = large;
+    small.batch = pick(1, large.batch), small.m = pick(0, large.m), small.k = pick(0, large.k);
+    const int64_t capacity = cpu::gemm_capacity(large, kernels, machine);
+    for (const GemmShape& s : {large, small}) {
+      const cpu::GemmLayout l = cpu::gemm_layout(s, kernels, machine, chance(0.3));
+      const std::string text = "layout of " + std::to_string(s.batch) + " x " + std::to_string(s.m) + " x " +
+                               std::to_string(s.n) + " x " + std::to_string(s.k);
+      if (l.floats() > capacity) expect(false, text + ": more than the workspace");
+      if (!l.stream && l.tasks_n * l.panels_w * kernels.nr < s.n) expect(false, text + ": columns left out");
+      if (!l.stream && l.mr > kernels.mr) expect(false, text + ": micro-tiles too high");
+    }
+    if (large.w.format != 0) {
+      const int64_t least = (1 << 20) + machine.threads * (256 << 10), panels = 4 * kernels.mr * (large.k + 2) * 4;
+      const int64_t most = std::max({cpu::gemm_bytes(large) / 20, least, panels + machine.threads * machine.l2_bytes});
+      expect(capacity * 4 <= most, "layout: a prepacked weight takes more workspace than it may");
+    }
+  }
+}
+
 void check_declines() {
   Case t;
   t.x.shape(DType::i8, {2, 3}, false);
@@ -238,7 +328,9 @@ int main(int argc, char** argv) {
     const int before = failed;
     for (int n = 0; n < cases; ++n) {
       const bool exact = n % 3 == 0;
-      check(*random_case(exact), exact, isa, pool, n % 2 ? other : alone);
+      const auto t = random_case(exact);
+      check(*t, exact, isa, pool, n % 2 ? other : alone);
+      check_packed(*t, exact, isa, pool);
     }
     check_activations(isa, pool);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -247,6 +339,7 @@ int main(int argc, char** argv) {
     check_rebind(isa, pool);
     std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
   }
+  check_layouts();
   check_declines();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;

@@ -1,0 +1,94 @@
+// Packing and unpacking, a few kilobytes at a time so that both sides stay in L1.
+#include "packed.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace kw {
+namespace {
+
+constexpr int64_t kBlock = 64;  // elements along k at a time
+
+template <bool Pack, class Stored>
+void move_panel(const PackedExtent& extent, Stored* plain, int64_t row_stride, int64_t k_stride, int64_t first,
+                Stored* panel) {
+  const PanelFormat& f = extent.format;
+  const int64_t padded = extent.panel() / f.rows, rows = std::min<int64_t>(f.rows, extent.rows - first);
+  for (int64_t from = 0; from < padded; from += kBlock) {
+    const int64_t to = std::min(from + kBlock, Pack ? padded : extent.k);
+    for (int64_t r = 0; r < (Pack ? f.rows : rows); ++r) {
+      const Stored* source = plain + r * row_stride;
+      for (int64_t i = from; i < to; ++i) {
+        Stored& packed = panel[(i / f.group * f.rows + r) * f.group + i % f.group];
+        if constexpr (Pack) {
+          packed = r < rows && i < extent.k ? source[i * k_stride] : Stored{0};
+        } else {
+          plain[r * row_stride + i * k_stride] = packed;
+        }
+      }
+    }
+  }
+}
+
+template <bool Pack, class Stored>
+void move_panels(const TensorView& packed, const TensorView& plain, int64_t begin, int64_t end) {
+  const PackedExtent extent(packed);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t matrix = i / extent.panels(), first = i % extent.panels() * extent.format.rows;
+    int64_t rest = matrix, offset = first * plain.step(-2);
+    for (int d = plain.rank - 3; d >= 0; --d) offset += rest % plain.dim(d) * plain.step(d), rest /= plain.dim(d);
+    move_panel<Pack>(
+        extent, static_cast<Stored*>(plain.data) + offset, plain.step(-2), plain.step(-1), first,
+        static_cast<Stored*>(packed.data) + matrix * extent.matrix() + first / extent.format.rows * extent.panel());
+  }
+}
+
+template <bool Pack>
+void move(const TensorView& packed, const TensorView& plain, int64_t begin, int64_t end) {
+  if (bits(packed.dtype) == 16) return move_panels<Pack, uint16_t>(packed, plain, begin, end);
+  if (bits(packed.dtype) == 32) return move_panels<Pack, uint32_t>(packed, plain, begin, end);
+  throw Error(Code::UNSUPPORTED, std::string("pack: dtype is ") + name(packed.dtype) + ", expected 16 or 32 bits");
+}
+
+}  // namespace
+
+PanelFormat panel_format(uint64_t tag) {
+  const PanelFormat f{static_cast<int>(tag >> 8 & 0xffff), static_cast<int>(tag >> 24 & 0xff),
+                      static_cast<int>(tag >> 32 & 0xffff)};
+  if (f.rows == 0 || f.group == 0 || f.step == 0 || f.step % f.group != 0 || f.tag() != tag) {
+    throw Error(Code::UNSUPPORTED, "packed: format is " + std::to_string(tag) + ", expected panels of version " +
+                                       std::to_string(PanelFormat::kVersion));
+  }
+  return f;
+}
+
+std::string describe_format(uint64_t tag) {
+  if (tag == 0) return "plain";
+  const PanelFormat f = panel_format(tag);
+  return "panels of " + std::to_string(f.rows) + " rows" + (f.group == 2 ? ", pairs along k" : "") + " (version " +
+         std::to_string(PanelFormat::kVersion) + ")";
+}
+
+PackedExtent::PackedExtent(const TensorView& view) : format(panel_format(view.format)), matrices(1) {
+  if (view.rank < 2) {
+    throw Error(Code::SHAPE, "packed: rank is " + std::to_string(view.rank) + ", expected at least 2");
+  }
+  rows = view.dim(-2), k = view.dim(-1);
+  for (int i = 0; i + 2 < view.rank; ++i) matrices *= view.dim(i);
+}
+
+uint64_t packed_bytes(const TensorView& view) {
+  const PackedExtent extent(view);
+  return static_cast<uint64_t>(extent.matrices * extent.matrix()) * static_cast<uint64_t>(bits(view.dtype)) / 8;
+}
+
+void pack_panels(const TensorView& plain, const TensorView& packed, int64_t begin, int64_t end) {
+  move<true>(packed, plain, begin, end);
+}
+
+void unpack_panels(const TensorView& packed, const TensorView& plain, int64_t begin, int64_t end) {
+  move<false>(packed, plain, begin, end);
+}
+
+}  // namespace kw

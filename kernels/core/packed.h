@@ -1,0 +1,52 @@
+// Operands stored for a kernel: panels of rows, marked by TensorView::format. Shape and dtype stay what they were; the
+// data are [..., panels][k / group][rows][group], zeros where rows or k were padded, and strides mean nothing.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "tensor.h"
+
+namespace kw {
+
+// The format tag as its parts. A tag is a whole number that JavaScript holds exactly; 0 is a plain tensor.
+struct PanelFormat {
+  static constexpr int kVersion = 1;
+  int rows;   // in a panel, side by side
+  int group;  // neighbours along k that stay together
+  int step;   // k is padded to a multiple of it, itself a multiple of group
+
+  constexpr uint64_t tag() const {
+    return static_cast<uint64_t>(kVersion) | static_cast<uint64_t>(rows) << 8 | static_cast<uint64_t>(group) << 24 |
+           static_cast<uint64_t>(step) << 32;
+  }
+};
+
+// Throws UNSUPPORTED for a tag of another version or none at all.
+PanelFormat panel_format(uint64_t tag);
+// For messages and explanations: "panels of 32 rows, pairs along k (version 1)"; "plain" for 0.
+std::string describe_format(uint64_t tag);
+
+// The last two dimensions of a packed view, the others as `matrices`. Throws SHAPE below rank 2.
+struct PackedExtent {
+  PanelFormat format;
+  int64_t matrices, rows, k;
+
+  explicit PackedExtent(const TensorView&);
+  int64_t panels() const { return (rows + format.rows - 1) / format.rows; }                          // of one matrix
+  int64_t panel() const { return (k + format.step - 1) / format.step * format.step * format.rows; }  // elements
+  int64_t matrix() const { return panels() * panel(); }
+  // Where an element of a matrix is.
+  int64_t at(int64_t row, int64_t i) const {
+    return row / format.rows * panel() + (i / format.group * format.rows + row % format.rows) * format.group +
+           i % format.group;
+  }
+};
+
+uint64_t packed_bytes(const TensorView&);
+
+// Panels [begin, end), counted over all matrices, from a plain view of the same shape and dtype, any strides; and back.
+// 16- and 32-bit elements; throws UNSUPPORTED for others.
+void pack_panels(const TensorView& plain, const TensorView& packed, int64_t begin, int64_t end);
+void unpack_panels(const TensorView& packed, const TensorView& plain, int64_t begin, int64_t end);
+
+}  // namespace kw
