@@ -2,6 +2,7 @@
 #include "packed.h"
 
 #include <algorithm>
+#include <string>
 
 #include "error.h"
 
@@ -52,36 +53,6 @@ void move(const TensorView& packed, const TensorView& plain, int64_t begin, int6
 }
 
 }  // namespace
-
-PanelFormat panel_format(uint64_t tag) {
-  const PanelFormat f{static_cast<int>(tag >> 8 & 0xffff), static_cast<int>(tag >> 24 & 0xff),
-                      static_cast<int>(tag >> 32 & 0xffff)};
-  if (f.rows == 0 || f.group == 0 || f.step == 0 || f.step % f.group != 0 || f.tag() != tag) {
-    throw Error(Code::UNSUPPORTED, "packed: format is " + std::to_string(tag) + ", expected panels of version " +
-                                       std::to_string(PanelFormat::kVersion));
-  }
-  return f;
-}
-
-std::string describe_format(uint64_t tag) {
-  if (tag == 0) return "plain";
-  const PanelFormat f = panel_format(tag);
-  return "panels of " + std::to_string(f.rows) + " rows" + (f.group == 2 ? ", pairs along k" : "") + " (version " +
-         std::to_string(PanelFormat::kVersion) + ")";
-}
-
-PackedExtent::PackedExtent(const TensorView& view) : format(panel_format(view.format)), matrices(1) {
-  if (view.rank < 2) {
-    throw Error(Code::SHAPE, "packed: rank is " + std::to_string(view.rank) + ", expected at least 2");
-  }
-  rows = view.dim(-2), k = view.dim(-1);
-  for (int i = 0; i + 2 < view.rank; ++i) matrices *= view.dim(i);
-}
-
-uint64_t packed_bytes(const TensorView& view) {
-  const PackedExtent extent(view);
-  return static_cast<uint64_t>(extent.matrices * extent.matrix()) * static_cast<uint64_t>(bits(view.dtype)) / 8;
-}
 
 void pack_panels(const TensorView& plain, const TensorView& packed, int64_t begin, int64_t end) {
   move<true>(packed, plain, begin, end);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "error.h"
 #include "tensor.h"
 
 namespace kw {
@@ -22,9 +23,23 @@ struct PanelFormat {
 };
 
 // Throws UNSUPPORTED for a tag of another version or none at all.
-PanelFormat panel_format(uint64_t tag);
+inline PanelFormat panel_format(uint64_t tag) {
+  const PanelFormat f{static_cast<int>(tag >> 8 & 0xffff), static_cast<int>(tag >> 24 & 0xff),
+                      static_cast<int>(tag >> 32 & 0xffff)};
+  if (f.rows == 0 || f.group == 0 || f.step == 0 || f.step % f.group != 0 || f.tag() != tag) {
+    throw Error(Code::UNSUPPORTED, "packed: format is " + std::to_string(tag) + ", expected panels of version " +
+                                       std::to_string(PanelFormat::kVersion));
+  }
+  return f;
+}
+
 // For messages and explanations: "panels of 32 rows, pairs along k (version 1)"; "plain" for 0.
-std::string describe_format(uint64_t tag);
+inline std::string describe_format(uint64_t tag) {
+  if (tag == 0) return "plain";
+  const PanelFormat f = panel_format(tag);
+  return "panels of " + std::to_string(f.rows) + " rows" + (f.group == 2 ? ", pairs along k" : "") + " (version " +
+         std::to_string(PanelFormat::kVersion) + ")";
+}
 
 // The last two dimensions of a packed view, the others as `matrices`. Throws SHAPE below rank 2.
 struct PackedExtent {
@@ -42,7 +57,18 @@ struct PackedExtent {
   }
 };
 
-uint64_t packed_bytes(const TensorView&);
+inline PackedExtent::PackedExtent(const TensorView& view) : format(panel_format(view.format)), matrices(1) {
+  if (view.rank < 2) {
+    throw Error(Code::SHAPE, "packed: rank is " + std::to_string(view.rank) + ", expected at least 2");
+  }
+  rows = view.dim(-2), k = view.dim(-1);
+  for (int i = 0; i + 2 < view.rank; ++i) matrices *= view.dim(i);
+}
+
+inline uint64_t packed_bytes(const TensorView& view) {
+  const PackedExtent extent(view);
+  return static_cast<uint64_t>(extent.matrices * extent.matrix()) * static_cast<uint64_t>(bits(view.dtype)) / 8;
+}
 
 // Panels [begin, end), counted over all matrices, from a plain view of the same shape and dtype, any strides; and back.
 // 16- and 32-bit elements; throws UNSUPPORTED for others.
