@@ -4,8 +4,10 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
+import type { FormatQuery, Packed } from './packed.js';
 import type { MissingState } from './measure/quantity.js';
 import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
+import type { Shape } from './shape.js';
 
 // Not imported: an import makes Node evaluate all that a builtin module exports, 2 ms for this one.
 const { existsSync } = process.getBuiltinModule('node:fs');
@@ -284,26 +286,16 @@ export interface Native {
   read(stream: StreamHandle, view: NativeView, into: ArrayBufferView, raw: boolean): Promise<void>;
   /** Converts the first `count` elements of an array at once, on this thread; element types as indices into `dtypes`. */
   convert(from: ArrayBufferView, fromDtype: number, into: ArrayBufferView, intoDtype: number, count: number): void;
-  /**
-   * Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even. On the CPU either may be packed,
-   * of one dtype then: packs, unpacks, or copies.
-   */
+  /** Queues dst = src, same device, any strides, dtypes converted with one rounding to nearest even; on the CPU also packs and unpacks. */
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
   /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; kernels/core/host/distribution.h says how. */
   fill(stream: StreamHandle, view: NativeView, distribution: string, seed: number, a: number, b: number): void;
   /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
   hash(stream: StreamHandle, view: NativeView): Promise<string>;
   /** The format that a backend wants an operand in; null: plain. */
-  packedFormat(
-    op: string,
-    backend: 'ref' | 'cpu' | 'library',
-    device: DeviceHandle,
-    operand: string,
-    dtype: number,
-    shape: readonly number[],
-  ): { tag: number; bytes: number; text: string } | null;
+  packedFormat(...query: FormatQuery): Packed | null;
   /** Bytes of a packed tensor, and its format in words; throws UNSUPPORTED for a tag of another version. */
-  packedExtent(dtype: number, shape: readonly number[], tag: number): { tag: number; bytes: number; text: string };
+  packedExtent(dtype: number, shape: Shape, tag: number): Packed;
   /** Creates, sizes workspace from the stream's arena, binds. args: C++ field name -> NativeView | number | boolean | choice index | undefined. */
   createPlan(
     op: string,

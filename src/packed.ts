@@ -3,7 +3,7 @@ import type { Compiled } from './compile.js';
 import type { DType } from './dtype.js';
 import { dtypeIndex } from './dtype.js';
 import { KernwattError } from './errors.js';
-import { native } from './native.js';
+import { type DeviceHandle, native } from './native.js';
 import { type Backend, chooseBackend } from './plan.js';
 import type { Shape } from './shape.js';
 import type { ParamSpec, ParamSpecs, TensorSpecs } from './spec.js';
@@ -33,6 +33,16 @@ export interface Packed {
   bytes: number;
   text: string;
 }
+
+/** @internal Which format a backend wants an operand in. */
+export type FormatQuery = [
+  op: string,
+  backend: string,
+  device: DeviceHandle,
+  operand: string,
+  dtype: number,
+  shape: Shape,
+];
 
 /** @internal The format of a tag for a shape; throws for what is none. */
 export function packedExtent(dtype: DType, shape: Shape, tag: number): Packed {

@@ -121,7 +121,7 @@ int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const Gemm
   // blocks_x leaves out what the threads take of the budget, unless it is the least there can be.
   const int64_t blocks =
       std::min(blocks_x + machine.threads * own, std::max(budget, kLeastPanels * mr * cells + machine.threads * own));
-  return std::max(blocks, stream_x + machine.threads * stream_sums);
+  return s.w.format != 0 ? blocks : std::max(blocks, stream_x + machine.threads * stream_sums);
 }
 
 }  // namespace kw::cpu
