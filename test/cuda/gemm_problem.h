@@ -155,7 +155,8 @@ inline std::string run(const Device& d, const GemmCase& t) {
   if (!status) y.download();
   if (!status) status = d.sync();
   if (status) return std::string(kCodeNames[status]) + ": " + d.table->last_error();
-  const std::string took = plan.variant() + (plan.splits() > 1 ? "/" + std::to_string(plan.splits()) : "");
+  const bool parts = plan.splits() > 1 || t.wish.find('/') != std::string::npos;
+  const std::string took = plan.variant() + (parts ? "/" + std::to_string(plan.splits()) : "");
   if (!t.wish.empty() && took != t.wish) return "it ran " + took;
 
   ReferenceOutputs reference;

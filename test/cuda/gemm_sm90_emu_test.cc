@@ -29,7 +29,7 @@ GemmCase lying(const Sm90Configuration& c, int splits, DType in, int64_t m, int6
   const auto pad = [](int64_t columns) { return (8 - columns % 8) % 8 + 8; };
   t.x_layout.pad = t.w_layout.pad = pad(k);
   t.y_layout.pad = pad(n);
-  t.wish = std::string(c.name) + (splits > 1 ? "/" + std::to_string(splits) : "");
+  t.wish = std::string(c.name) + "/" + std::to_string(splits);
   return t;
 }
 
