@@ -46,7 +46,8 @@ const kw_table& open_table(const std::string& path) {
   const auto table_of = reinterpret_cast<kw_table_fn>(dlsym(handle, KW_CUDA_TABLE));
   if (table_of == nullptr) refuse_library(path, "has no function " KW_CUDA_TABLE ", so it is no library of kernels");
   const kw_table* table = table_of(KW_ABI);
-  if (table == nullptr) refuse_library(path, "does not speak abi " + std::to_string(KW_ABI) + "; build it again: npm run build:cuda");
+  if (table == nullptr)
+    refuse_library(path, "does not speak abi " + std::to_string(KW_ABI) + "; build it again: npm run build:cuda");
   check_table(path, *table);
   return *table;
 }
