@@ -178,17 +178,16 @@ export interface SourceStatus {
   joules: number;
 }
 
-export interface NativeSeries {
-  seconds: Float64Array;
-  values: Float64Array;
-}
+export type NativeSeries = Record<'seconds' | 'values', Float64Array>;
 
 export interface SourceReadings {
   /**
    * `counter`: joules since the first reading, where they change. Of GPUs, as far as they are read: `powerInstant`, `powerAverage` (W),
-   * `clock` (Hz), `temperature` (degrees Celsius), `processes`, and `throttle.REASON` (ns, where they change).
+   * `clock` (Hz), `busy` (share of time), `temperature` (degrees Celsius), `processes`, and `throttle.REASON` (ns, where they change).
    */
   series: { readonly counter: NativeSeries; readonly [column: string]: NativeSeries };
+  /** Columns with a function of their own, such as `clock` and `busy`, whose last reading failed. */
+  refused: { readonly [column: string]: { state: MissingState; reason: string } };
   /** Stretches over which the counter tells nothing. */
   breaks: { from: number; to: number; reason: string }[];
   /** Of what is older only a part is kept; -Infinity while everything is. */

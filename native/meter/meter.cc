@@ -102,6 +102,13 @@ Napi::Value poll_source(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), source.due());
 }
 
+Napi::Object object(Napi::Env env, const Trouble& trouble) {
+  auto result = Napi::Object::New(env);
+  result.Set("state", trouble.state);
+  result.Set("reason", trouble.reason);
+  return result;
+}
+
 Napi::Value source_status(const Napi::CallbackInfo& info) {
   const Status status = get_handle<Held>(info[0], "sourceStatus")->get("sourceStatus").status();
   const Napi::Env env = info.Env();
@@ -124,12 +131,7 @@ Napi::Value source_status(const Napi::CallbackInfo& info) {
     result.Set("gpu", gpu);
   }
   result.Set("trouble", env.Null());
-  if (status.trouble.state != nullptr) {
-    auto trouble = Napi::Object::New(env);
-    trouble.Set("state", status.trouble.state);
-    trouble.Set("reason", status.trouble.reason);
-    result.Set("trouble", trouble);
-  }
+  if (status.trouble.state != nullptr) result.Set("trouble", object(env, status.trouble));
   return result;
 }
 
@@ -154,6 +156,8 @@ Napi::Value read_source(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto series = Napi::Object::New(env);
   for (const auto& [name, readings] : columns.series) series.Set(name, arrays(env, readings));
+  auto refused = Napi::Object::New(env);
+  for (const auto& [name, trouble] : columns.refused) refused.Set(name, object(env, trouble));
   auto breaks = Napi::Array::New(env);
   for (const Break& one : columns.breaks) {
     auto entry = Napi::Object::New(env);
@@ -164,6 +168,7 @@ Napi::Value read_source(const Napi::CallbackInfo& info) {
   }
   auto result = Napi::Object::New(env);
   result.Set("series", series);
+  result.Set("refused", refused);
   result.Set("breaks", breaks);
   result.Set("thinnedBefore", columns.thinned_before);
   return result;

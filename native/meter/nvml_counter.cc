@@ -1,4 +1,5 @@
-// The energy counter of a GPU by NVML, and beside it power, clocks, temperature, throttling and processes, each at its own pace.
+// The energy counter of a GPU by NVML, and beside it power, clock, busy share, temperature, throttling and processes, each
+// at its own pace.
 #include <time.h>
 
 #include <algorithm>
@@ -13,6 +14,8 @@ namespace {
 
 // Between two readings, seconds. Drivers renew power every 20 to 100 ms.
 constexpr double kPowerEvery = 0.02, kStateEvery = 0.1, kProcessesEvery = 1;
+// They renew the busy share once in a sixth of a second to a second.
+constexpr double kBusyEvery = 0.2;
 // Between two attempts to open a GPU that is not there or was lost.
 constexpr double kAgain = 1;
 
@@ -92,6 +95,7 @@ class NvmlSource final : public Source {
       ask(power_, clock, "powerAverage", [&] { return device_->power(); });
     }
     if (clock_.wanted(now)) ask(clock_, clock, "clock", [&] { return device_->clock(NvmlClock::SM); });
+    if (busy_.wanted(now)) ask(busy_, clock, "busy", [&] { return busy_share(); });
     if (temperature_.wanted(now)) ask(temperature_, clock, "temperature", [&] { return device_->temperature(); });
     if (processes_.wanted(now)) ask(processes_, clock, "processes", [&] { return processes(); });
     const double after = clock.now();
@@ -105,7 +109,7 @@ class NvmlSource final : public Source {
     for (size_t i = 1; by_field_ && i < kFieldCount; ++i) {
       if (!items_[i].given_up) due = std::min(due, items_[i].due);
     }
-    for (const Item* item : {&power_, &clock_, &temperature_, &processes_}) {
+    for (const Item* item : {&power_, &clock_, &busy_, &temperature_, &processes_}) {
       if (!item->given_up && (item != &power_ || power_by_function())) due = std::min(due, item->due);
     }
     return due;
@@ -198,7 +202,7 @@ class NvmlSource final : public Source {
 
   void read_energy(const Clock& clock) {
     const double asked = clock.now();
-    if (const std::optional<double> joules = value(items_[0], true, [&] { return device_->energy(); })) {
+    if (const std::optional<double> joules = value(items_[0], nullptr, [&] { return device_->energy(); })) {
       count(asked, clock.now(), static_cast<uint64_t>(std::llround(*joules * 1e3)));
     }
   }
@@ -210,11 +214,12 @@ class NvmlSource final : public Source {
   void ask(Item& item, const Clock& clock, const char* column, Body body) {
     const double asked = clock.now();
     item.took(asked);
-    if (const std::optional<double> answer = value(item, false, body)) put(column, asked, clock.now(), *answer);
+    if (const std::optional<double> answer = value(item, column, body)) put(column, asked, clock.now(), *answer);
   }
 
+  // column: what the answer is for; null: for the counter itself.
   template <class Body>
-  std::optional<double> value(Item& item, bool essential, Body body) {
+  std::optional<double> value(Item& item, const char* column, Body body) {
     try {
       const double answer = body();
       item.answered = true;
@@ -224,10 +229,22 @@ class NvmlSource final : public Source {
         gone(error);
       } else {
         item.refused(error.state);
-        if (essential) fail({state_name(error.state), error.what()});
+        Trouble trouble{state_name(error.state), error.what()};
+        if (column == nullptr) {
+          fail(std::move(trouble));
+        } else {
+          refuse(column, std::move(trouble));
+        }
       }
     }
     return std::nullopt;
+  }
+
+  // Share of the driver's own last window, a sixth of a second to a second, in which any kernel of any process ran.
+  double busy_share() const {
+    nvml::Utilization now = {};
+    device_->ask({device_->way(device_->nvml.functions().nvmlDeviceGetUtilizationRates, &now)});
+    return now.gpu / 1e2;
   }
 
   // How many processes have work on it, this one included. Their ids are not looked at: containers see those of the host, or not.
@@ -257,7 +274,8 @@ class NvmlSource final : public Source {
   const std::string gpu_;
   NvmlDevice* device_ = nullptr;  // lives as long as the process
   Item items_[kFieldCount];
-  Item power_{kPowerEvery}, clock_{kStateEvery}, temperature_{kStateEvery}, processes_{kProcessesEvery};
+  Item power_{kPowerEvery}, clock_{kStateEvery}, busy_{kBusyEvery}, temperature_{kStateEvery},
+      processes_{kProcessesEvery};
   bool by_field_ = true, energy_by_field_ = true, lost_ = false;
   double counter_due_ = 0;
 };

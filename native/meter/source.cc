@@ -41,6 +41,7 @@ void Source::put(const char* column, double asked, double answered, double value
   } else {
     series.push(answered, value);
   }
+  if (!refused_.empty()) refused_.erase(column);
 }
 
 void Source::fail(Trouble trouble) {
@@ -48,6 +49,11 @@ void Source::fail(Trouble trouble) {
   ++status_.failures;
   status_.answering = false;
   status_.trouble = std::move(trouble);
+}
+
+void Source::refuse(const char* column, Trouble trouble) {
+  const std::lock_guard lock(mutex_);
+  refused_[column] = std::move(trouble);
 }
 
 void Source::set_facts(Facts facts) {
@@ -77,6 +83,7 @@ Columns Source::columns(double from, double to) const {
   const std::lock_guard lock(mutex_);
   copy("counter", counter_.series());
   for (const auto& [name, series] : series_) copy(name, series);
+  result.refused = refused_;
   result.breaks = counter_.breaks();
   result.thinned_before = counter_.series().thinned_before();
   return result;

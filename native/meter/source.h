@@ -44,6 +44,7 @@ struct Status {
 
 struct Columns {
   std::map<std::string, std::vector<Reading>> series;
+  std::map<std::string, Trouble> refused;  // columns that the last attempt could not read
   std::vector<Break> breaks;
   double thinned_before = 0;
 };
@@ -67,10 +68,12 @@ class Source {
   // Reads through the functions below; when to come back.
   virtual double read(const Clock& clock) = 0;
 
-  // From read(): a reading of the counter, one of another column, one that failed. `changes`: only those are kept.
+  // From read(): a reading of the counter, one of another column, one that failed, one of another column that failed.
+  // `changes`: only those are kept.
   void count(double asked, double answered, uint64_t raw, double stamp = std::numeric_limits<double>::quiet_NaN());
   void put(const char* column, double asked, double answered, double value, bool changes = false);
   void fail(Trouble trouble);
+  void refuse(const char* column, Trouble trouble);
   void set_facts(Facts facts);
   double next(double now) { return counter_.next(now); }
 
@@ -79,6 +82,7 @@ class Source {
   mutable std::mutex mutex_;  // the polling thread writes under it, others read; never held while a meter is read
   Counter counter_;
   std::map<std::string, Series> series_;
+  std::map<std::string, Trouble> refused_;
   Status status_;
   double due_ = 0;
 };

@@ -2,7 +2,7 @@
 // over windows, resolution and drift beside it, a second opinion from the power readings, and whether any of it may be believed.
 import { known, type MissingState, missing, type Quantity } from '../measure/quantity.js';
 import { mean, studentT95 } from '../measure/stats.js';
-import { type Fit, fitWindow, lastUntil, meanOver } from './fit.js';
+import { type Fit, fitWindow, lastUntil, meanOver, rangeOf, readingsWithin } from './fit.js';
 import { type Evidence, type Judgement, judgeAttributable, judgeDisputed, judgeSteady } from './judge.js';
 import type { LoadWindow, MeterData, MeterScope, Stretch } from './recording.js';
 import { broken, findTicks, type Series, type Ticks } from './ticks.js';
@@ -295,11 +295,8 @@ function throttled({ throttleNs = {} }: MeterData, windows: readonly Stretch[]):
 
 function clockRange({ clockHz }: MeterData, windows: readonly Stretch[]): EnergyEstimate['clockHz'] {
   if (!clockHz) return null;
-  const seen: number[] = [];
-  for (let i = 0; i < clockHz.seconds.length; i++)
-    if (windows.some(({ begin, end }) => clockHz.seconds[i]! >= begin && clockHz.seconds[i]! <= end))
-      seen.push(clockHz.values[i]!);
-  return seen.length === 0 ? null : { min: Math.min(...seen), mean: mean(seen), max: Math.max(...seen) };
+  const seen = readingsWithin(clockHz, windows);
+  return seen.length === 0 ? null : rangeOf(seen);
 }
 
 function temperatures({ temperatureC }: MeterData, windows: readonly Stretch[]): EnergyEstimate['temperatureC'] {

@@ -2,6 +2,7 @@
 // are stale, the first lacks idle joules, the last joules of the load, so a burst is read low by (P - Pidle) / P * period / 2 /
 // length (4.2 % for 1 s at 600 W over 100 W and 100 ms ticks). Between two ticks inside, all joules belong to the window.
 import { mean } from '../measure/stats.js';
+import type { Stretch } from './recording.js';
 import { broken, type Series, type Ticks } from './ticks.js';
 
 /** Ticks that a line with a trend needs at least. */
@@ -109,3 +110,18 @@ export function meanOver({ seconds, values }: Series, begin: number, end: number
   }
   return sum / (end - begin);
 }
+
+/** The readings taken within the stretches. */
+export function readingsWithin({ seconds, values }: Series, stretches: readonly Stretch[]): number[] {
+  const seen: number[] = [];
+  for (let i = 0; i < seconds.length; i++)
+    if (stretches.some(({ begin, end }) => seconds[i]! >= begin && seconds[i]! <= end)) seen.push(values[i]!);
+  return seen;
+}
+
+/** The lowest and the highest of some values, and their mean. */
+export const rangeOf = (values: readonly number[]): { min: number; mean: number; max: number } => ({
+  min: Math.min(...values),
+  mean: mean(values),
+  max: Math.max(...values),
+});

@@ -1,4 +1,5 @@
 // What a meter hands to the estimators: columns of readings on one clock, and what was going on when.
+import type { MissingState } from '../measure/quantity.js';
 import type { Series } from './ticks.js';
 
 /** A stretch of time, seconds of the clock that the readings carry. */
@@ -24,6 +25,10 @@ export interface MeterData {
   throttleNs?: Readonly<Record<string, Series>>;
   clockHz?: Series;
   temperatureC?: Series;
+  /** NVML's utilization.gpu over 100: share of the sixth of a second to a second before each reading in which any kernel ran. */
+  busyShare?: Series;
+  /** Why a column is absent or ends, where the driver said. */
+  refused?: { readonly [column in 'clockHz' | 'busyShare']?: { state: MissingState; reason: string } };
 }
 
 export interface MeterScope {

@@ -9,6 +9,7 @@ import { pcu } from '../metrics/pcu.js';
 import { type EnergyObservation, energyRecord, unmetered } from './energy.js';
 import { type EnergyCalibration, energyEfficiency, energyFloor } from './energy_floor.js';
 import { describeEnvironment, describeTool, type GpuFacts } from './environment.js';
+import { type GpuLoad, noGpuLoad } from './gpu_load.js';
 import type { Peak, Peaks } from './peaks.js';
 import { derived, known, type Missing, missing, type Quantity } from './quantity.js';
 import {
@@ -72,7 +73,8 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
     const nothing = { time: null, memory: null, rate: null, utilisation: null, roofline: null, metrics: null };
     return { ...base, flags: subject.inPlace ? ['in-place'] : [], ...nothing, comparison: null, env };
   }
-  const time = timeRecord(subject, seen.times);
+  const load = loadOf(subject, seen.energy);
+  const time = timeRecord(subject, seen.times, load);
   const headline = time[time.headline]!;
   const seconds = known(headline.median, 's', `median, ${time.headline} clock`, headline.ci95Median);
   const rate = {
@@ -98,7 +100,7 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
     roofline: roofline(subject, seen, seen.peaks, time, energy),
     metrics: {
       AMU: amu(memory.averageBytes, memory.peakBytes, device?.info.totalBytes ?? null),
-      PCU: pcu(missing('1', busyReason(device?.kind)), utilisation.ofPeakFlops, utilisation.ofPeakBandwidth),
+      PCU: pcu(load.busyShare, utilisation.ofPeakFlops, utilisation.ofPeakBandwidth),
       AL: latency,
       AT: at({ tokens, params, meanSeconds: latency.paper.AL, medianSeconds: seconds }),
       AEC: aec(energy.powerW, energy.perCallJ, tokens),
@@ -109,12 +111,16 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
   };
 }
 
-const busyReason = (kind: string | undefined): string =>
-  kind === 'cuda'
-    ? 'the busy share that NVML reports is not read by this version'
-    : 'NVML reports a busy share for GPUs alone, and this ran on the CPU';
+/** Of the GPU that was metered, which is that of the subject unless a meter was given. */
+function loadOf({ device }: Subject, energy: EnergyObservation): GpuLoad {
+  if ('gpu' in energy && energy.gpu) return energy.gpu;
+  if (device?.kind !== 'cuda') return noGpuLoad('NVML knows GPUs alone, and this ran on the CPU');
+  return 'absent' in energy
+    ? noGpuLoad(`it is read in energy windows, and there were none: ${energy.absent.reason}`, energy.absent.state)
+    : noGpuLoad('it is read from NVML, and not exactly one counter of the meter is of NVML');
+}
 
-function timeRecord(subject: Subject, times: Partial<Record<Clock, ClockRecord>>): TimeRecord {
+function timeRecord(subject: Subject, times: Partial<Record<Clock, ClockRecord>>, { smClockHz }: GpuLoad): TimeRecord {
   return {
     cache: subject.cache,
     coldBytes: subject.coldBytes,
@@ -124,12 +130,7 @@ function timeRecord(subject: Subject, times: Partial<Record<Clock, ClockRecord>>
     device: times.device ?? null,
     stream: times.stream ?? null,
     host: times.host ?? null,
-    smClockHz: missing(
-      'Hz',
-      subject.device?.kind === 'cuda'
-        ? 'the clock during the run is not read by this version'
-        : 'a CPU has no SM clock',
-    ),
+    smClockHz,
   };
 }
 

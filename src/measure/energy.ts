@@ -3,6 +3,7 @@
 import { combine } from '../energy/estimate.js';
 import type { Judgement } from '../energy/judge.js';
 import type { LoadWindow, MeterScope } from '../energy/recording.js';
+import type { GpuLoad } from './gpu_load.js';
 import { derived, known, type Missing, type MissingState, missing, type Quantity } from './quantity.js';
 import type { EnergyDomain, EnergyRecord, WorkRecord } from './record.js';
 import { type Interval, mean, studentT95 } from './stats.js';
@@ -15,6 +16,8 @@ export interface Metered {
   /** What each domain covers, in words. */
   covers: readonly string[];
   unread: EnergyRecord['unread'];
+  /** What NVML said of the GPU meanwhile; null where no counter, or more than one, is NVML's. */
+  gpu: GpuLoad | null;
 }
 
 /** Why nothing was. */

@@ -7,8 +7,9 @@ import { windowOrder } from '../energy/order.js';
 import type { LoadWindow, MeterData, Stretch } from '../energy/recording.js';
 import { findTicks, type Series } from '../energy/ticks.js';
 import { type DomainRecording, type MeterDomain, openMeter } from '../meter/meter.js';
-import type { GpuFacts } from './environment.js';
 import { type EnergyObservation, type Unmetered, unmetered } from './energy.js';
+import type { GpuFacts } from './environment.js';
+import { gpuLoad } from './gpu_load.js';
 import { calibrate } from './loop.js';
 import type { EnergyMeter, EnergySettings, Settings } from './options.js';
 import type { EnergyDomain, EnergyRecord } from './record.js';
@@ -220,7 +221,14 @@ function estimates(
   const others = [...stuck, ...meter.domains.flatMap(unread)].filter(
     ({ name }, i, all) => all.findIndex((one) => one.name === name) === i && !domains.some((one) => one.name === name),
   );
-  return { windows, domains, covers: all.map(({ domain }) => domain.covers), unread: others };
+  const gpus = all.filter(({ domain }) => domain.source === 'nvml');
+  return {
+    windows,
+    domains,
+    covers: all.map(({ domain }) => domain.covers),
+    unread: others,
+    gpu: gpus.length === 1 ? gpuLoad(gpus[0]!, windows, settleSeconds) : null,
+  };
 }
 
 /** Recordings of one domain one after the other as one; where two overlap, as they do around a moment, readings count once. */
@@ -234,7 +242,10 @@ function joined(parts: readonly DomainRecording[]): DomainRecording {
     const found = data.flatMap((one) => of(one) ?? []);
     return found.length > 0 ? chained(found) : undefined;
   };
-  const [clockHz, temperatureC] = [series((one) => one.clockHz), series((one) => one.temperatureC)];
+  const clockHz = series((one) => one.clockHz);
+  const temperatureC = series((one) => one.temperatureC);
+  const busyShare = series((one) => one.busyShare);
+  const { refused } = last.data;
   const throttleNs = Object.fromEntries(
     [...reasons].map((reason) => [reason, series((one) => one.throttleNs?.[reason])!] as const),
   );
@@ -248,6 +259,8 @@ function joined(parts: readonly DomainRecording[]): DomainRecording {
       ...(reasons.size > 0 && { throttleNs }),
       ...(clockHz && { clockHz }),
       ...(temperatureC && { temperatureC }),
+      ...(busyShare && { busyShare }),
+      ...(refused && { refused }),
     },
   };
 }

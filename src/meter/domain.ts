@@ -225,8 +225,8 @@ const boardScope = 'the board: GPU and its memory; not the host, its links or it
 /** How often native/meter/nvml_counter.cc counts processes, seconds. */
 const processesEvery = 1;
 
-function dataOf({ series, breaks }: SourceReadings): MeterData {
-  const { counter, powerInstant, powerAverage, clock, temperature } = series;
+function dataOf({ series, refused, breaks }: SourceReadings): MeterData {
+  const { counter, powerInstant, powerAverage, clock, temperature, busy } = series;
   const throttle = Object.entries(series).flatMap(([name, column]) => {
     const [, reason] = /^throttle\.(.+)$/.exec(name) ?? [];
     return reason === undefined ? [] : [[reason, column] as const];
@@ -240,5 +240,9 @@ function dataOf({ series, breaks }: SourceReadings): MeterData {
     ...(throttle.length > 0 && { throttleNs: Object.fromEntries(throttle) }),
     ...(clock && { clockHz: clock }),
     ...(temperature && { temperatureC: temperature }),
+    ...(busy && { busyShare: busy }),
+    ...((refused.clock || refused.busy) && {
+      refused: { ...(refused.clock && { clockHz: refused.clock }), ...(refused.busy && { busyShare: refused.busy }) },
+    }),
   };
 }

@@ -3,8 +3,11 @@
 import { describe, expect, test } from 'vitest';
 import { memoryWindow } from '../../src/measure/assemble.js';
 import { unchecked } from '../../src/measure/correctness.js';
-import { missing } from '../../src/measure/quantity.js';
-import { clock, comparison, complaints, observed, peaks, record, subject } from './record.js';
+import { unmetered } from '../../src/measure/energy.js';
+import { known, missing } from '../../src/measure/quantity.js';
+import type { MeasureRecord } from '../../src/measure/record.js';
+import type { Subject } from '../../src/measure/subject.js';
+import { clock, comparison, complaints, metered, observed, peaks, record, subject } from './record.js';
 
 describe('arithmetic', () => {
   test('rates are work over the median of the headline clock', () => {
@@ -36,6 +39,28 @@ describe('arithmetic', () => {
     expect(record({}, memoryBound).roofline).toMatchObject({ boundBy: 'bandwidth', floorSeconds: 1e-3 });
     expect(record({}, { ...memoryBound, cache: 'hot' }).roofline).toBeNull();
     expect(record({ peaks: { ...peaks, flops: missing('FLOP/s', 'none') } }).roofline).toBeNull();
+  });
+});
+
+describe('busy share and SM clock', () => {
+  const cuda = { device: { kind: 'cuda', info: { totalBytes: 2 ** 30 } } as unknown as Subject['device'] };
+  const of = ({ metrics, time }: MeasureRecord) => [metrics!.PCU.paper.PCU, time!.smClockHz];
+
+  test('are those of the GPU that was metered', () => {
+    const gpu = { busyShare: known(0.97, '1', 'by NVML'), smClockHz: known(1.98e9, 'Hz', 'by NVML') };
+    expect(of(record({ energy: { ...metered([1, 1]), gpu } }))).toEqual([gpu.busyShare, gpu.smClockHz]);
+  });
+
+  test('are missing with the reason why there were no energy windows', () => {
+    for (const quantity of of(record({ energy: unmetered('only root may read it', 'denied') }, cuda)))
+      expect(quantity).toMatchObject({
+        value: null,
+        state: 'denied',
+        reason: 'it is read in energy windows, and there were none: only root may read it',
+      });
+    for (const quantity of of(record({ energy: metered([1, 1]) }, cuda)))
+      expect(quantity).toMatchObject({ value: null, reason: expect.stringContaining('not exactly one counter') });
+    for (const quantity of of(record())) expect(quantity).toMatchObject({ reason: expect.stringContaining('the CPU') });
   });
 });
 

@@ -49,8 +49,8 @@ function expectTruth({ energy }: MeasureRecord, count: number): void {
 }
 
 test('joules per call of a plan are the watts of the board times the seconds of a call', async () => {
-  await start({ clock: 1755, temperature: 55 });
-  const record = await measure(plan, { ...quick, energy: { ...windows, meter } });
+  await start({ clock: 1755, temperature: 55, utilisation: 85 });
+  const record = await measure(plan, { ...quick, energy: { ...windows, windowSeconds: 1, meter } });
   expectTruth(record, 3);
   expect(complaints(JSON.parse(JSON.stringify(record)))).toEqual([]);
   const [domain] = record.energy.domains;
@@ -58,6 +58,13 @@ test('joules per call of a plan are the watts of the board times the seconds of 
   expect(domain!.counter.periodSeconds.value).toBeCloseTo(0.02, 2);
   expect(record.metrics!.AEC.paper.AEC.value! / watts).toBeCloseTo(1, 1);
   expect(record.flags).not.toContain('disputed');
+  const { PCU } = record.metrics!.PCU.paper;
+  expect(PCU).toMatchObject({ state: 'ok', unit: '1', value: expect.closeTo(0.85, 12) });
+  expect(record.time!.smClockHz).toMatchObject({
+    unit: 'Hz',
+    value: 1755e6,
+    basis: expect.stringMatching(/^SM clock by NVML, 1755 to 1755 MHz: mean of \d+ readings in 3 energy windows$/),
+  });
 });
 
 test('compare(): each case by its own windows, in rounds, and the ratio of their energies', async () => {

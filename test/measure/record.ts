@@ -1,9 +1,9 @@
 // A made-up plan for assembling records without a device, and the published schema as a validator.
 import { Ajv2020, type ErrorObject } from 'ajv/dist/2020.js';
-import { assemble, type Observation } from '../../src/measure/assemble.js';
-import { unchecked } from '../../src/measure/correctness.js';
 import { estimateEnergy } from '../../src/energy/estimate.js';
 import type { MeterScope } from '../../src/energy/recording.js';
+import { assemble, type Observation } from '../../src/measure/assemble.js';
+import { unchecked } from '../../src/measure/correctness.js';
 import { type Metered, unmetered } from '../../src/measure/energy.js';
 import type { Peaks } from '../../src/measure/peaks.js';
 import { known, missing } from '../../src/measure/quantity.js';
@@ -161,5 +161,6 @@ export function metered(
     windows,
     scope: { scope, mig: false, otherProcesses: 0 },
   });
-  return { windows, domains: [{ name, source: 'nvml', scope, ...estimate }], covers: ['a made-up board'], unread: [] };
+  const domains = [{ name, source: 'nvml', scope, ...estimate } as const];
+  return { windows, domains, covers: ['a made-up board'], unread: [], gpu: null };
 }

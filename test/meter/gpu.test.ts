@@ -3,6 +3,8 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { Device } from '../../src/device.js';
 import { estimateEnergy } from '../../src/energy/index.js';
 import type { LoadWindow } from '../../src/energy/recording.js';
+import { gpuLoad } from '../../src/measure/gpu_load.js';
+import type { Known } from '../../src/measure/quantity.js';
 import { type DomainRecording, type Mark, type Meter, openMeter } from '../../src/meter/meter.js';
 import { randomSource } from '../../src/random.js';
 import { Fake, type Scenario } from '../nvml/fake.js';
@@ -41,7 +43,7 @@ async function loaded(scenario: Scenario, watts = 600) {
   const [recording] = await meter.recording({ begin: 1, end: 18 });
   const { domain, data, scope } = recording!;
   const idle = { before: { begin: 1.2, end: 2.8 }, after: { begin: 15.5, end: 17.8 } };
-  return { meter, domain, estimate: estimateEnergy({ data, windows, idle, scope }), windows };
+  return { meter, domain, data, scope, estimate: estimateEnergy({ data, windows, idle, scope }), windows };
 }
 
 describe('begin() and end() against known truth', () => {
@@ -315,5 +317,79 @@ describe('what is metered', () => {
     await expect(meter.end(undefined as unknown as Mark)).rejects.toThrow(
       /^end: mark is undefined, expected what begin\(\) returned$/,
     );
+  });
+});
+
+describe('busy share and SM clock in the windows', () => {
+  // The load of loaded() has run for 0.1 s when a window begins, so that the first 0.9 s of it are left out.
+  const settled = 0.1;
+
+  test('means of the readings that cover load alone, with their range', async () => {
+    const begins = [0, 1, 2, 3, 4].map((i) => 3.013 + 2.51 * i);
+    // Each window: 10 % in its first 0.8 s, which is left out, then 60 %; nothing between windows.
+    const utilisation = begins.flatMap((t) => [[t - 0.1, 10] as const, [t + 0.8, 60] as const, [t + 2.05, 0] as const]);
+    // Two of five windows at the lower clock.
+    const clock = [[0, 1200] as const, [begins[2]! - 0.2, 1700] as const];
+    const { data, scope, windows } = await loaded({ utilisation: [[0, 0], ...utilisation], clock });
+    const { busyShare, smClockHz } = gpuLoad({ data, scope }, windows, settled);
+    expect(busyShare).toMatchObject({ unit: '1', state: 'ok', value: expect.closeTo(0.6, 12) });
+    expect((busyShare as Known).basis).toMatch(
+      /^share of time in which any kernel .*: mean of 2\d readings in 5 energy/,
+    );
+    // Every window holds as many readings, give or take one.
+    expect(smClockHz.value! / 1e6).toBeCloseTo((2 * 1200 + 3 * 1700) / 5, -1);
+    expect((smClockHz as Known).basis).toMatch(
+      /^SM clock by NVML, 1200 to 1700 MHz: mean of 1\d\d readings in 5 energy/,
+    );
+    // Were the load to have run for a second already, the whole window would count.
+    expect(gpuLoad({ data, scope }, windows, 1).busyShare.value).toBeLessThan(0.5);
+  });
+
+  test('asked five times a second at most', async () => {
+    const meter = await opened({ utilisation: 40 });
+    pass(meter, 11);
+    const [recording] = await meter.recording({ begin: 1, end: 11 });
+    const { seconds, values } = recording!.data.busyShare!;
+    expect(new Set(Array.from(values))).toEqual(new Set([0.4]));
+    expect(seconds.length).toBeGreaterThan(45);
+    expect(seconds.length).toBeLessThanOrEqual(51);
+  });
+
+  test.each([
+    [{ unsupported: ['nvmlDeviceGetUtilizationRates'] }, 'unsupported', /^nvmlDeviceGetUtilizationRates.*\(3\)$/],
+    [{ deny: ['nvmlDeviceGetUtilizationRates'] }, 'denied', /^nvmlDeviceGetUtilizationRates.*\(4\)$/],
+    [{ missing: ['nvmlDeviceGetUtilizationRates'] }, 'missing', /nvmlDeviceGetUtilizationRates/],
+    [{ mig: 2 }, 'unsupported', /of whole GPUs alone, and this one is divided \(MIG\)$/],
+  ])('%o: missing, %s, and the rest stays', async (scenario, state, reason) => {
+    const { data, scope, windows, estimate } = await loaded(scenario);
+    const { busyShare, smClockHz } = gpuLoad({ data, scope }, windows, settled);
+    expect(busyShare).toEqual({ value: null, unit: '1', state, reason: expect.stringMatching(reason) });
+    expect(smClockHz.value).toBe(1755e6);
+    expect(estimate.perCallJ.value).toBeCloseTo(0.6, 2);
+  });
+
+  test('a clock that cannot be read, and windows too short for a busy share', async () => {
+    const { data, scope, windows } = await loaded({ unsupported: ['nvmlDeviceGetClockInfo'] });
+    expect(gpuLoad({ data, scope }, windows, settled).smClockHz).toMatchObject({
+      state: 'unsupported',
+      reason: expect.stringMatching(/^nvmlDeviceGetClockInfo/),
+    });
+    const short = windows.slice(0, 1).map(({ begin }) => ({ begin, end: begin + 0.85 }));
+    expect(gpuLoad({ data, scope }, short, settled).busyShare).toMatchObject({
+      state: 'unavailable',
+      reason: 'no reading in 1 energy window covers load alone',
+    });
+  });
+
+  test('a reading that failed once costs nothing but itself', async () => {
+    const meter = await opened({ fail: { nvmlDeviceGetUtilizationRates: 999 }, utilisation: 70 });
+    pass(meter, 3);
+    const refused = async () => (await meter.recording({ begin: 1, end: fake.now }))[0]!.data;
+    expect((await refused()).refused?.busyShare).toMatchObject({ state: 'unavailable' });
+    fake.set({ fail: {} });
+    pass(meter, 5);
+    const { refused: still, busyShare } = await refused();
+    expect(still).toBeUndefined();
+    expect(busyShare!.values[0]).toBe(0.7);
   });
 });
