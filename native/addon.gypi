@@ -31,7 +31,7 @@
       'libraries': ['-ldl', '-lpthread'],
       'conditions': [
         ['static_libstdcxx==1', {'ldflags': ['-static-libstdc++']}],
-        ['target_arch=="x64"', {'dependencies': ['kernwatt_avx2', 'kernwatt_avx512', 'kernwatt_avx512bf16']}],
+        ['target_arch=="x64"', {'dependencies': ['kernwatt_avx2', 'kernwatt_avx512', 'kernwatt_avx512bf16', 'kernwatt_amxbf16']}],
       ],
     },
     {
@@ -66,6 +66,14 @@
           'type': 'static_library',
           'sources': ['<!@(node tools/sources.mjs avx512bf16)'],
           'cflags': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mfma', '-mf16c'],
+        },
+        {
+          'target_name': 'kernwatt_amxbf16',
+          'type': 'static_library',
+          'sources': ['<!@(node tools/sources.mjs amxbf16)'],
+          'cflags': [
+            '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mfma', '-mf16c', '-mamx-tile', '-mamx-bf16',
+          ],
         },
       ],
     }],

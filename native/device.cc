@@ -167,6 +167,7 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   result.Set("cores", cpu::cores());
   result.Set("isa", isa);
   result.Set("flags", flags);
+  result.Set("amxWithheld", cpu::amx_withheld());
   result.Set("l2Bytes", static_cast<double>(features.l2_bytes));
   result.Set("llcBytes", static_cast<double>(features.llc_bytes));
   result.Set("memoryBytes", static_cast<double>(cpu::memory_bytes()));

@@ -2,6 +2,23 @@
 import type { Library } from './library.js';
 import type { NativeDeviceInfo } from './native.js';
 
+/** What the addon says of this machine's CPU, whether or not a device is open. */
+export interface CpuInfo {
+  model: string;
+  cores: number;
+  /** Instruction sets usable here, weakest first: generic, avx2, avx512, avx512_bf16, amx_bf16. */
+  isa: string[];
+  /** Every relevant cpuid flag found (avx2, avx512f, avx512_bf16, avx512_vnni, amx_bf16 ...). */
+  flags: string[];
+  /** Why `amx_bf16` is not usable on a CPU that has it; empty otherwise. */
+  amxWithheld: string;
+  l2Bytes: number;
+  llcBytes: number;
+  memoryBytes: number;
+  /** Memory still to be had: the smaller of MemAvailable and what the cgroup leaves. */
+  availableBytes: number;
+}
+
 /** What a device is. Null means unknown or not applicable. */
 export interface DeviceInfo {
   /** Product name. */

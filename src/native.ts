@@ -4,8 +4,9 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KernwattError } from './errors.js';
-import type { FormatQuery, Packed } from './packed.js';
+import type { CpuInfo } from './info.js';
 import type { MissingState } from './measure/quantity.js';
+import type { FormatQuery, Packed } from './packed.js';
 import { addonFix, platformName, prebuilds, verified } from './prebuilt.js';
 import type { Shape } from './shape.js';
 
@@ -71,20 +72,6 @@ export interface LibraryInfo {
   deviceCount: number;
   /** Why deviceCount is 0, in the library's words. */
   reason: string;
-}
-
-export interface CpuInfo {
-  model: string;
-  cores: number;
-  /** Instruction sets usable here, weakest first: generic, avx2, avx512, avx512_bf16. */
-  isa: string[];
-  /** Every relevant cpuid flag found (avx2, avx512f, avx512_bf16, avx512_vnni, amx_bf16 ...). */
-  flags: string[];
-  l2Bytes: number;
-  llcBytes: number;
-  memoryBytes: number;
-  /** Memory still to be had: the smaller of MemAvailable and what the cgroup leaves. */
-  availableBytes: number;
 }
 
 export interface MemoryCounters {

@@ -10,7 +10,7 @@ export type DeviceName = 'auto' | DeviceKind | `cuda:${number}` | `emu:${number}
 export interface OpenOptions {
   /** CPU worker threads; default: the cores this process may use. */
   threads?: number;
-  /** Strongest CPU instruction set to use: `generic`, `avx2`, `avx512` or `avx512_bf16`; default: the best there is. */
+  /** Strongest CPU instruction set to use: `generic`, `avx2`, `avx512`, `avx512_bf16` or `amx_bf16`; default: the best there is. */
   isa?: string;
   /**
    * Numbers of the CPUs that worker threads are tied to, one each and in turn; default: wherever the system puts them. `threads` is

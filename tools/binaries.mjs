@@ -21,7 +21,7 @@ const output = (command, args) => execFileSync(command, args, { encoding: 'utf8'
 function weakSymbols(folder) {
   const objects = readdirSync(folder, { recursive: true })
     .map(String)
-    .filter((name) => /_(avx2|avx512|avx512bf16)\.o$/.test(name));
+    .filter((name) => /_(avx2|avx512|avx512bf16|amxbf16)\.o$/.test(name));
   for (const object of objects) {
     const weak = output('nm', ['-C', '--defined-only', join(folder, object)])
       .split('\n')

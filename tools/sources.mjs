@@ -1,13 +1,13 @@
 // Prints the C++ sources of one part of the addon, found by suffix so that native/addon.gypi names no operator.
 //
-//   node tools/sources.mjs addon|ref|cpu|avx2|avx512|avx512bf16
+//   node tools/sources.mjs addon|ref|cpu|avx2|avx512|avx512bf16|amxbf16
 import { readdirSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const suffix = (name) => (file) => file.endsWith(`_${name}.cc`);
-const isas = ['avx2', 'avx512', 'avx512bf16'];
+const isas = ['avx2', 'avx512', 'avx512bf16', 'amxbf16'];
 const kernels = (file) => file.startsWith('kernels/') && !/^kernels\/core\/(cuda|emu)\//.test(file);
 
 /** Compiled without contraction: definitions, what compares with them, and seeded contents. */

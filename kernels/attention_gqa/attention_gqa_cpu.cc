@@ -57,7 +57,7 @@ int64_t element_bytes(DType t) { return bits(t) / 8; }
 const AttentionKernels& kernels_for(Isa isa, DType dtype) {
   const int index = static_cast<int>(dtype);
 #if defined(__x86_64__)
-  if (isa == Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kAttentionAvx512Bf16;
+  if (isa >= Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kAttentionAvx512Bf16;
   if (isa >= Isa::avx512) return kAttentionAvx512[index];
   if (isa == Isa::avx2) return kAttentionAvx2[index];
 #endif

@@ -18,7 +18,7 @@
 //   act(s):       1.13 times that (the steepest slope there is) + 4·2^-24 |s|; unchanged for none and relu;
 //   gate(s) · s': the slack of each factor times the other;
 //   y:            + 2·2^-24 (|act| + |residual|).
-// bf16 denormals may count as 0 (vdpbf16ps): with bf16 inputs the sum has k 2^-126 (1 + max|x| + max|w|) more.
+// bf16 denormals may count as 0 (vdpbf16ps, tdpbf16ps): with bf16 inputs the sum has k 2^-126 (1 + max|x| + max|w|) more.
 // As in BLAS, alpha = 0 means that x and w are not read and beta = 0 that c is not: their NaN and infinity do not
 // spread.
 // In place: y may be exactly the same view as c (not with a gated activation) or as residual; any other overlap is refused.
@@ -58,7 +58,7 @@ namespace ref {
 void gemm(const GemmArgs&, const RowList& rows, ReferenceOutputs& out);
 }
 namespace cpu {
-const kw_op& gemm();  // plain C++ and AVX2, AVX-512, AVX-512 BF16 micro-kernels, chosen at run time
+const kw_op& gemm();  // plain C++ and AVX2, AVX-512, AVX-512 BF16, AMX micro-kernels, chosen at run time
 }
 
 }  // namespace kw

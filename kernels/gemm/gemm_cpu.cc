@@ -9,16 +9,23 @@
 // for micro-tiles, which reach 92 % of the ceiling with everything in L2. Reached, least thread time on a machine busy
 // with other work: m 1 4.2 ms, prepacked 4.4; m 16 6.8, prepacked 6.1; m 512 112, prepacked 100 (79 % of 217 GFLOP/s).
 // bf16: m 1 2.2 ms, prepacked 2.3; m 16 5.0 and 3.8; m 512 110 and 106, by vdpbf16ps 170 (cpu::dot_bf16_pays).
+// bf16 with AMX, whose ceiling there is 3240 GFLOP/s on one thread. Predicted: m 16 and 64 are one read of w, 34 MB /
+// 12 GB/s = 2.8 ms; m 512 is 17.2 GFLOP / 3240 = 5.3 ms and, unpacked, those 2.8. Reached, as above: m 16 4.2 ms,
+// prepacked 2.9; m 64 6.5 and 4.7; m 512 20.1 (854 GFLOP/s, 26 % of the ceiling) and 24.5 (the workspace holds 128 rows
+// of x then, and w is read four times). Micro-tiles with everything in L2 reach 60 % of the ceiling, 144 cells at a time.
+// Against bf16 as f32 in the same run 1.2, 2.8 and 5.0 times as fast, prepacked 2.3, 3.5 and 5.3; with two threads,
+// which brought nothing in company, 1.2, 2.7 and 5.3, prepacked 2.1, 3.3 and 5.5.
 // Lost: micro-tiles of 14 x 32 (94 % of the ceiling in L1 where 12 x 32 reach 99); rows of x copied by each thread
 // instead of packed once (the copies, from L3, took 13 % of the time); asking for a whole panel of x ahead (pushes w
 // out of L1); prepacked bf16 widened into L2 before it is used (12 % slower than in the micro-tile, which then reads
-// half the bytes).
+// half the bytes); more cells at a time with AMX (m 512: 192 3 %, 384 22 % slower).
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
 //   gemm_cpu.cc, gemm_cpu_generic.cc   -O3
 //   gemm_cpu_avx2.cc                   -O3 -mavx2 -mfma -mf16c
 //   gemm_cpu_avx512.cc                 -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 //   gemm_cpu_avx512bf16.cc             the same and -mavx512bf16
+//   gemm_cpu_amxbf16.cc                that and -mamx-tile -mamx-bf16
 #include "gemm_cpu.h"
 
 #include <algorithm>
@@ -43,7 +50,8 @@ int64_t element_bytes(DType t) { return bits(t) / 8; }
 const GemmKernels& kernels_for(Isa isa, DType dtype) {
   const int index = static_cast<int>(dtype);
 #if defined(__x86_64__)
-  if (isa == Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kGemmAvx512Bf16;
+  if (isa >= Isa::amx_bf16 && dtype == DType::bf16) return kGemmAmxBf16;
+  if (isa >= Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kGemmAvx512Bf16;
   if (isa >= Isa::avx512) return kGemmAvx512[index];
   if (isa == Isa::avx2) return kGemmAvx2[index];
 #endif

@@ -79,6 +79,6 @@ struct GemmKernels {
 
 // Indexed by x's dtype: f32, f16, bf16.
 extern const GemmKernels kGemmGeneric[3], kGemmAvx2[3], kGemmAvx512[3];
-extern const GemmKernels kGemmAvx512Bf16;  // bf16 alone
+extern const GemmKernels kGemmAvx512Bf16, kGemmAmxBf16;  // bf16 alone
 
 }  // namespace kw::cpu

@@ -7,6 +7,7 @@
 #include "../core/cpu/simd_cells.h"
 #include "../core/cpu/simd_math.h"
 #include "gemm_cpu.h"
+#include "gemm_cpu_ahead.h"
 
 namespace kw::cpu {
 namespace {
@@ -87,24 +88,6 @@ struct Bf16Panel {  // [k / 2][nr][2], prepacked
   }
 };
 
-// The operands of the next block on their way into L2: each micro-tile takes a few of their rows and asks for one cache
-// line of each at a time, since a burst of requests would stall the products.
-class Ahead {
- public:
-  Ahead(const GemmAhead& all, int64_t tiles) : left_(all), each_((all.rows + tiles - 1) / tiles) {}
-  // The rows that the next micro-tile takes.
-  GemmAhead next() {
-    GemmAhead some = left_;
-    some.rows = lesser(each_, left_.rows);
-    left_.rows -= some.rows, left_.at += some.rows * left_.stride;
-    return some;
-  }
-
- private:
-  GemmAhead left_;
-  int64_t each_;
-};
-
 template <class Math, class Panel, int MR>
 inline void step(const float* x, const typename Panel::T* w, F (&s)[MR][2]) {
   F v[Panel::kSteps][2];
@@ -131,10 +114,7 @@ void tile(const float* x, const void* panel, int64_t cells, float* sums, int64_t
   }
   const auto* w = static_cast<const typename Panel::T*>(panel);
   for (int64_t from = 0; from < cells; from += kLine, x += kLine * MR, w += kLine * Panel::kPerCell) {
-    if (from * 4 < ahead.bytes) {
-      const char* line = ahead.at + from * 4;
-      for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) __builtin_prefetch(line, 0, 2);
-    }
+    fetch(ahead, from * 4);
     for (int i = 0; i < MR; ++i) __builtin_prefetch(x + kSoon + i * kLine);
     if (from + kLine <= cells) {
 #pragma GCC unroll 4
@@ -158,18 +138,9 @@ void tile(const float* x, const void* panel, int64_t cells, float* sums, int64_t
 
 template <class Math, class Panel, int MR>
 void block_of(const GemmBlock& b) {
-  Ahead ahead(b.ahead, int64_t{b.panels_x} * b.panels_w);
-  for (int j = 0; j < b.panels_w; ++j) {
-    const char* w = static_cast<const char*>(b.w) + j * b.panel_w;
-    if (b.in_place) {  // the next panel, as if it had rows like x's
-      const char* next = j + 1 < b.panels_w ? w + b.panel_w : b.ahead.at;
-      ahead = Ahead({next, b.cells * 4, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
-    }
-    for (int i = 0; i < b.panels_x; ++i) {
-      float* sums = b.sums + i * MR * b.stride + j * 2 * kW;
-      tile<Math, Panel, MR>(b.x + i * MR * b.cells, w, b.cells, sums, b.stride, b.add, ahead.next());
-    }
-  }
+  each_tile(b, 2 * kW, [&](const float* x, const void* w, float* sums, const GemmAhead& ahead) {
+    tile<Math, Panel, MR>(x, w, b.cells, sums, b.stride, b.add, ahead);
+  });
 }
 
 // Picks the instance for b.mr rows, 1 to MR.

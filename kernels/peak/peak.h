@@ -18,8 +18,8 @@
 //
 // Rounding points: products and sums in f32. Every round of multiply and spin is one addition or more to the sum of the rounds
 // before: none may be left out.
-// Tolerance (core/reference.h): c = 16, K = columns * rounds (read: columns); bf16 denormals may count as 0 (vdpbf16ps):
-// with bf16 inputs K 2^-126 (1 + max|x| + max|w|) more. copy is exact.
+// Tolerance (core/reference.h): c = 16, K = columns * rounds (read: columns); bf16 denormals may count as 0 (vdpbf16ps,
+// tdpbf16ps): with bf16 inputs K 2^-126 (1 + max|x| + max|w|) more. copy is exact.
 //
 // Work: 2 rows width columns rounds FLOPs (multiply, spin), rows columns (read), 0 (copy); bytes are every operand once.
 //

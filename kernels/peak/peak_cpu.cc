@@ -1,14 +1,15 @@
 // peak on the CPU. read and copy: a task is a row. multiply: a task is a tile of y, packed once and then multiplied for all
 // rounds out of registers and the first-level cache. spin: a task is a row, one scalar chain.
 //
-// Which instructions multiply: f32 fused multiply-adds; bf16 vdpbf16ps where the instruction set has it, else, like f16,
-// multiply-adds on values widened before.
+// Which instructions multiply: f32 fused multiply-adds; bf16 tdpbf16ps or vdpbf16ps where the instruction set has it,
+// else, like f16, multiply-adds on values widened before.
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
 //   peak_cpu.cc, peak_cpu_generic.cc   -O3
 //   peak_cpu_avx2.cc                   -O3 -mavx2 -mfma -mf16c
 //   peak_cpu_avx512.cc                 -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 //   peak_cpu_avx512bf16.cc             the same and -mavx512bf16
+//   peak_cpu_amxbf16.cc                that and -mamx-tile -mamx-bf16
 #include "peak_cpu.h"
 
 #include <algorithm>
@@ -26,6 +27,7 @@ namespace {
 
 const PeakKernels& kernels_for(Isa isa) {
 #if defined(__x86_64__)
+  if (isa == Isa::amx_bf16) return kPeakAmxBf16;
   if (isa == Isa::avx512_bf16) return kPeakAvx512Bf16;
   if (isa == Isa::avx512) return kPeakAvx512;
   if (isa == Isa::avx2) return kPeakAvx2;

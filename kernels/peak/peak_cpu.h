@@ -5,9 +5,9 @@
 
 namespace kw::cpu {
 
-// multiply works on tiles of this many rows and columns of y. Whole registers of every instruction set, and enough of them
-// in independent sums to hide the latency of a multiply-add.
-inline constexpr int kPeakRows = 12, kPeakWidth = 192;
+// multiply works on tiles of this many rows and columns of y. Whole registers of every instruction set (6 rows of vectors,
+// 32 of AMX tiles), and enough of them in independent sums to hide the latency of a multiply-add.
+inline constexpr int kPeakRows = 96, kPeakWidth = 192;
 
 // One tile of multiply: s = sum over rounds of (-1)^t x wᵀ.
 struct PeakTile {
@@ -25,6 +25,6 @@ struct PeakKernels {
   void (*multiply)(const PeakTile&);  // f32
   void (*pairs)(const PeakTile&);     // an element of x and w is a pair of bf16; null: no such instruction
 };
-extern const PeakKernels kPeakGeneric, kPeakAvx2, kPeakAvx512, kPeakAvx512Bf16;
+extern const PeakKernels kPeakGeneric, kPeakAvx2, kPeakAvx512, kPeakAvx512Bf16, kPeakAmxBf16;
 
 }  // namespace kw::cpu

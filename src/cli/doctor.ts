@@ -1,10 +1,11 @@
 // `kernwatt doctor`: what works here, what does not, and the line that fixes it. Runs without the addon. Exit code 0 when what was
 // required works (--require; the CPU unless told), 1 when something of it does not.
 import { existsSync, readFileSync } from 'node:fs';
+import type { CpuInfo } from '../info.js';
 import { findLibrary, type LibraryKind, librarySearch } from '../library.js';
 import { describeTool, packageRoot, type Tool } from '../measure/environment.js';
 import { type EnergySource, probeEnergySources } from '../measure/sources.js';
-import { type CpuInfo, native } from '../native.js';
+import { native } from '../native.js';
 import { type DeviceName, openDevice } from '../open.js';
 import { addonFix, libcVersion } from '../prebuilt.js';
 import { bytes, si } from '../report/format.js';
@@ -217,6 +218,7 @@ export function render(report: Doctor): string {
     rows.push(
       ['cpu', `${cpu.model}, ${cpu.cores} cores, ${cache}`],
       ['isa', `${cpu.isa.join(', ')} (uses ${cpu.isa.at(-1)}; found ${cpu.flags.join(' ')})`],
+      ...(cpu.amxWithheld ? [['amx_bf16', `not used: ${cpu.amxWithheld}`] as [string, string]] : []),
       ['memory', `${bytes(cpu.availableBytes)} available of ${bytes(cpu.memoryBytes)}`],
     );
   }

@@ -4,8 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { DeviceInfo } from '../info.js';
-import type { CpuInfo } from '../native.js';
+import type { CpuInfo, DeviceInfo } from '../info.js';
 import { libcVersion } from '../prebuilt.js';
 
 export interface Tool {

@@ -33,7 +33,7 @@ export interface Load extends Disposable {
 
 /** A tile of `multiply`, how many of them keep a unit busy, and units: the kernels' own (kernels/peak). */
 function tiling({ kind, info }: Device): { rows: number; each: number; width: number; units: number } {
-  if (kind === 'cpu') return { rows: 12, each: 1, width: 192, units: info.threads ?? 1 };
+  if (kind === 'cpu') return { rows: 96, each: 1, width: 192, units: info.threads ?? 1 };
   return { rows: 64, each: 2, width: 256, units: info.multiprocessors ?? 1 };
 }
 

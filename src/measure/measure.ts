@@ -2,7 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import { costsFor } from '../calibrate/costs.js';
 import type { Device } from '../device.js';
-import { type CpuInfo, native } from '../native.js';
+import type { CpuInfo } from '../info.js';
+import { native } from '../native.js';
 import { assemble, type MemoryReading, memoryWindow, type Observation } from './assemble.js';
 import { unmetered } from './energy.js';
 import { readSteal, stealShare } from './environment.js';

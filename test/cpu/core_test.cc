@@ -174,7 +174,7 @@ void check_features() {
   expect(cpu::available_bytes() > 0 && cpu::available_bytes() <= cpu::memory_bytes(), "available memory");
   expect(cpu::parse("generic") == cpu::Isa::generic && cpu::parse(cpu::name(cpu::best())) == cpu::best(), "parse");
   expect(message([] { cpu::parse("sse"); }) ==
-             "ARGUMENT cpu: isa is sse, expected one of generic, avx2, avx512, avx512_bf16",
+             "ARGUMENT cpu: isa is sse, expected one of generic, avx2, avx512, avx512_bf16, amx_bf16",
          "parse of sse");
 }
 

@@ -272,7 +272,11 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
 // prepacked weight leaves it at a twentieth of the operands, or at what the smallest blocks take.
 void check_layouts() {
   for (int i = 0; i < 20000; ++i) {
+#if defined(__x86_64__)  // data alone: nothing of AMX runs here
+    const cpu::GemmKernels& kernels = chance(0.3) ? cpu::kGemmAmxBf16 : cpu::kGemmGeneric[pick(0, 2)];
+#else
     const cpu::GemmKernels& kernels = cpu::kGemmGeneric[pick(0, 2)];
+#endif
     const cpu::GemmMachine machine{static_cast<int>(pick(1, 64)), one_of<int64_t>({16 << 10, 32 << 10, 48 << 10}),
                                    one_of<int64_t>({256 << 10, 1 << 20, 2 << 20})};
     const auto extent = [](int64_t most) { return chance(0.5) ? pick(0, 40) : pick(0, most); };

@@ -2,6 +2,7 @@
 #include "features.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -14,6 +15,8 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -144,6 +147,23 @@ bool has(const char* flag) {
   return std::find(flags.begin(), flags.end(), flag) != flags.end();
 }
 
+// Why this process may not use the tile registers; empty when it may, or when the CPU has none.
+std::string ask_for_tiles() {
+#if defined(__x86_64__)
+  const bool exists = (cpuid(7, 0).d >> 22 & 5) == 5;  // amx_bf16 and amx_tile
+  if (exists && !(has("amx_tile") && has("amx_bf16"))) return "the operating system does not save the tile registers";
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h, XFEATURE_XTILEDATA
+  if (exists && syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) {
+    return std::string("the kernel refuses the tile registers: ") + std::strerror(errno);
+  }
+#else
+  if (exists) return "tile registers are asked for on Linux alone";
+#endif
+#endif
+  return "";
+}
+
 // Folders of this process's cgroup and its parents for a controller, innermost first. Version 2 has one hierarchy
 // ("0::/path"), version 1 one per controller ("4:memory:/path"). Inside a container only the last may exist.
 std::vector<std::string> cgroup_folders(const std::string& controller) {
@@ -174,11 +194,17 @@ const Features& features() {
   return f;
 }
 
+const std::string& amx_withheld() {
+  static const std::string& reason = *new std::string(ask_for_tiles());
+  return reason;
+}
+
 Isa best() {
   static const Isa isa = [] {
     if (!has("avx2") || !has("fma") || !has("f16c")) return Isa::generic;
     if (!has("avx512f") || !has("avx512bw") || !has("avx512vl") || !has("avx512dq")) return Isa::avx2;
-    return has("avx512_bf16") ? Isa::avx512_bf16 : Isa::avx512;
+    if (!has("avx512_bf16")) return Isa::avx512;
+    return has("amx_bf16") && amx_withheld().empty() ? Isa::amx_bf16 : Isa::avx512_bf16;
   }();
   return isa;
 }

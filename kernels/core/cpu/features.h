@@ -8,15 +8,19 @@ namespace kw::cpu {
 
 // Instruction sets that operators are written for, weakest first; the order is the wire format (kw_device_info::isa).
 // avx2 includes FMA and F16C; avx512 is F, BW, VL, DQ; avx512_bf16 adds vdpbf16ps. Other architectures have generic
-// alone.
-enum class Isa : int32_t { generic, avx2, avx512, avx512_bf16 };
-inline constexpr const char* kIsaNames[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+// alone; amx_bf16 adds tdpbf16ps on tiles.
+enum class Isa : int32_t { generic, avx2, avx512, avx512_bf16, amx_bf16 };
+inline constexpr const char* kIsaNames[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
 inline constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
 
 inline const char* name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
 
-// The strongest set that both the CPU and the operating system (saved registers) support.
+// The strongest set that both the CPU and the operating system (saved registers) support. The first call asks the kernel
+// for the tile registers of AMX, which Linux grants to processes on request; it is for all threads and for good.
 Isa best();
+
+// Why best() is not amx_bf16 on a CPU that has it; empty otherwise.
+const std::string& amx_withheld();
 
 // Throws ARGUMENT for a name that is none of kIsaNames, UNSUPPORTED for one beyond best().
 Isa parse(const std::string& name);

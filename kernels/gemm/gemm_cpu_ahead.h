@@ -1,0 +1,51 @@
+// The order of a block's micro-tiles, and the operands of the next block on their way into L2 meanwhile: for every
+// instruction set, each with its own copy.
+#pragma once
+#include "gemm_cpu.h"
+
+namespace kw::cpu {
+namespace {
+
+// Each micro-tile takes a few of the rows and asks for one cache line of each at a time, since a burst of requests would
+// stall the products.
+class Ahead {
+ public:
+  Ahead(const GemmAhead& all, int64_t tiles) : left_(all), each_((all.rows + tiles - 1) / tiles) {}
+  // The rows that the next micro-tile takes.
+  GemmAhead next() {
+    GemmAhead some = left_;
+    some.rows = each_ < left_.rows ? each_ : left_.rows;
+    left_.rows -= some.rows, left_.at += some.rows * left_.stride;
+    return some;
+  }
+
+ private:
+  GemmAhead left_;
+  int64_t each_;
+};
+
+// One cache line of every row, `byte` bytes from its start.
+inline void fetch(const GemmAhead& ahead, int64_t byte) {
+  if (byte >= ahead.bytes) return;
+  const char* line = ahead.at + byte;
+  for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) __builtin_prefetch(line, 0, 2);
+}
+
+// multiply(x, w, sums, ahead) for every micro-tile of b.mr rows by nr columns, panel of w after panel of w.
+template <class Multiply>
+inline void each_tile(const GemmBlock& b, int nr, Multiply&& multiply) {
+  Ahead ahead(b.ahead, int64_t{b.panels_x} * b.panels_w);
+  for (int j = 0; j < b.panels_w; ++j) {
+    const char* w = static_cast<const char*>(b.w) + j * b.panel_w;
+    if (b.in_place) {  // the next panel, as if it had rows like x's
+      const char* next = j + 1 < b.panels_w ? w + b.panel_w : b.ahead.at;
+      ahead = Ahead({next, b.cells * 4, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
+    }
+    for (int i = 0; i < b.panels_x; ++i) {
+      multiply(b.x + i * b.mr * b.cells, w, b.sums + i * b.mr * b.stride + j * nr, ahead.next());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kw::cpu

@@ -1,0 +1,26 @@
+// gemm of bf16 with AMX: tdpbf16ps on tiles, sums in f32 (to nearest even, denormals as 0, see gemm.h). Panels of w are
+// those of vdpbf16ps, which also takes the few rows that are bound by memory.
+#include "../core/cpu/amx.h"
+#include "../core/cpu/simd_pairs.h"
+#include "gemm_cpu_kernels.h"
+#include "gemm_cpu_tiles.h"
+
+namespace kw::cpu {
+
+const GemmKernels kGemmAmxBf16 = {.isa = "amx_bf16",
+                                  .mr = 2 * kTile,
+                                  .mr_step = kTile,
+                                  .nr = kTileColumns,
+                                  .per_cell = 2,
+                                  .cell_step = kTile,
+                                  .depth = kDepth,
+                                  .stream_m = 8,
+                                  .pack = pack<Bf16Pairs>,
+                                  .pack_x = pack_tiles,
+                                  .flatten = flatten<Bf16Pairs>,
+                                  .block = block_of_tiles<AmxTiles>,
+                                  .block_stored = block_of_tiles<AmxTiles>,
+                                  .stream = stream<Bf16Pairs, DotBf16, 4, 6>,
+                                  .finish = finish};
+
+}  // namespace kw::cpu
