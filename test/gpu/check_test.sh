@@ -21,7 +21,7 @@ expect() {
   fi
 }
 
-header='{"schema":"kernwatt.cases/0","guard":64,"params":{"gemm":{"alpha":1,"beta":0,"activation":"none","trans_x":false,"trans_w":false}}}'
+header='{"schema":"kernwatt.cases/0","guard":64,"params":{"gemm":{"alpha":1,"beta":0,"activation":"none","trans_x":false,"trans_w":false,"batch_invariant":false}}}'
 x='"x":{"dtype":"f32","shape":[2,1],"seed":0}'
 w='"w":{"dtype":"f32","shape":[1,1],"value":1}'
 y='"y":{"dtype":"f32","shape":[2,1]}'
