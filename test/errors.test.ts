@@ -123,7 +123,7 @@ describe('gemm refuses', () => {
     expect(call({ x, w, quantisation: 1 })).toThrow(
       refused(
         'ARGUMENT',
-        'gemm: quantisation is not an argument; expected x, w, c, bias, residual, y, alpha, beta, activation, transX, transW',
+        'gemm: quantisation is not an argument; expected x, w, c, bias, residual, y, alpha, beta, activation, transX, transW, batchInvariant',
       ),
     );
     expect(call({ x: new Float32Array(20), w })).toThrow(

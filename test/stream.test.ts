@@ -101,7 +101,8 @@ describe('plans', () => {
     expect(y).toBe(plan.outputs.y);
     expect(await y.read()).toEqual(await gemm(args).y.read());
     expect(plan.dims).toMatchObject({ m: 5, rowsW: 6, k: 7, n: 6, batch: 1 });
-    expect(plan.params).toEqual({ alpha: 1, beta: 0, activation: 'none', transX: false, transW: false });
+    const params = { alpha: 1, beta: 0, activation: 'none', transX: false, transW: false, batchInvariant: false };
+    expect(plan.params).toEqual(params);
     expect(plan.args.x).toBe(args.x);
   });
 

@@ -18,12 +18,12 @@
 namespace kw {
 // Members of the structs without a KW_FIELDS of their own. One that is forgotten leaves a gap, which print() refuses
 // where it is larger than padding; no other member moves by it.
-KW_FIELDS(TensorView, data, dtype, rank, shape, stride)
+KW_FIELDS(TensorView, data, dtype, rank, shape, stride, format)
 }  // namespace kw
 KW_FIELDS(kw_device_info, size, name, uuid, pci, cc_major, cc_minor, sm_count, emulated, total_bytes, smem_bytes,
           llc_bytes, driver_version, runtime_version, clock_khz, memory_clock_khz, memory_bus_bits, isa)
 KW_FIELDS(kw_op, size, name, args_size, supports, plan_create, plan_workspace, plan_rebind, plan_enqueue, plan_explain,
-          plan_destroy)
+          plan_destroy, format)
 template <class Visit>
 void for_each_field(kw_table& s, Visit&& visit) {  // more members than KW_FIELDS takes
   KW_EXPAND(KW_EACH(size, abi, build, last_error, device_count, device_info, memory_info, alloc, free, host_alloc,
