@@ -45,6 +45,11 @@ inline uint16_t f32_to_f16(float f) {
 
 constexpr bool is_float(DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
 
+// Element `index` of 4-bit ones, two to a byte, the even one in the low half.
+inline int nibble(const void* data, int64_t index) {
+  return static_cast<const uint8_t*>(data)[index >> 1] >> ((index & 1) * 4) & 15;
+}
+
 // Element `index` (counted in elements from data) as f32. i32 values beyond 2^24 round.
 inline float load_f32(const void* data, DType dtype, int64_t index) {
   switch (dtype) {

@@ -1,0 +1,49 @@
+// GemmInt4Args with optional dimensions resolved: what every backend computes from.
+#pragma once
+#include "../core/numeric.h"
+#include "../gemm/gemm_shape.h"
+#include "gemm_int4.h"
+
+namespace kw {
+
+struct GemmInt4Shape {
+  GemmShape gemm;  // x, bias, residual, y and the extents; w holds the 4-bit rows, `row` elements apart; c is absent
+  int64_t groups = 1, group = 0;
+  int64_t block = 0;      // neighbours of x that share a scale where x is rounded to int8
+  GemmOperand scales;     // [groups, rows_w]
+  void* zeros = nullptr;  // u4 [groups, rows_w] without gaps; null: 8 everywhere, or nf4
+  void* perm = nullptr;   // i32 [k], null: as they come
+  bool normal_float = false;
+
+  // q - zero as an exact whole number, or the quantile.
+  float code(int64_t r, int64_t p) const {
+    const int q = nibble(gemm.w.data, r * gemm.k + p);
+    if (normal_float) return kNormalFloat4[q];
+    return static_cast<float>(q - (zeros ? nibble(zeros, p / group * gemm.rows_w + r) : 8));
+  }
+  float scale(int64_t r, int64_t p) const { return load_f32(scales.data, scales.dtype, p / group * scales.row + r); }
+};
+
+inline GemmInt4Shape resolve(const GemmInt4Args& args) {
+  GemmInt4Shape s;
+  GemmShape& g = s.gemm;
+  g.batch = args.y.rank > 2 ? args.y.dim(-3) : 1;
+  g.m = args.y.dim(-2), g.n = args.y.dim(-1);
+  g.rows_w = is_gated(args.activation) ? 2 * g.n : g.n;
+  g.k = args.x.dim(-1);
+  g.x = resolve_operand(args.x);
+  g.w.data = args.w.data, g.w.dtype = args.w.dtype, g.w.format = args.w.format, g.w.row = g.k;
+  g.bias = resolve_operand(args.bias);
+  g.residual = resolve_operand(args.residual);
+  g.y = resolve_operand(args.y);
+  s.groups = args.scales.dim(-2);
+  s.group = s.groups > 0 ? g.k / s.groups : 0;
+  s.block = s.group % 128 == 0 ? 128 : s.group % 64 == 0 ? 64 : 32;
+  s.scales = resolve_operand(args.scales);
+  s.zeros = args.zeros.data;
+  s.perm = args.perm.data;
+  s.normal_float = args.w.dtype == DType::nf4;
+  return s;
+}
+
+}  // namespace kw
