@@ -33,6 +33,7 @@
 #include <sstream>
 
 #include "../core/cuda/registry.h"
+#include "../core/cuda/sm90.h"
 #include "gemm_fma.cuh"
 #include "gemm_reduce.cuh"
 #include "gemm_variants.cuh"

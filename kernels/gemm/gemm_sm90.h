@@ -2,10 +2,8 @@
 // declines, how one is launched.
 #pragma once
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <string>
-#include <string_view>
 
 #include "../core/abi.h"
 #include "gemm_shape.h"
@@ -42,17 +40,6 @@ inline constexpr Sm90Configuration kSm90Configurations[] = {
     {"sm90_32x128", 32, 128, 5, 1, 2, Sm90Configuration::none, 8, true, 0.30},
     {"sm90_16x128", 16, 128, 6, 1, 2, Sm90Configuration::none, 8, true, 0.16},
 };
-
-// Why none of them may run on this device; empty where they may. Until a GPU has proved them (docs/gpu.md) they run only
-// with KERNWATT_UNPROVED=1 in the environment.
-inline std::string sm90_unavailable(const kw_device_info& device) {
-  if (device.cc_major != 9 || device.cc_minor != 0)
-    return "compute capability is " + std::to_string(device.cc_major) + "." + std::to_string(device.cc_minor) +
-           ", expected 9.0";
-  const char* unproved = std::getenv("KERNWATT_UNPROVED");
-  if (!unproved || std::string_view(unproved) != "1") return "no GPU has proved it yet; KERNWATT_UNPROVED=1 allows it";
-  return "";
-}
 
 // Tiles of y, in units that one cluster makes.
 struct Sm90Tiles {

@@ -1,10 +1,8 @@
 // What the CUDA kernels of peak share: parameters, and the place of a fragment's elements in memory.
 #pragma once
-#include <cstdlib>
-#include <string_view>
-
 #include "../core/cuda/elements.cuh"
 #include "../core/cuda/ptx.cuh"
+#include "../core/cuda/sm90.h"
 #include "peak.h"
 
 namespace kw::peak_cuda {
@@ -30,12 +28,10 @@ KW_DEVICE uint32_t pair_at(const void* data, int64_t line, int64_t lines, int64_
   return low | high << 16;
 }
 
-// peak_sm90.cu: multiply for 16-bit operands on compute capability 9.0. Until a GPU has proved it (docs/gpu.md) it runs in the
-// emulator, and elsewhere only with KERNWATT_UNPROVED=1 in the environment.
+// peak_sm90.cu: multiply for 16-bit operands on compute capability 9.0. The emulator runs it unasked: there it is the only
+// multiplication that proves the instruction.
 inline bool wgmma_runs(const kw_device_info& device) {
-  if (device.cc_major != 9 || device.cc_minor != 0) return false;
-  const char* unproved = std::getenv("KERNWATT_UNPROVED");
-  return device.emulated || (unproved && std::string_view(unproved) == "1");
+  return is_sm90(device) && (device.emulated || sm90_unavailable(device).empty());
 }
 void prepare_wgmma(DType dtype);
 void launch_wgmma(const PeakParams& params, Stream stream);
