@@ -43,7 +43,7 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
   stream->check_usable("fill");
   const View to = read_view(info[1], *stream, "fill", "view");
   const Distribution values = read_distribution(info);
-  const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "fill"));
+  const int64_t bytes = bytes_of(to.tensor.dtype, to.tensor.count());
   if (bytes == 0) return info.Env().Undefined();
   // A normal value costs some ten times a copied one.
   if (at_once(*stream, values.kind == Distribution::kConstant ? bytes : 10 * bytes)) {
@@ -53,8 +53,10 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
   const uint64_t number = stream->step(once([stream, values, view = to.tensor, memory = to.buffer->memory()] {
     stream->attempt([&] {
       stream->with_memory(memory->external(), [&] {
-        HostView host(*stream, view, HostView::kWrite);
-        fill_view(*stream, host.view(), values);
+        HostView host(*stream, as_bytes(view), HostView::kWrite);
+        TensorView there = view;
+        there.data = host.view().data;
+        fill_view(*stream, there, values);
         host.commit();
       });
     });

@@ -1,4 +1,5 @@
 // write, read, copy and hash: between JavaScript's arrays and tensors of any device.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -14,7 +15,8 @@
 namespace kw {
 namespace {
 
-// The array's elements and what they are: the view's stored bits when raw, numbers otherwise.
+// The array's elements and what they are: the view's stored bits when raw, numbers otherwise. Of 4-bit elements the view
+// is their bytes.
 HostArray read_elements(Napi::Value value, const TensorView& view, bool raw, const char* where, const char* name) {
   HostArray array = read_array(value, where, name);
   const Element stored = element_of(view.dtype, where);
@@ -38,6 +40,13 @@ void scatter(Stream& stream, const void* from, Element element, const HostView& 
     elements(begin, end, [&](int64_t first, int64_t length, const int64_t* offset) {
       convert(data + first * size_of(element), element, 1, host.at(offset[0]), stored, elements.step(0), length);
     });
+  });
+}
+
+// 4-bit elements, of which host is the bytes, as whole numbers.
+void gather_nibbles(Stream& stream, const HostView& host, DType dtype, const HostArray& into) {
+  for_elements(stream, into.length, [&](int64_t begin, int64_t end) {
+    unpack_nibbles(host.at(0), dtype, begin, end, static_cast<int8_t*>(into.data) + begin);
   });
 }
 
@@ -70,8 +79,11 @@ bool serves(const std::shared_ptr<HostMemory>& host, const Device& device) {
 Napi::Value write(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "write");
   stream->check_usable("write");
-  const View to = read_view(info[1], *stream, "write", "view");
-  const HostArray from = read_elements(info[2], to.tensor, info[3].ToBoolean(), "write", "data");
+  View to = read_view(info[1], *stream, "write", "view");
+  const bool raw = info[3].ToBoolean();
+  if (bits(to.tensor.dtype) < 8 && !raw) refuse(Code::DTYPE, "write", "data", "numbers", "4-bit elements as stored");
+  to.tensor = as_bytes(to.tensor);
+  const HostArray from = read_elements(info[2], to.tensor, raw, "write", "data");
   const std::shared_ptr<Memory>& memory = to.buffer->memory();
   if (from.length == 0) return info.Env().Undefined();
   if (at_once(*stream, from.bytes)) {
@@ -124,15 +136,26 @@ struct Reading {
 Napi::Value read(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "read");
   stream->check_usable("read");
-  const View from = read_view(info[1], *stream, "read", "view");
-  const HostArray into = read_elements(info[2], from.tensor, info[3].ToBoolean(), "read", "into");
+  View from = read_view(info[1], *stream, "read", "view");
+  const DType dtype = from.tensor.dtype;
+  const bool raw = info[3].ToBoolean(), nibbles = bits(dtype) < 8 && !raw;
+  const HostArray into = nibbles ? read_array(info[2], "read", "into")
+                                 : read_elements(info[2], as_bytes(from.tensor), raw, "read", "into");
+  if (nibbles && (into.element != Element::i8 || into.length != from.tensor.count())) {
+    refuse(Code::SHAPE, "read", "into", "of " + std::to_string(into.bytes) + " bytes",
+           "an Int8Array of " + std::to_string(from.tensor.count()));
+  }
+  from.tensor = as_bytes(from.tensor);
   napi_value result;
   const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
   const std::shared_ptr<HostMemory> host = HostMemory::find(into.data, into.bytes);
   // view() gives the elements as host memory; the array belongs to JavaScript.
-  const auto finish = [reading, into, host, kept = keep_alive(info.Env(), info[2])](auto&& view) {
+  const auto finish = [reading, into, host, dtype, nibbles, kept = keep_alive(info.Env(), info[2])](auto&& view) {
     reading->stream->settle(reading->promise, [&] {
-      reading->stream->with_memory(true, [&] { gather(*reading->stream, view(), into.data, into.element); });
+      reading->stream->with_memory(true, [&] {
+        if (nibbles) return gather_nibbles(*reading->stream, view(), dtype, into);
+        gather(*reading->stream, view(), into.data, into.element);
+      });
       return Promise::Value();
     });
   };
@@ -168,13 +191,17 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "copy");
   stream->check_usable("copy");
-  const View from = read_view(info[1], *stream, "copy", "src", true);
-  const View to = read_view(info[2], *stream, "copy", "dst", true);
+  View from = read_view(info[1], *stream, "copy", "src", true);
+  View to = read_view(info[2], *stream, "copy", "dst", true);
   if (!same_shape(from.tensor, to.tensor)) refuse(Code::SHAPE, "copy", "src", "of another shape", "that of dst");
-  element_of(from.tensor.dtype, "copy");
-  const int64_t bytes = to.tensor.count() * size_of(element_of(to.tensor.dtype, "copy"));
+  if (from.tensor.dtype != to.tensor.dtype && std::min(bits(from.tensor.dtype), bits(to.tensor.dtype)) < 8) {
+    refuse(Code::DTYPE, "copy", "src", name(from.tensor.dtype),
+           std::string("the dtype of dst, ") + name(to.tensor.dtype));
+  }
+  const int64_t bytes = bytes_of(to.tensor.dtype, to.tensor.count());
   if (bytes == 0) return info.Env().Undefined();
   const bool packed = from.tensor.format != 0 || to.tensor.format != 0;
+  if (!packed) from.tensor = as_bytes(from.tensor), to.tensor = as_bytes(to.tensor);
   if (!packed && at_once(*stream, bytes)) {
     copy_elements(*stream, HostView(from.tensor), HostView(to.tensor));
     return info.Env().Undefined();
@@ -222,15 +249,16 @@ Napi::Value convert_now(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// FNV-1a, 64 bits (Fowler, Noll, Vo).
-uint64_t hash_elements(const HostView& host) {
+// FNV-1a, 64 bits (Fowler, Noll, Vo). The last byte counts for its bits in `last`.
+uint64_t hash_elements(const HostView& host, unsigned char last) {
   const Walk<1> elements = walk(host.view());
   const int64_t size = size_of(element_of(host.view().dtype, "hash"));
   uint64_t hash = 0xcbf29ce484222325;
+  int64_t left = elements.count() * size;
   elements(0, elements.count(), [&](int64_t, int64_t length, const int64_t* offset) {
     for (int64_t i = 0; i < length; ++i) {
       const auto* bytes = reinterpret_cast<const unsigned char*>(host.at(offset[0] + i * elements.step(0)));
-      for (int64_t b = 0; b < size; ++b) hash = (hash ^ bytes[b]) * 0x100000001b3;
+      for (int64_t b = 0; b < size; ++b) hash = (hash ^ (--left == 0 ? bytes[b] & last : bytes[b])) * 0x100000001b3;
     }
   });
   return hash;
@@ -239,15 +267,18 @@ uint64_t hash_elements(const HostView& host) {
 Napi::Value hash(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Stream>& stream = get_handle<Stream>(info[0], "hash");
   stream->check_usable("hash");
-  const View from = read_view(info[1], *stream, "hash", "view");
-  element_of(from.tensor.dtype, "hash");
+  View from = read_view(info[1], *stream, "hash", "view");
+  // An odd number of 4-bit elements leaves half a byte that is nobody's.
+  const unsigned char last = bits(from.tensor.dtype) < 8 && from.tensor.count() % 2 != 0 ? 0x0f : 0xff;
+  from.tensor = as_bytes(from.tensor);
   napi_value result;
   const auto reading = std::make_shared<Reading>(stream, from.buffer->memory(), info.Env(), &result);
-  const uint64_t number = stream->step(once([reading, view = from.tensor] {
+  const uint64_t number = stream->step(once([reading, last, view = from.tensor] {
     reading->stream->settle(reading->promise, [&]() -> Promise::Value {
       uint64_t hash = 0;
-      reading->stream->with_memory(reading->memory->external(),
-                                   [&] { hash = hash_elements(HostView(*reading->stream, view, HostView::kRead)); });
+      reading->stream->with_memory(reading->memory->external(), [&] {
+        hash = hash_elements(HostView(*reading->stream, view, HostView::kRead), last);
+      });
       char text[17];
       std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
       return [text = std::string(text)](Napi::Env env) { return Napi::String::New(env, text); };

@@ -2,6 +2,7 @@
 // (kernels/<op>/<op>_ref.cc). Needs no test framework: the command line, the tests and a user's script run the same code.
 import type { Case } from './case.js';
 import type { Device } from './device.js';
+import { type DType, integerRange, isPaired } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { fuzzCase } from './fuzz.js';
 import { type CheckResult, native } from './native.js';
@@ -123,7 +124,7 @@ async function runCase(
     const made = keep(Guarded.make(device, operand));
     guarded[name] = made;
     if (spec.role === 'out') continue;
-    made.fill(operand, originFor(c, seedFor(seed, operands, i)));
+    made.fill(operand, originFor(c, operand.dtype, seedFor(seed, operands, i)));
     pristine[name] = keep(await made.view.to(reference));
   }
   for (const one of Object.values(guarded)) await one.remember();
@@ -152,8 +153,12 @@ async function runCase(
 /** The seed of the numbers in operand `i` of a case. */
 export const seedFor = (seed: number, operands: readonly unknown[], i: number): number => seed * operands.length + i;
 
-/** Whole numbers for exact cases, else normal. */
-export function originFor(c: Case, seed: number): Origin {
+/** All values of a 4-bit type; else whole numbers for exact cases, and normal ones for the others. */
+export function originFor(c: Case, dtype: DType, seed: number): Origin {
+  if (isPaired(dtype)) {
+    const [low, high] = integerRange(dtype);
+    return { distribution: 'integers', seed, parameters: { low, high } };
+  }
   if (c.exact) return { distribution: 'integers', seed, parameters: { low: -4, high: 4 } };
   return { distribution: 'normal', seed, parameters: { mean: 0, sd: 1 } };
 }

@@ -1,11 +1,14 @@
 // A device: where tensors live and operators run. `cpu` is always there; `cuda:N` and `emu:N` come from libraries of kernels.
 import {
   bitsOf,
+  bytesOf,
   checkData,
   checkDType,
   type DType,
+  elementsIn,
   integerRange,
   isInteger,
+  isPaired,
   type NumericData,
   ownDType,
   storedAs,
@@ -16,7 +19,7 @@ import { type DeviceInfo, describeDevice } from './info.js';
 import type { Library } from './library.js';
 import { type DeviceHandle, native } from './native.js';
 import type { Packed } from './packed.js';
-import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
+import { checkLength, countElements, rowMajor, type Shape } from './shape.js';
 import { adoptTensor, type SharedTensor } from './share.js';
 import { Storage } from './storage.js';
 import { Stream } from './stream.js';
@@ -52,7 +55,7 @@ export type RandomOptions = {
   | { /** Default: mean 0, standard deviation 1. */ distribution?: 'normal'; mean?: number; sd?: number }
   | { /** Default: from -1 up to 1. */ distribution: 'uniform'; low?: number; high?: number }
   | {
-      /** Whole numbers; default: from -4 to 4, both included. */ distribution: 'integers';
+      /** Whole numbers; default: from -4 to 4, both included, and all there are of 4-bit types. */ distribution: 'integers';
       low?: number;
       high?: number;
     }
@@ -95,19 +98,15 @@ export class Device {
 
   /**
    * A tensor with a copy of `data`, converted. `dtype` defaults to the array's own (plain numbers and f64: f32); `Uint16Array`
-   * holds stored f16 or bf16 and needs one. `shape` defaults to one dimension.
+   * holds stored f16 or bf16 and needs one; with a 4-bit dtype a `Uint8Array` holds it as stored, two elements to a byte, and other
+   * arrays its whole numbers. `shape` defaults to one dimension.
    * @throws {KernwattError} `SHAPE`, `DTYPE`, `ARGUMENT`, `OUT_OF_MEMORY`, `DISPOSED`.
    */
   tensor(data: NumericData, shape?: Shape | undefined, dtype?: DType | undefined): Tensor {
     checkData('tensor', data);
     const type = dtype ?? ownDType('tensor', data);
-    const sizes = shape ?? [data.length];
-    const size = this.#count('tensor', sizes, type);
-    if (data.length !== size)
-      throw new KernwattError(
-        'SHAPE',
-        `tensor: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
-      );
+    const sizes = shape ?? [elementsIn(data, type)];
+    checkLength('tensor', data, sizes, this.#count('tensor', sizes, type), type);
     const tensor = this.allocate('tensor', sizes, type, this.stream);
     try {
       return tensor.write(data);
@@ -130,7 +129,8 @@ export class Device {
   ): Promise<Tensor> {
     checkData('upload', data);
     options.signal?.throwIfAborted();
-    const tensor = this.allocate('upload', shape ?? [data.length], dtype ?? ownDType('upload', data));
+    const type = dtype ?? ownDType('upload', data);
+    const tensor = this.allocate('upload', shape ?? [elementsIn(data, type)], type);
     try {
       await upload('upload', tensor, data, options);
       return tensor;
@@ -163,7 +163,9 @@ export class Device {
    */
   random(shape: Shape, dtype: DType = 'f32', options: RandomOptions = {}): Tensor {
     const { seed = 0, stream = this.stream, distribution = 'normal', ...given } = options;
-    const defaults: Record<string, number> | undefined = distributions[distribution];
+    const [low, high] = integerRange(dtype);
+    const defaults: Record<string, number> | undefined =
+      distribution === 'integers' && isPaired(dtype) ? { low, high } : distributions[distribution];
     if (!defaults)
       throw new KernwattError(
         'ARGUMENT',
@@ -204,13 +206,8 @@ export class Device {
     if (this.kind !== 'cpu')
       throw new KernwattError('UNSUPPORTED', `fromExternal: device is ${this.name}, expected cpu`);
     const { own, memory } = storedAs('fromExternal', data, dtype);
-    const sizes = shape ?? [data.length];
-    const size = this.#count('fromExternal', sizes, own);
-    if (data.length !== size)
-      throw new KernwattError(
-        'SHAPE',
-        `fromExternal: data has ${data.length} elements, expected ${size} for ${formatShape(sizes)}`,
-      );
+    const sizes = shape ?? [elementsIn(data, own)];
+    checkLength('fromExternal', data, sizes, this.#count('fromExternal', sizes, own), own);
     const storage = new Storage(this, native().wrap(this.handle, memory), memory.byteLength, memory);
     keepInPlace(memory.buffer);
     storage.origin = { distribution: 'external' };
@@ -228,7 +225,7 @@ export class Device {
     const size = this.#count('fromPointer', shape, dtype);
     if ((typeof owner !== 'object' && typeof owner !== 'function') || owner === null)
       throw new KernwattError('ARGUMENT', `fromPointer: owner is ${String(owner)}, expected an object`);
-    const bytes = (size * bitsOf(dtype)) / 8;
+    const bytes = bytesOf(size, dtype);
     const step = BigInt(Math.max(1, bitsOf(dtype) / 8));
     if (typeof pointer !== 'bigint' || pointer <= 0n || pointer + BigInt(bytes) >= 2n ** 64n || pointer % step !== 0n)
       throw new KernwattError(
@@ -310,7 +307,7 @@ export class Device {
    */
   allocate(where: string, shape: Shape, dtype: DType, stream?: Stream): Tensor {
     const size = this.#count(where, shape, dtype);
-    const bytes = (size * bitsOf(dtype)) / 8;
+    const bytes = bytesOf(size, dtype);
     const storage = new Storage(this, native().alloc(this.handle, bytes, stream?.handle), bytes);
     return new Tensor(storage, 0, dtype, [...shape], rowMajor(shape));
   }

@@ -15,7 +15,10 @@ export const dtypes = [
   'nf4',
   'mxfp4',
 ] as const;
-/** Element type of a tensor. The 4-bit types are reserved: their packed formats come with the operators that use them. */
+/**
+ * Element type of a tensor. Of the 4-bit types, `u4` and `i4` hold whole numbers and `nf4` the codes 0 to 15 of QLoRA's sixteen values;
+ * two elements lie in a byte, the even one in the low half. `mxfp4` is reserved.
+ */
 export type DType = (typeof dtypes)[number];
 
 const bits: Record<DType, number> = {
@@ -35,9 +38,14 @@ const bits: Record<DType, number> = {
 
 /** Bits of one element. */
 export const bitsOf = (dtype: DType): number => bits[dtype];
+/** Bytes of so many elements without gaps; of an odd number of 4-bit ones, the last half byte is nobody's. */
+export const bytesOf = (elements: number, dtype: DType): number => Math.ceil((elements * bits[dtype]) / 8);
+/** Whether two elements lie in a byte. */
+export const isPaired = (dtype: DType): boolean => bits[dtype] === 4;
 /** Index of a dtype in the addon's list. */
 export const dtypeIndex = (dtype: DType): number => dtypes.indexOf(dtype);
-export const isInteger = (dtype: DType): boolean => dtype === 'i32' || dtype === 'i8' || dtype === 'u8';
+/** Whether elements are whole numbers to the host, as those of `nf4`, which are codes. */
+export const isInteger = (dtype: DType): boolean => ranges[dtype] !== undefined;
 
 /** Numbers as a caller may hand them over: typed arrays, or a flat list. */
 export type NumericData =
@@ -49,7 +57,7 @@ export type NumericData =
   | Uint16Array
   | readonly number[];
 
-/** What `read()` returns: floating-point types widened to f32, integers as they are. */
+/** What `read()` returns: floating-point types widened to f32, integers as they are (of 4 bits: an `Int8Array`). */
 export type TensorData = Float32Array | Int32Array | Int8Array | Uint8Array;
 /** What `read({ raw: true })` returns: the stored bits. */
 export type RawData = Float32Array | Uint16Array | Int32Array | Int8Array | Uint8Array;
@@ -100,6 +108,7 @@ export function storedAs(
 ): { own: DType; memory: ArrayBufferView } {
   checkData(where, data);
   if (data instanceof Uint16Array && (dtype === 'f16' || dtype === 'bf16')) return { own: dtype, memory: data };
+  if (dtype !== undefined && isStoredPairs(data, dtype)) return { own: dtype, memory: data };
   const own = ownDType(where, data);
   if (!ArrayBuffer.isView(data) || data instanceof Float64Array)
     throw new KernwattError(
@@ -112,9 +121,23 @@ export function storedAs(
   return { own, memory: new Uint16Array(data.buffer, data.byteOffset, data.length) };
 }
 
+/** Whether an array holds 4-bit elements as they are stored, two to an entry. */
+const isStoredPairs = (data: unknown, dtype: DType): data is Uint8Array =>
+  isPaired(dtype) && data instanceof Uint8Array;
+/** Elements that checked data hold for a dtype. */
+export const elementsIn = (data: NumericData, dtype: DType): number =>
+  isStoredPairs(data, dtype) ? 2 * data.length : data.length;
+/** Entries that data have for so many elements of a dtype. */
+export const entriesOf = (elements: number, data: NumericData, dtype: DType): number =>
+  isStoredPairs(data, dtype) ? bytesOf(elements, dtype) : elements;
+
 /** A new array for `read`. */
 export function arrayFor(dtype: DType, size: number, raw: boolean): TensorData | RawData {
   switch (dtype) {
+    case 'i4':
+    case 'u4':
+    case 'nf4':
+      return raw ? new Uint8Array(bytesOf(size, dtype)) : new Int8Array(size);
     case 'i32':
       return new Int32Array(size);
     case 'i8':
@@ -142,16 +165,18 @@ export function storedArray(dtype: DType, buffer: ArrayBuffer): RawData {
 export function checkDType(where: string, dtype: unknown): asserts dtype is DType {
   if (!dtypes.includes(dtype as DType))
     throw new KernwattError('DTYPE', `${where}: dtype is ${String(dtype)}, expected one of ${dtypes.join(', ')}`);
-  if (bits[dtype as DType] < 8)
-    throw new KernwattError('UNSUPPORTED', `${where}: dtype is ${dtype}, expected a type of 8 bits or more`);
+  if (dtype === 'mxfp4')
+    throw new KernwattError('UNSUPPORTED', `${where}: dtype is mxfp4, expected another: it is reserved`);
 }
 
 /**
  * Data in the form the addon converts from, and whether its elements are already the stored bits.
- * Plain numbers and f64 go through f32 first; integer types take only whole numbers in their range.
+ * Plain numbers and f64 go through f32 first; integer types take only whole numbers in their range. A `Uint8Array` holds 4-bit elements
+ * as they are stored.
  */
 export function encode(where: string, data: NumericData, dtype: DType): { data: ArrayBufferView; raw: boolean } {
-  if (isFloat16Array(data)) {
+  if (isStoredPairs(data, dtype)) return { data, raw: true };
+  if (isFloat16Array(data) && !isPaired(dtype)) {
     const { buffer, byteOffset, length } = data as ArrayBufferView & { length: number };
     if (dtype === 'f16') return { data: new Uint16Array(buffer, byteOffset, length), raw: true };
     return { data: Float32Array.from(data as unknown as ArrayLike<number>), raw: false };
@@ -172,6 +197,9 @@ const ranges: Partial<Record<DType, readonly [number, number]>> = {
   i32: [-(2 ** 31), 2 ** 31 - 1],
   i8: [-128, 127],
   u8: [0, 255],
+  i4: [-8, 7],
+  u4: [0, 15],
+  nf4: [0, 15],
 };
 /** Smallest and largest whole number of an integer type; of the others, those that doubles hold exactly. */
 export const integerRange = (dtype: DType): readonly [low: number, high: number] =>
@@ -187,6 +215,7 @@ function integers(where: string, data: Exclude<NumericData, Uint16Array>, dtype:
       `${where}: data[${bad}] is ${data[bad]}, expected a whole number from ${low} to ${high} for ${dtype}`,
     );
   const out = arrayFor(dtype, data.length, true);
-  out.set(data);
+  if (isPaired(dtype)) for (let i = 0; i < data.length; ++i) out[i >> 1]! |= (data[i]! & 15) << (4 * (i & 1));
+  else out.set(data);
   return out;
 }

@@ -1,7 +1,7 @@
 // Random cases: shapes, strides, dtypes and parameters drawn from an operator's declaration, the same for the same seed.
 import type { BroadcastForm, Case, Layout, ParamValue } from './case.js';
 import type { Device } from './device.js';
-import type { DType } from './dtype.js';
+import { type DType, isPaired } from './dtype.js';
 import { KernwattError } from './errors.js';
 import type { Operator } from './op.js';
 import { planCase } from './operands.js';
@@ -65,7 +65,8 @@ function draw(op: Operator, seed: number, next: () => number): Case {
     if (t.spec.role !== 'out')
       for (const { name, broadcasts, text } of t.dims)
         if (broadcasts && dims[name] !== undefined && chance(0.5)) broadcast[`${t.name}.${name}`] = pick(formsOf(text));
-    if (chance(0.5)) layout[t.name] = pick(['padded', 'swapped', 'crossed'] as const);
+    if (chance(0.5) && !isPaired(dtypes[t.name] ?? 'f32'))
+      layout[t.name] = pick(['padded', 'swapped', 'crossed'] as const);
   }
   return { name: `random ${seed}`, dims, params: values, with: given, dtypes, broadcast, layout };
 }

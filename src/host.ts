@@ -1,7 +1,7 @@
 // Page-locked host memory as an ArrayBuffer: what a device reads and writes without a copy in between.
 import { constants } from 'node:buffer';
 import type { Device } from './device.js';
-import { arrayFor, type RawData, type TensorData } from './dtype.js';
+import { arrayFor, entriesOf, type NumericData, type RawData, type TensorData } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native } from './native.js';
 import type { Tensor } from './tensor.js';
@@ -85,8 +85,9 @@ export function checkInto({ dtype, size }: Tensor, into: TensorData | RawData, r
   const expected = arrayFor(dtype, 0, raw).constructor.name;
   const kind = ArrayBuffer.isView(into) ? into.constructor.name : typeof into;
   if (kind !== expected) throw new KernwattError('DTYPE', `read: into is ${kind}, expected ${expected}`);
-  if (into.length !== size)
-    throw new KernwattError('SHAPE', `read: into has ${into.length} elements, expected ${size}`);
+  const length = entriesOf(size, into as NumericData, dtype);
+  if (into.length !== length)
+    throw new KernwattError('SHAPE', `read: into has ${into.length} elements, expected ${length}`);
   if (!owners.has(into.buffer))
     throw new KernwattError(
       'ARGUMENT',

@@ -2,7 +2,8 @@
 import type { BroadcastForm, Case, Layout } from './case.js';
 import { type Compiled, type CompiledTensor, type Dim, dimsOf } from './compile.js';
 import type { Device } from './device.js';
-import { bitsOf, type DType, isInteger, type NumericData, type RawData } from './dtype.js';
+import { bitsOf, bytesOf, type DType, isInteger, isPaired, type NumericData, type RawData } from './dtype.js';
+import { KernwattError } from './errors.js';
 import type { Operator } from './op.js';
 import { randomSource } from './random.js';
 import { extent, rowMajor, type SliceRange } from './shape.js';
@@ -63,10 +64,16 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
     const shape = forms.map(({ size }) => size);
     const drawn =
       t.spec.holds && c.values?.[t.name] === undefined ? seed * names.size + op.compiled.tensors.indexOf(t) : undefined;
+    const dtype = dtypeFor(op, t.spec, t.name, c);
+    if (isPaired(dtype) && c.layout?.[t.name])
+      throw new KernwattError(
+        'UNSUPPORTED',
+        `${spec.name} case "${c.name}": layout of ${t.name} is ${c.layout[t.name]}, expected none for ${dtype}: it lies without gaps`,
+      );
     return {
       name: t.name,
       spec: t.spec,
-      dtype: dtypeFor(op, t.spec, t.name, c),
+      dtype,
       shape,
       repeated: forms.map(({ form }) => form === 'shared'),
       layout: c.layout?.[t.name] ?? 'dense',
@@ -228,13 +235,15 @@ export class Guarded {
   async changed(name: string, written: boolean): Promise<string | undefined> {
     const before = bitsIn(this.#before!);
     const after = bitsIn(await this.#base.read({ raw: true }));
-    const inside = membersOf(this.view, after.length);
+    const each = isPaired(this.view.dtype) ? 2 : 1;
+    const inside = membersOf(this.view, after.length, each);
     for (let i = 0; i < after.length; ++i) {
       if (after[i] === before[i]) continue;
       const within = inside[i] === 1;
       if (within && written) continue;
-      if (within) return `${name} was modified at element ${i - guard} of its memory, expected it only to be read`;
-      return `memory outside ${name} was overwritten, ${i} elements into a buffer of ${after.length} whose first ${guard} are not its own`;
+      if (within)
+        return `${name} was modified at element ${each * i - guard} of its memory, expected it only to be read`;
+      return `memory outside ${name} was overwritten, ${each * i} elements into a buffer of ${each * after.length} whose first ${guard} are not its own`;
     }
     return undefined;
   }
@@ -269,6 +278,7 @@ function poison(dtype: DType, size: number): RawData {
   if (dtype === 'f32') return new Float32Array(new Uint32Array(size).fill(0x7fc0_beef).buffer);
   if (dtype === 'i32') return new Int32Array(size).fill(0x5555_5555);
   if (bitsOf(dtype) === 16) return new Uint16Array(size).fill(dtype === 'f16' ? 0x7ead : 0x7fcd);
+  if (isPaired(dtype)) return new Uint8Array(bytesOf(size, dtype)).fill(0x55);
   if (isInteger(dtype)) return dtype === 'i8' ? new Int8Array(size).fill(0x55) : new Uint8Array(size).fill(0x55);
   return new Uint8Array(size).fill(0x7f);
 }
@@ -277,12 +287,12 @@ function poison(dtype: DType, size: number): RawData {
 const bitsIn = (raw: RawData): ArrayLike<number> =>
   raw instanceof Float32Array ? new Uint32Array(raw.buffer, raw.byteOffset, raw.length) : raw;
 
-/** 1 for every element of a buffer of `size` that belongs to a view. */
-function membersOf({ shape, stride, nativeView }: Tensor, size: number): Uint8Array {
+/** 1 for every entry of a buffer of `size` that belongs to a view, `each` elements in an entry. */
+function membersOf({ shape, stride, nativeView }: Tensor, size: number, each: number): Uint8Array {
   const mask = new Uint8Array(size);
   const visit = (d: number, at: number): void => {
     const step = stride[d]!;
-    if (d === shape.length - 1) for (let i = 0; i < shape[d]!; ++i) mask[at + i * step] = 1;
+    if (d === shape.length - 1) for (let i = 0; i < shape[d]!; ++i) mask[Math.floor((at + i * step) / each)] = 1;
     else for (let i = 0; i < shape[d]!; ++i) visit(d + 1, at + i * step);
   };
   visit(0, nativeView.offset);

@@ -1,10 +1,10 @@
 // An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
 import type { Compiled } from './compile.js';
 import type { Device } from './device.js';
-import { bitsOf, type DType } from './dtype.js';
+import type { DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
-import { formatShape } from './shape.js';
+import { distinctElements, formatShape } from './shape.js';
 import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
 import type { OpSpec, Work } from './spec.js';
 import type { Stream } from './stream.js';
@@ -202,7 +202,7 @@ function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
     if (!unread.includes(name)) bytes += (read[name] ?? 1) * (solved.tensors[name]?.distinctBytes ?? 0);
   const elements = (name: string) => {
     const tensor = solved.tensors[name];
-    return tensor ? (tensor.distinctBytes * 8) / bitsOf(tensor.dtype) : 0;
+    return tensor ? distinctElements(tensor.shape, tensor.stride) : 0;
   };
   const params = weights?.reduce((sum, name) => sum + elements(name), 0) ?? null;
   return { flops, bytes, tokens, params };

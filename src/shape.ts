@@ -1,5 +1,5 @@
 // Geometry of strided views, free of memory: sizes, strides, slicing, and whether two views can touch the same element.
-import { bitsOf, type DType } from './dtype.js';
+import { bitsOf, type DType, entriesOf, type NumericData } from './dtype.js';
 import { KernwattError } from './errors.js';
 
 export type Shape = readonly number[];
@@ -44,6 +44,17 @@ export function countElements(where: string, shape: Shape, dtype: DType): number
       `${where}: shape is ${formatShape(shape)} of ${dtype}, expected at most 2^53 - 1 bytes`,
     );
   return count;
+}
+
+/** Throws `SHAPE` unless data have as many elements as a shape. */
+export function checkLength(where: string, data: NumericData, shape: Shape, size: number, dtype: DType): void {
+  const entries = entriesOf(size, data, dtype);
+  if (data.length === entries) return;
+  const what = entries === size ? 'elements' : 'bytes';
+  throw new KernwattError(
+    'SHAPE',
+    `${where}: data has ${data.length} ${what}, expected ${entries} for ${formatShape(shape)}`,
+  );
 }
 
 /** One past the highest element a view reaches, counted from its first; 0 when it is empty. */

@@ -1,6 +1,6 @@
 // Tensors shared between worker threads: one copy of the weights, however many workers read it.
 import type { Device } from './device.js';
-import { bitsOf, checkDType, type DType } from './dtype.js';
+import { bytesOf, checkDType, type DType, isPaired } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native } from './native.js';
 import { packedExtent } from './packed.js';
@@ -46,9 +46,10 @@ export function adoptTensor(device: Device, token: SharedTensor): Tensor {
   checkDType('adopt', dtype);
   const size = countElements('adopt', shape, dtype);
   const packed = format === undefined ? undefined : packedExtent(dtype, shape, format);
-  const needed = packed?.bytes ?? (size * bitsOf(dtype)) / 8;
+  const needed = packed?.bytes ?? bytesOf(size, dtype);
   const { buffer, bytes } = native().adopt(device.handle, id);
-  if (!Number.isSafeInteger(offset) || offset < 0 || (offset * bitsOf(dtype)) / 8 + needed > bytes) {
+  const whole = Number.isSafeInteger(offset) && offset >= 0 && !(isPaired(dtype) && offset % 2 !== 0);
+  if (!whole || bytesOf(offset, dtype) + needed > bytes) {
     native().free(buffer);
     throw new KernwattError(
       'ARGUMENT',

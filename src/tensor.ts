@@ -2,10 +2,12 @@
 import type { Device } from './device.js';
 import {
   bitsOf,
+  bytesOf,
   checkData,
   type DType,
   dtypeIndex,
   encode,
+  isPaired,
   type NumericData,
   type RawData,
   type TensorData,
@@ -15,6 +17,7 @@ import { arrayOf, checkInto } from './host.js';
 import { type NativeView, native } from './native.js';
 import { type Packed, unpack } from './packed.js';
 import {
+  checkLength,
   distinctElements,
   formatShape,
   isInjective,
@@ -28,7 +31,8 @@ import {
 import { type SharedTensor, shareTensor } from './share.js';
 import type { Storage } from './storage.js';
 import type { Stream } from './stream.js';
-import { expandLayout, permuteLayout, viewLayout } from './views.js';
+import { moveTo } from './upload.js';
+import { checkPairs, expandLayout, permuteLayout, viewLayout } from './views.js';
 
 /** What a tensor was filled with, so that measurements can state their inputs. */
 export interface Origin {
@@ -42,7 +46,6 @@ interface ReadOptions {
   stream?: Stream | undefined;
 }
 
-const chunkBytes = 256 * 2 ** 20;
 /** Whole numbers that are kept beside the memory they were written to, so that lengths and offsets can be checked. */
 const mostKnown = 2 ** 16;
 
@@ -73,7 +76,7 @@ export class Tensor {
     this.shape = Object.freeze(shape);
     this.stride = Object.freeze(stride);
     this.size = size;
-    this.bytes = packed?.bytes ?? (size * bitsOf(dtype)) / 8;
+    this.bytes = packed?.bytes ?? bytesOf(size, dtype);
     this.packed = packed;
     this.device = storage.device;
     this.storage = storage;
@@ -123,7 +126,8 @@ export class Tensor {
 
   /**
    * The elements in row-major order, once the work queued before on the tensor's stream has run.
-   * f16, bf16 and f8 come back as a `Float32Array`; `raw` gives the stored bits instead (`Uint16Array`, `Uint8Array`).
+   * f16, bf16 and f8 come back as a `Float32Array`, 4-bit elements as an `Int8Array` (of `nf4`, the codes); `raw` gives the stored
+   * bits instead (`Uint16Array`, `Uint8Array`; two 4-bit elements to a byte).
    * @param options.stream the stream to wait for; default: the one that was last given this tensor to write.
    * @param options.into an array over a host buffer to fill and return, of the type that would be returned otherwise.
    * @throws {KernwattError} `DISPOSED`; `OUT_OF_MEMORY` when the array would be too large; the error of the work it waited for.
@@ -144,7 +148,8 @@ export class Tensor {
 
   /**
    * Queues new contents, given in row-major order; `data` is copied before the call returns. A `Uint16Array` holds stored
-   * f16 or bf16; everything else is converted with one rounding to nearest even (f64 and plain numbers through f32). An array over
+   * f16 or bf16, a `Uint8Array` for a 4-bit tensor two elements to a byte; everything else is converted with one rounding to nearest
+   * even (f64 and plain numbers through f32), to whole numbers where it is one of their range and not at all otherwise. An array over
    * a `device.hostBuffer()` is not copied before: leave its contents alone until a later `stream.mark()` has resolved.
    * @throws {KernwattError} `SHAPE` for the wrong number of elements; `DTYPE`, `ARGUMENT` for data that do not fit; `DISPOSED`.
    */
@@ -152,11 +157,7 @@ export class Tensor {
     const stream = this.#stream('write', options.stream);
     this.checkPlain('write', 'tensor');
     checkData('write', data);
-    if (data.length !== this.size)
-      throw new KernwattError(
-        'SHAPE',
-        `write: data has ${data.length} elements, expected ${this.size} for ${formatShape(this.shape)}`,
-      );
+    checkLength('write', data, this.shape, this.size, this.dtype);
     this.#writable('write');
     const { data: encoded, raw } = encode('write', data, this.dtype);
     native().write(stream.handle, this.nativeView, encoded, raw);
@@ -167,8 +168,9 @@ export class Tensor {
   }
 
   /**
-   * Queues a copy of `source` into this tensor, converting the dtype with one rounding to nearest even. Any strides.
-   * @throws {KernwattError} `SHAPE` unless the shapes are equal; `ARGUMENT` across devices (use `to`); `DISPOSED`.
+   * Queues a copy of `source` into this tensor, converting the dtype with one rounding to nearest even. Any strides. Packed tensors and
+   * those of 4-bit elements are copied as they are.
+   * @throws {KernwattError} `SHAPE` unless the shapes are equal; `DTYPE` where they must be of one dtype; `ARGUMENT` across devices (use `to`); `DISPOSED`.
    */
   copyFrom(source: Tensor, options: { stream?: Stream | undefined } = {}): this {
     const stream = this.#stream('copyFrom', options.stream);
@@ -184,10 +186,11 @@ export class Tensor {
         `copyFrom: source is ${formatShape(source.shape)}, expected ${formatShape(this.shape)}`,
       );
     this.#writable('copyFrom');
-    if ((source.packed || this.packed) && source.dtype !== this.dtype)
+    const packed = source.packed || this.packed;
+    if (source.dtype !== this.dtype && (packed || isPaired(source.dtype) || isPaired(this.dtype)))
       throw new KernwattError(
         'DTYPE',
-        `copyFrom: source is ${source.dtype}, expected ${this.dtype} as one of the two is packed`,
+        `copyFrom: source is ${source.dtype}, expected ${this.dtype} as one of the two is ${packed ? 'packed' : 'of 4-bit elements'}`,
       );
     if (overlaps(source.region, this.region))
       throw new KernwattError('ARGUMENT', 'copyFrom: source overlaps the tensor in memory, expected separate memory');
@@ -199,12 +202,13 @@ export class Tensor {
 
   /**
    * The same elements under another shape, sharing memory; one size may be -1.
+   * A view of 4-bit elements, whichever way it is made, lies without gaps and begins and ends on a byte: all else is `UNSUPPORTED`.
    * @throws {KernwattError} `SHAPE` when the number of elements differs; `ARGUMENT` unless contiguous; `DISPOSED`.
    */
   view(shape: Shape): Tensor {
     this.checkPlain('view', 'tensor');
     const layout = viewLayout(this, shape);
-    return this.#share(this.nativeView.offset, layout.shape, layout.stride);
+    return this.#share('view', this.nativeView.offset, layout.shape, layout.stride);
   }
 
   /**
@@ -215,7 +219,7 @@ export class Tensor {
   slice(ranges: readonly SliceRange[]): Tensor {
     this.checkPlain('slice', 'tensor');
     const { offset, shape, stride } = sliceLayout('slice', this, ranges);
-    return this.#share(this.nativeView.offset + (shape.includes(0) ? 0 : offset), shape, stride);
+    return this.#share('slice', this.nativeView.offset + (shape.includes(0) ? 0 : offset), shape, stride);
   }
 
   /**
@@ -225,7 +229,7 @@ export class Tensor {
   permute(order: readonly number[]): Tensor {
     this.checkPlain('permute', 'tensor');
     const { shape, stride } = permuteLayout(this, order);
-    return this.#share(this.nativeView.offset, shape, stride);
+    return this.#share('permute', this.nativeView.offset, shape, stride);
   }
 
   /**
@@ -235,14 +239,14 @@ export class Tensor {
   expand(shape: Shape): Tensor {
     this.checkPlain('expand', 'tensor');
     const layout = expandLayout(this, shape);
-    return this.#share(this.nativeView.offset, layout.shape, layout.stride);
+    return this.#share('expand', this.nativeView.offset, layout.shape, layout.stride);
   }
 
   /** A row-major tensor of the same elements: another view when this one is row-major already, else a queued copy. */
   contiguous(options: { stream?: Stream | undefined } = {}): Tensor {
     const stream = this.#stream('contiguous', options.stream);
     this.checkPlain('contiguous', 'tensor');
-    if (this.isContiguous) return this.#share(this.nativeView.offset, [...this.shape], [...this.stride]);
+    if (this.isContiguous) return this.#share('contiguous', this.nativeView.offset, [...this.shape], [...this.stride]);
     this.ordered('contiguous', 'tensor', stream);
     const copy = this.device.allocate('contiguous', this.shape, this.dtype, stream);
     native().copy(stream.handle, this.nativeView, copy.nativeView);
@@ -253,24 +257,7 @@ export class Tensor {
   /** A row-major copy on `device`, through host memory in pieces of 256 MiB. Resolves when it has been queued there. */
   async to(device: Device): Promise<Tensor> {
     this.checkPlain('to', 'tensor');
-    const target = device.allocate('to', this.shape, this.dtype);
-    const source = this.contiguous();
-    try {
-      const step = Math.floor((chunkBytes * 8) / bitsOf(this.dtype));
-      for (let start = 0; start < this.size; start += step) {
-        const size = Math.min(step, this.size - start);
-        using from = source.#piece(start, size);
-        using into = target.#piece(start, size);
-        into.write(await from.read({ raw: true }));
-      }
-      target.storage.origin = this.origin;
-      return target;
-    } catch (error) {
-      target.dispose();
-      throw error;
-    } finally {
-      source.dispose();
-    }
+    return moveTo(this, device);
   }
 
   /** 64-bit FNV-1a over the elements' bytes in row-major order, hexadecimal. */
@@ -318,7 +305,7 @@ export class Tensor {
 
   /** @internal Bytes of distinct elements: a repeated dimension (stride 0) counts once. */
   get distinctBytes(): number {
-    return (distinctElements(this.shape, this.stride) * bitsOf(this.dtype)) / 8;
+    return bytesOf(distinctElements(this.shape, this.stride), this.dtype);
   }
 
   /** @internal Throws `DISPOSED` unless usable. */
@@ -379,11 +366,6 @@ export class Tensor {
     return live;
   }
 
-  /** Part of a contiguous tensor, without its shape. */
-  #piece(start: number, size: number): Tensor {
-    return this.#share(this.nativeView.offset + start, [size], [1]);
-  }
-
   /** Throws where others read this memory, or unless every element of this view is one of its own in memory. */
   #writable(where: string): void {
     this.checkOwn(where, 'tensor');
@@ -394,7 +376,8 @@ export class Tensor {
       );
   }
 
-  #share(offset: number, shape: Shape, stride: Shape): Tensor {
+  #share(where: string, offset: number, shape: Shape, stride: Shape): Tensor {
+    if (isPaired(this.dtype)) checkPairs(where, this, offset - this.nativeView.offset, shape, stride);
     return new Tensor(this.storage.retain(), offset, this.dtype, shape, stride);
   }
 }

@@ -1,7 +1,7 @@
 // Layouts of views: the same memory under another shape.
 import type { DType } from './dtype.js';
 import { KernwattError } from './errors.js';
-import { countElements, formatShape, rowMajor, type Shape } from './shape.js';
+import { countElements, formatShape, isRowMajor, rowMajor, type Shape } from './shape.js';
 
 interface Layout {
   shape: number[];
@@ -33,6 +33,17 @@ export function viewLayout(tensor: Viewed, shape: Shape): Layout {
       `view: tensor has strides ${formatShape(tensor.stride)}, expected a contiguous one; use contiguous()`,
     );
   return { shape: full, stride: rowMajor(full) };
+}
+
+/** Throws unless a view of 4-bit elements, `offset` elements into a tensor, is a run of whole bytes; the tensor is one. */
+export function checkPairs(where: string, tensor: Viewed, offset: number, shape: Shape, stride: Shape): void {
+  const end = offset + shape.reduce((a, b) => a * b, 1);
+  if (offset % 2 === 0 && (end % 2 === 0 || end === tensor.size) && isRowMajor(shape, stride)) return;
+  throw new KernwattError(
+    'UNSUPPORTED',
+    `${where}: ${tensor.dtype} ${formatShape(shape)} from element ${offset} with strides ${formatShape(stride)} ` +
+      'is no run of whole bytes, expected one, as two elements lie in a byte',
+  );
 }
 
 /** The dimensions in another order. */

@@ -50,6 +50,14 @@ inline int nibble(const void* data, int64_t index) {
   return static_cast<const uint8_t*>(data)[index >> 1] >> ((index & 1) * 4) & 15;
 }
 
+inline void store_nibble(void* data, int64_t index, int value) {
+  uint8_t& byte = static_cast<uint8_t*>(data)[index >> 1];
+  const int shift = (index & 1) * 4;
+  byte = static_cast<uint8_t>((byte & 0xf0 >> shift) | (value & 15) << shift);
+}
+// A nibble as the whole number that it is in i4; in u4 and nf4 it is itself.
+inline constexpr int nibble_value(DType dtype, int nibble) { return dtype == DType::i4 ? (nibble ^ 8) - 8 : nibble; }
+
 // Element `index` (counted in elements from data) as f32. i32 values beyond 2^24 round.
 inline float load_f32(const void* data, DType dtype, int64_t index) {
   switch (dtype) {

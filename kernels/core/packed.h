@@ -71,7 +71,7 @@ inline uint64_t packed_bytes(const TensorView& view) {
 }
 
 // Panels [begin, end), counted over all matrices, from a plain view of the same shape and dtype, any strides; and back.
-// 16- and 32-bit elements; throws UNSUPPORTED for others.
+// 16- and 32-bit elements, and 4-bit ones with an even k; throws UNSUPPORTED for others.
 void pack_panels(const TensorView& plain, const TensorView& packed, int64_t begin, int64_t end);
 void unpack_panels(const TensorView& packed, const TensorView& plain, int64_t begin, int64_t end);
 

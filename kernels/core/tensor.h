@@ -31,6 +31,10 @@ inline constexpr int bits(DType t) {
   }
 }
 
+// Bytes of `count` elements without gaps. 4-bit ones lie two to a byte, the even one in the low half; a tensor of them
+// has no gaps, and a view of part of it begins and ends on a byte.
+inline constexpr int64_t bytes_of(DType t, int64_t count) { return (count * bits(t) + 7) / 8; }
+
 inline constexpr int kMaxRank = 8;
 
 struct TensorView {

@@ -1,7 +1,7 @@
 // Which shapes `kernwatt bench` measures, and the plans for them: the models of the operators, or one shape from the command line.
 import type { Model } from '../case.js';
 import type { Device } from '../device.js';
-import { type DType, dtypes } from '../dtype.js';
+import { type DType, dtypes, isPaired } from '../dtype.js';
 import type { Operator } from '../op.js';
 import { planCase } from '../operands.js';
 import type { Plan } from '../plan.js';
@@ -108,7 +108,7 @@ export class BoundCase implements Disposable {
   readonly plan: Plan;
   readonly #tensors: Tensor[] = [];
 
-  /** Inputs are what the case says, else normal, seeded by `seed` and the position of the operand. */
+  /** Inputs are what the case says, else normal (4-bit ones: any value), seeded by `seed` and the position of the operand. */
   constructor({ op, model }: BenchCase, device: Device, seed: number) {
     const { operands, params } = planCase(op, model, seed);
     try {
@@ -119,7 +119,10 @@ export class BoundCase implements Disposable {
             ? device.empty(shape, dtype)
             : contents
               ? device.tensor(contents, shape, dtype)
-              : device.random(shape, dtype, { seed: seed * operands.length + i });
+              : device.random(shape, dtype, {
+                  seed: seed * operands.length + i,
+                  ...(isPaired(dtype) ? { distribution: 'integers' } : {}),
+                });
         this.#tensors.push(tensor);
         args[name] = tensor;
       }

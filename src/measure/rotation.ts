@@ -1,6 +1,6 @@
 // Cold operands: copies of everything a plan touches, visited in turn, so that by the time one comes round again the
 // last-level cache has held others. Layouts and sharing between tensors are kept.
-import { bitsOf } from '../dtype.js';
+import { bitsOf, bytesOf } from '../dtype.js';
 import type { Operator } from '../op.js';
 import type { Plan } from '../plan.js';
 import { extent } from '../shape.js';
@@ -64,9 +64,9 @@ function spans(plan: Plan): Map<Storage, Span> {
 
 /** Bytes that one more set of operands would take. */
 export function spanBytes(plan: Plan): number {
-  const bits = new Map(Object.values(plan.args).map((tensor) => [tensor.storage, bitsOf(tensor.dtype)]));
+  const dtypes = new Map(Object.values(plan.args).map((tensor) => [tensor.storage, tensor.dtype]));
   let bytes = 0;
-  for (const [storage, { first, last }] of spans(plan)) bytes += ((last - first) * bits.get(storage)!) / 8;
+  for (const [storage, { first, last }] of spans(plan)) bytes += bytesOf(last - first, dtypes.get(storage)!);
   return bytes;
 }
 

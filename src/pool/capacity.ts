@@ -1,7 +1,7 @@
 // What the requests of a pool have in common: fixed tensors and parameters, and the largest size of every dimension.
 import { type Compiled, type CompiledTensor, type Dim, dimsOf } from '../compile.js';
 import { Device } from '../device.js';
-import { bitsOf, checkDType, type DType } from '../dtype.js';
+import { bytesOf, checkDType, type DType, isPaired } from '../dtype.js';
 import { KernwattError } from '../errors.js';
 import { countElements, rowMajor, type Shape } from '../shape.js';
 import { kindOf, solve, unknownName } from '../solve.js';
@@ -201,6 +201,11 @@ export class Capacity {
   }
 
   #room(t: CompiledTensor, dtype: DType, exact: Readonly<Record<string, number>>): InputRoom {
+    if (isPaired(dtype))
+      throw new KernwattError(
+        'UNSUPPORTED',
+        `${this.where}: ${t.name} is ${dtype} that requests bring, expected a tensor that all of them share`,
+      );
     const dims = dimsOf(t, this.params);
     const sizes = dims.map(({ name, extra, broadcasts }) => {
       const size = exact[name];
@@ -220,8 +225,6 @@ export class Capacity {
     return dims.map(({ name, extra }) => this.limits[name]! + extra);
   }
 }
-
-export const bytesOf = (elements: number, dtype: DType): number => (elements * bitsOf(dtype)) / 8;
 
 /** Element type of an input: as given, that of the tensor it must be like, or the first that is allowed. */
 function dtypeOf(

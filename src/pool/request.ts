@@ -1,10 +1,10 @@
 // One request to a pool: its inputs read, its sizes checked against the operator and the capacity, and how it is settled.
-import { checkData, type DType, type NumericData } from '../dtype.js';
+import { bytesOf, checkData, type DType, type NumericData } from '../dtype.js';
 import { KernwattError } from '../errors.js';
 import { countElements, formatShape, type Shape } from '../shape.js';
 import { kindOf, solve, unknownName } from '../solve.js';
 import { Tensor } from '../tensor.js';
-import { bytesOf, type Capacity, type InputRoom } from './capacity.js';
+import type { Capacity, InputRoom } from './capacity.js';
 
 /** Numbers in row-major order. The shape may be left out where the other tensors decide all of it but one size. */
 export type PoolArray = NumericData | { readonly data: NumericData; readonly shape: Shape };

@@ -12,6 +12,7 @@
 #include "../../kernels/core/cpu/features.h"
 #include "../../kernels/core/dispatch.h"
 #include "../../kernels/core/numeric.h"
+#include "../../kernels/core/packed.h"
 #include "../../kernels/core/threads.h"
 
 namespace {
@@ -169,6 +170,40 @@ void check_threads() {
   expect(message([] { ThreadPool pool(0); }) == "ARGUMENT ThreadPool: threads is 0, expected 1 to 1024", "no threads");
 }
 
+// 4-bit elements: where PackedExtent::at says, zeros in the padding, and back.
+void check_packed_nibbles() {
+  for (const PanelFormat format : {PanelFormat{16, 2, 4}, PanelFormat{3, 4, 32}, PanelFormat{32, 32, 64}}) {
+    TensorView plain;
+    plain.dtype = DType::u4;
+    plain.rank = 3, plain.shape[0] = 2, plain.shape[1] = 37, plain.shape[2] = 70;
+    plain.stride[0] = 37 * 70, plain.stride[1] = 70, plain.stride[2] = 1;
+    std::vector<uint8_t> elements(bytes_of(plain.dtype, plain.count())), again(elements.size());
+    for (int64_t i = 0; i < plain.count(); ++i) store_nibble(elements.data(), i, static_cast<int>(i * 7 % 17));
+    plain.data = elements.data();
+    TensorView packed = plain;
+    packed.format = format.tag();
+    std::vector<uint8_t> bytes(packed_bytes(packed), 0xff);
+    packed.data = bytes.data();
+    const PackedExtent extent(packed);
+    pack_panels(plain, packed, 0, 2 * extent.panels());
+    int64_t wrong = 0, sum = 0, all = 0;
+    for (int64_t i = 0; i < plain.count(); ++i) {
+      const int64_t at = i / (37 * 70) * extent.matrix() + extent.at(i / 70 % 37, i % 70);
+      wrong += nibble(bytes.data(), at) != nibble(elements.data(), i);
+      sum += nibble(elements.data(), i);
+    }
+    for (const uint8_t byte : bytes) all += (byte & 15) + (byte >> 4);
+    expect(wrong == 0 && sum == all, "packed nibbles are where at() says, and the rest is zero");
+    plain.data = again.data();
+    unpack_panels(packed, plain, 0, 2 * extent.panels());
+    expect(again == elements, "unpacking nibbles gives them back");
+    plain.shape[2] = packed.shape[2] = 69;
+    expect(message([&] { pack_panels(plain, packed, 0, 1); }) ==
+               "UNSUPPORTED pack: dtype is u4, expected 16 or 32 bits, or 4 with an even k",
+           "an odd k of nibbles");
+  }
+}
+
 void check_features() {
   expect(cpu::cores() >= 1 && cpu::memory_bytes() > 0, "cores and memory");
   expect(cpu::available_bytes() > 0 && cpu::available_bytes() <= cpu::memory_bytes(), "available memory");
@@ -183,6 +218,7 @@ void check_features() {
 int main() {
   check_numeric();
   check_threads();
+  check_packed_nibbles();
   check_features();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;

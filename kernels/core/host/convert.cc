@@ -191,6 +191,19 @@ int64_t size_of(Element element) {
   return size;
 }
 
+TensorView as_bytes(const TensorView& view) {
+  if (bits(view.dtype) >= 8) return view;
+  TensorView bytes;
+  bytes.data = view.data;
+  bytes.dtype = DType::u8;
+  bytes.rank = 1, bytes.shape[0] = bytes_of(view.dtype, view.count()), bytes.stride[0] = 1;
+  return bytes;
+}
+
+void unpack_nibbles(const void* from, DType dtype, int64_t begin, int64_t end, int8_t* values) {
+  for (int64_t i = begin; i < end; ++i) *values++ = static_cast<int8_t>(nibble_value(dtype, nibble(from, i)));
+}
+
 void convert(const void* src, Element from, int64_t src_step, void* dst, Element to, int64_t dst_step, int64_t count) {
   if (from != to) {
     if (fits_f32(from) && fits_f32(to)) {
@@ -215,6 +228,10 @@ void convert(const void* src, Element from, int64_t src_step, void* dst, Element
 }
 
 void store_rounded(const double* values, const TensorView& view) {
+  if (bits(view.dtype) < 8) {
+    for (int64_t i = 0, n = view.count(); i < n; ++i) store_nibble(view.data, i, static_cast<int>(values[i]));
+    return;
+  }
   const Walk<1> elements = walk(view);
   const Element element = element_of(view.dtype, "store");
   const int64_t size = size_of(element);
@@ -225,6 +242,10 @@ void store_rounded(const double* values, const TensorView& view) {
 }
 
 void load(const TensorView& view, int64_t begin, int64_t end, double* values) {
+  if (bits(view.dtype) < 8) {
+    for (int64_t i = begin; i < end; ++i) *values++ = nibble_value(view.dtype, nibble(view.data, i));
+    return;
+  }
   const Walk<1> elements = walk(view);
   const Element element = element_of(view.dtype, "load");
   const int64_t size = size_of(element);
@@ -235,6 +256,7 @@ void load(const TensorView& view, int64_t begin, int64_t end, double* values) {
 }
 
 double round_to(DType dtype, double value) {
+  if (bits(dtype) < 8) return std::nearbyint(value);
   uint64_t storage = 0;
   double rounded;
   const Element element = element_of(dtype, "round");

@@ -10,9 +10,15 @@ namespace kw {
 // What one number in host memory may be: dtypes of 8 bits and more, in their order, then the other typed arrays'.
 enum class Element : int32_t { f32, f16, bf16, f8e4m3, f8e5m2, i32, i8, u8, f64, i16, u16, u32 };
 
-// Throws UNSUPPORTED for the 4-bit types, whose elements cannot be addressed one by one.
+// Throws UNSUPPORTED for the 4-bit types, whose elements cannot be addressed one by one: as_bytes is for them.
 Element element_of(DType dtype, const char* where);
 int64_t size_of(Element element);
+
+// The bytes of a view of 4-bit elements, which has no gaps, as a view of u8; any other view as it is.
+TensorView as_bytes(const TensorView& view);
+
+// Whole numbers from 4-bit elements [begin, end).
+void unpack_nibbles(const void* from, DType dtype, int64_t begin, int64_t end, int8_t* values);
 
 // dst[i * dst_step] = src[i * src_step] for i in [0, count), steps in elements. One rounding to nearest even. Integers
 // saturate and take NaN as 0; f8e4m3 saturates, having no infinity; the other formats overflow to infinity.
@@ -70,7 +76,8 @@ Walk<N>::Walk(const TensorView& view, const int64_t* const (&strides)[N]) {
 
 inline Walk<1> walk(const TensorView& view) { return Walk<1>(view, {view.stride}); }
 
-// Stores row-major doubles into a view of as many elements, and reads elements [begin, end) of one.
+// Stores row-major doubles into a view of as many elements, and reads elements [begin, end) of one. Of 4-bit ones, whole
+// numbers.
 void store_rounded(const double* values, const TensorView& view);
 void load(const TensorView& view, int64_t begin, int64_t end, double* values);
 

@@ -92,6 +92,14 @@ struct Integers {
 
 template <class Values>
 void fill_with(const TensorView& view, int64_t begin, int64_t end, const Values& value) {
+  if (bits(view.dtype) < 8) {
+    // The last half byte of an odd number of elements becomes 0.
+    for (int64_t i = begin; i < end; i += 2) {
+      const int low = static_cast<int>(value(i)) & 15, high = i + 1 < end ? static_cast<int>(value(i + 1)) & 15 : 0;
+      static_cast<uint8_t*>(view.data)[i / 2] = static_cast<uint8_t>(low | high << 4);
+    }
+    return;
+  }
   constexpr int64_t kChunk = 256;
   double values[kChunk];
   const Walk<1> elements = walk(view);

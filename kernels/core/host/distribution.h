@@ -19,7 +19,8 @@ struct Distribution {
   // a and b are finite but for a constant, and whole numbers with a <= b, below 2^53 in magnitude, for integers.
   Distribution(Kind kind, uint64_t seed, double a, double b);
 
-  // Elements [begin, end) of a view in host memory, counted in row-major order.
+  // Elements [begin, end) of a view in host memory, counted in row-major order. Of 4-bit elements, whose values are whole
+  // numbers of their range, begin is even.
   void fill(const TensorView& view, int64_t begin, int64_t end) const;
 
   Kind kind;
