@@ -28,7 +28,10 @@ class Ahead {
 inline void fetch(const GemmAhead& ahead, int64_t byte) {
   if (byte >= ahead.bytes) return;
   const char* line = ahead.at + byte;
-  for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) __builtin_prefetch(line, 0, 2);
+  for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) {
+    __builtin_prefetch(line, 0, 2);
+    asm volatile("");  // or GCC takes this for a function without effects and drops the call
+  }
 }
 
 // multiply(x, w, sums, ahead) for every micro-tile of b.mr rows by nr columns, panel of w after panel of w.
