@@ -65,14 +65,15 @@
           'target_name': 'kernwatt_avx512bf16',
           'type': 'static_library',
           'sources': ['<!@(node tools/sources.mjs avx512bf16)'],
-          'cflags': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mfma', '-mf16c'],
+          'cflags': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mavx512vnni', '-mfma', '-mf16c'],
         },
         {
           'target_name': 'kernwatt_amxbf16',
           'type': 'static_library',
           'sources': ['<!@(node tools/sources.mjs amxbf16)'],
           'cflags': [
-            '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mfma', '-mf16c', '-mamx-tile', '-mamx-bf16',
+            '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq', '-mavx512bf16', '-mavx512vnni', '-mfma', '-mf16c',
+            '-mamx-tile', '-mamx-bf16',
           ],
         },
       ],

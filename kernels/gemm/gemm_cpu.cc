@@ -24,7 +24,7 @@
 //   gemm_cpu.cc, gemm_cpu_generic.cc   -O3
 //   gemm_cpu_avx2.cc                   -O3 -mavx2 -mfma -mf16c
 //   gemm_cpu_avx512.cc                 -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
-//   gemm_cpu_avx512bf16.cc             the same and -mavx512bf16
+//   gemm_cpu_avx512bf16.cc             the same and -mavx512bf16 -mavx512vnni
 //   gemm_cpu_amxbf16.cc                that and -mamx-tile -mamx-bf16
 #include "gemm_cpu.h"
 
@@ -43,11 +43,8 @@
 #include "gemm_cpu_layout.h"
 
 namespace kw::cpu {
-namespace {
 
-int64_t element_bytes(DType t) { return bits(t) / 8; }
-
-const GemmKernels& kernels_for(Isa isa, DType dtype) {
+const GemmKernels& gemm_kernels(Isa isa, DType dtype) {
   const int index = static_cast<int>(dtype);
 #if defined(__x86_64__)
   if (isa >= Isa::amx_bf16 && dtype == DType::bf16) return kGemmAmxBf16;
@@ -58,6 +55,16 @@ const GemmKernels& kernels_for(Isa isa, DType dtype) {
   (void)isa;
   return kGemmGeneric[index];
 }
+
+GemmMachine gemm_machine(const kw_device_info& device) {
+  const auto bytes = [](uint64_t known, int64_t otherwise) { return known ? static_cast<int64_t>(known) : otherwise; };
+  const Features& f = features();
+  return {std::max(1, device.sm_count), bytes(f.l1d_bytes, 32 << 10), bytes(f.l2_bytes, 512 << 10)};
+}
+
+namespace {
+
+int64_t element_bytes(DType t) { return bits(t) / 8; }
 
 const void* at(const GemmOperand& o, int64_t b, int64_t i, int64_t j) {
   return static_cast<const char*>(o.data) + (b * o.batch + i * o.row + j * o.column) * element_bytes(o.dtype);
@@ -134,19 +141,13 @@ std::string GemmCpuPlan::declines(const GemmArgs& args, const kw_device_info&) {
 // f32. k padded as the micro-tiles take it.
 uint64_t GemmCpuPlan::format(const kw_device_info& device, const char* operand, const TensorView& view) {
   if (std::string_view(operand) != "w" || !is_float(view.dtype)) return 0;
-  const int nr = kernels_for(static_cast<Isa>(device.isa), view.dtype).nr;
+  const int nr = gemm_kernels(static_cast<Isa>(device.isa), view.dtype).nr;
   return view.dtype == DType::bf16 ? PanelFormat{nr, 2, 32}.tag() : PanelFormat{nr, 1, 2}.tag();
 }
 
-GemmMachine machine_of(const kw_device_info& device) {
-  const auto bytes = [](uint64_t known, int64_t otherwise) { return known ? static_cast<int64_t>(known) : otherwise; };
-  const Features& f = features();
-  return {std::max(1, device.sm_count), bytes(f.l1d_bytes, 32 << 10), bytes(f.l2_bytes, 512 << 10)};
-}
-
 GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
-    : machine_(machine_of(device)),
-      kernels_(kernels_for(static_cast<Isa>(device.isa), args.x.dtype)),
+    : machine_(gemm_machine(device)),
+      kernels_(gemm_kernels(static_cast<Isa>(device.isa), args.x.dtype)),
       activation_(args.activation),
       halves_(is_gated(args.activation) ? 2 : 1),
       invariant_(args.batch_invariant),

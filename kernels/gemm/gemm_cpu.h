@@ -4,6 +4,7 @@
 //
 // Operands are packed into 32-bit cells: one f32, or for the bf16 instruction two neighbouring bf16 along k.
 #pragma once
+#include "../core/cpu/features.h"
 #include "gemm.h"
 
 namespace kw::cpu {
@@ -76,6 +77,9 @@ struct GemmKernels {
   void (*stream)(const GemmStream&);
   void (*finish)(const GemmFinish&);
 };
+
+// The ones that are fastest for x and w of a dtype.
+const GemmKernels& gemm_kernels(Isa isa, DType dtype);
 
 // Indexed by x's dtype: f32, f16, bf16.
 extern const GemmKernels kGemmGeneric[3], kGemmAvx2[3], kGemmAvx512[3];

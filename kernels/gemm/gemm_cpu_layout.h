@@ -16,6 +16,9 @@ struct GemmMachine {
   int64_t l1_bytes, l2_bytes;
 };
 
+// Threads and caches of a CPU device; 32 KB and 512 KB where the caches are unknown.
+GemmMachine gemm_machine(const kw_device_info&);
+
 struct GemmLayout {
   bool stream = false;
   int threads = 1;

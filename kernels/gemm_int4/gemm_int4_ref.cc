@@ -48,11 +48,13 @@ void gemm_int4(const GemmInt4Args& args, const RowList& rows, ReferenceOutputs& 
     x_plain = x;
   }
 
+  const bool whole = args.accuracy == Int4Accuracy::int8 && args.mode == Int4Mode::fused;  // ŵ is never rounded
   std::vector<Sum> sums(count * g.rows_w);
   for (int64_t r = 0; r < g.rows_w; ++r) {
     for (int64_t p = 0; p < k; ++p) {
       w[p] = double{shape.code(r, p)} * double{shape.scale(r, p)};
-      w_plain[p] = rounded(g.x.dtype, shape.code(r, p) * shape.scale(r, p));
+      const float product = shape.code(r, p) * shape.scale(r, p);
+      w_plain[p] = whole ? product : rounded(g.x.dtype, product);
     }
     for (int64_t i = 0; i < count; ++i) {
       const Sum s = dot(&x[i * k], w.data(), &x_plain[i * k], w_plain.data(), k, g.x.dtype);

@@ -203,8 +203,8 @@ Isa best() {
   static const Isa isa = [] {
     if (!has("avx2") || !has("fma") || !has("f16c")) return Isa::generic;
     if (!has("avx512f") || !has("avx512bw") || !has("avx512vl") || !has("avx512dq")) return Isa::avx2;
-    if (!has("avx512_bf16")) return Isa::avx512;
-    return has("amx_bf16") && amx_withheld().empty() ? Isa::amx_bf16 : Isa::avx512_bf16;
+    if (!has("avx512_bf16") || !has("avx512_vnni")) return Isa::avx512;
+    return has("amx_bf16") && has("amx_int8") && amx_withheld().empty() ? Isa::amx_bf16 : Isa::avx512_bf16;
   }();
   return isa;
 }

@@ -7,8 +7,8 @@
 namespace kw::cpu {
 
 // Instruction sets that operators are written for, weakest first; the order is the wire format (kw_device_info::isa).
-// avx2 includes FMA and F16C; avx512 is F, BW, VL, DQ; avx512_bf16 adds vdpbf16ps. Other architectures have generic
-// alone; amx_bf16 adds tdpbf16ps on tiles.
+// avx2 includes FMA and F16C; avx512 is F, BW, VL, DQ; avx512_bf16 adds vdpbf16ps and vpdpbusd; amx_bf16 adds tdpbf16ps
+// and products of int8 on tiles. Other architectures have generic alone.
 enum class Isa : int32_t { generic, avx2, avx512, avx512_bf16, amx_bf16 };
 inline constexpr const char* kIsaNames[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx_bf16"};
 inline constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);

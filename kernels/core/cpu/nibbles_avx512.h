@@ -1,0 +1,49 @@
+// 4-bit elements with AVX-512, vpdpbusd where the file is compiled for it. Every nibbles_<isa>.h defines the same struct
+// Nibbles over its simd_<isa>.h. kWidth below is Simd::kWidth.
+#pragma once
+#include "simd_avx512.h"
+
+namespace kw::cpu {
+namespace {
+
+struct Nibbles {
+  using F = Simd::F;
+  using I = Simd::I;
+
+  // 16 bytes, 32 elements, into every four lanes: lane 4 q + i holds elements 8 i to 8 i + 7 from its lowest bits on.
+  static I unit(const uint8_t* p) { return (I)_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
+  // The entry that the low four bits of each lane name; higher bits are not looked at.
+  static F at(const F (&table)[1], I index) { return _mm512_permutexvar_ps((__m512i)index, table[0]); }
+
+  // 4 kWidth bytes, n of them present (16 at least): even elements apart from odd ones, one to a byte.
+  struct Bytes {
+    __m512i low, high;
+  };
+  static Bytes bytes(const uint8_t* p, int n) {
+    const __m512i w = n >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi32((__mmask16)((1u << n / 4) - 1), p);
+    const __m512i mask = _mm512_set1_epi8(15);
+    return {_mm512_and_si512(w, mask), _mm512_and_si512(_mm512_srli_epi16(w, 4), mask)};
+  }
+  // x: int8 that meet the even elements, then those that meet the odd ones. Lane i is the sum of eight products, those of
+  // elements 8 i to 8 i + 7.
+  static I dot(const Bytes& w, const int8_t* x) {
+    const __m512i xe = _mm512_loadu_si512(x), xo = _mm512_loadu_si512(x + 64);
+#ifdef __AVX512VNNI__
+    return (I)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w.low, xe), w.high, xo);
+#else
+    const __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w.low, xe), _mm512_maddubs_epi16(w.high, xo));
+    return (I)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#endif
+  }
+  // Lane l is p[l / 4].
+  static F spread(const float* p) {
+    const __m512i quarters = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    return _mm512_permutexvar_ps(quarters, _mm512_castps128_ps512(_mm_loadu_ps(p)));
+  }
+  static F whole(I v) { return _mm512_cvtepi32_ps((__m512i)v); }
+  // To whole numbers, half to even. (Adding 1.5 * 2^23 would be fused with a product before it.)
+  static F nearest(F v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+};
+
+}  // namespace
+}  // namespace kw::cpu

@@ -1,0 +1,447 @@
+// gemm_int4 on the CPU: the plan behind kw_op. Rows of x are taken as one list over all batches, a group of them at a time;
+// each group is arranged once by all threads, and then every thread multiplies it with runs of rows of w.
+//
+//   stream  few rows of x. Every row of w is read once, in place, as inner products along k (gemm_int4_cpu_kernels.h).
+//   blocks  more of them: ŵ is decoded, piece by piece of k, into panels in a thread's own L2 cache, which gemm's
+//           micro-kernels multiply (gemm_cpu.h).
+//
+// An element's sum depends on k and the way taken, never on the number of threads or the size of the blocks.
+//
+// Sources, one object each, compiled as those of gemm_cpu.cc:
+//   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc, gemm_int4_cpu_avx512bf16.cc
+#include "gemm_int4_cpu.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <sstream>
+#include <string>
+
+#include "../core/cpu/features.h"
+#include "../core/numeric.h"
+#include "../core/plan.h"
+#include "../core/threads.h"
+#include "../gemm/gemm_cpu_layout.h"
+
+namespace kw::cpu {
+namespace {
+
+constexpr int64_t kArrangedFloats = 256 << 10;  // of x for stream at a time, 1 MB
+constexpr int64_t kArrangedRows = 256;          // at most
+constexpr int64_t kStreamColumns = 128;         // rows of w in a task of stream, at most
+constexpr int64_t kStreamSums = 16 << 10;       // floats of sums in a task, about
+constexpr double kSerialWork = 200e3;           // FLOPs below which waking a thread costs more than it brings
+
+const Int4Kernels& kernels_for(Isa isa) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx512_bf16) return kInt4Avx512Bf16;
+  if (isa >= Isa::avx512) return kInt4Avx512;
+  if (isa == Isa::avx2) return kInt4Avx2;
+#endif
+  (void)isa;
+  return kInt4Generic;
+}
+
+enum class Way { stream, stream_int8, blocks };
+
+// How a problem is cut: a pure function of shape, kernels and machine.
+struct Int4Layout {
+  Way way = Way::stream;
+  int threads = 1;
+  int64_t group = 1;    // rows of x arranged at a time
+  int64_t columns = 1;  // of y in a task
+  GemmLayout blocks;
+  // Regions of the workspace in floats.
+  int64_t arranged = 0, own_work = 0, own_w = 0, own_sums = 0;
+  int64_t own() const { return own_work + own_w + own_sums; }
+  int64_t floats() const { return arranged + threads * own(); }
+};
+
+class GemmInt4CpuPlan {
+ public:
+  static std::string declines(const GemmInt4Args& args, const kw_device_info&);
+  GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device);
+  uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
+  void rebind(const GemmInt4Args& args, void* workspace);
+  void enqueue(void* stream) const;
+  std::string explain() const;
+
+ private:
+  Int4Layout layout(const GemmInt4Shape&) const;
+  int64_t capacity(const GemmInt4Shape&) const;
+  template <class Fn>
+  void each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const;
+  Int4Row row_of(int64_t row) const;
+  void arrange(int64_t row, float* to, float* own) const;
+  void pack_x(int64_t row, int64_t rows, float* to, float* own) const;
+  void run_stream(int64_t first, int64_t rows, int64_t task, float* own) const;
+  void run_block(int64_t first, int64_t rows, int64_t task, float* own) const;
+  void finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride,
+              int64_t up) const;
+
+  GemmMachine machine_;
+  const Int4Kernels& kernels_;
+  Activation activation_;
+  int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
+  bool invariant_, int8_, dequant_, normal_float_;
+  bool rounded_;  // x is rounded to int8, but multiplied as f32
+  DType dtype_;   // of x as it is multiplied
+  const GemmKernels& gemm_;
+  int64_t capacity_;
+  GemmInt4Shape shape_;
+  int64_t rows_ = 0;  // of x, over all batches
+  Int4Weight w_;
+  Int4Layout layout_;
+  float* space_ = nullptr;
+};
+
+std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_info&) {
+  const auto expected = [](const char* field, const std::string& is, const char* wanted) {
+    return std::string("gemm_int4: ") + field + " is " + is + ", expected " + wanted;
+  };
+  const struct {
+    const char* name;
+    const TensorView& view;
+  } tensors[] = {
+      {"x", args.x}, {"scales", args.scales}, {"bias", args.bias}, {"residual", args.residual}, {"y", args.y}};
+  for (const auto& t : tensors) {
+    if (!t.view.present()) continue;
+    if (!is_float(t.view.dtype)) return expected(t.name, name(t.view.dtype), "f32, f16 or bf16");
+    const GemmOperand o = resolve_operand(t.view);
+    if (o.column == 1) continue;
+    return "gemm_int4: last dimension of " + std::string(t.name) + " has stride " + std::to_string(o.column) +
+           ", expected 1";
+  }
+  if (args.w.dtype != DType::u4 && args.w.dtype != DType::nf4) return expected("w", name(args.w.dtype), "u4 or nf4");
+  if (args.w.format != 0) return expected("w", "prepacked", "plain: its rows are read as they are");
+  const GemmInt4Shape s = resolve(args);
+  const int64_t k = s.gemm.k;
+  if (k > 0 && (s.group % kInt4Unit != 0 || s.group * s.groups != k)) {
+    return expected("k", std::to_string(k) + " with " + std::to_string(s.groups) + " groups",
+                    "groups of a multiple of 32");
+  }
+  if (args.zeros.present() && args.zeros.dtype != DType::u4) return expected("zeros", name(args.zeros.dtype), "u4");
+  if (args.zeros.present() && s.normal_float) return expected("zeros", "given with nf4", "none");
+  if (args.perm.present() && args.perm.dtype != DType::i32) return expected("perm", name(args.perm.dtype), "i32");
+  return "";
+}
+
+GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device)
+    : machine_(gemm_machine(device)),
+      kernels_(kernels_for(static_cast<Isa>(device.isa))),
+      activation_(args.activation),
+      halves_(is_gated(args.activation) ? 2 : 1),
+      invariant_(args.batch_invariant),
+      int8_(args.accuracy == Int4Accuracy::int8),
+      dequant_(args.mode == Int4Mode::dequant),
+      normal_float_(args.w.dtype == DType::nf4),
+      rounded_(int8_ && (dequant_ || normal_float_)),
+      dtype_(rounded_ ? DType::f32 : args.x.dtype),
+      gemm_(gemm_kernels(static_cast<Isa>(device.isa), dtype_)),
+      capacity_(capacity(resolve(args))) {}
+
+// The problem as gemm's: all rows of x with one w.
+GemmShape flat(const GemmInt4Shape& shape) {
+  GemmShape s = shape.gemm;
+  s.m *= s.batch, s.batch = 1;
+  return s;
+}
+
+Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
+  const GemmShape g = flat(shape);
+  Int4Layout l;
+  if (g.m == 0 || g.n == 0) return l;
+  const double work = static_cast<double>(g.m * g.rows_w) * static_cast<double>(2 * g.k + 20);
+  l.threads = work < kSerialWork ? 1 : machine_.threads;
+  if (int8_ && !rounded_) {
+    l.way = Way::stream_int8;
+  } else {
+    l.way = g.m <= kernels_.stream_m && !invariant_ ? Way::stream : Way::blocks;
+  }
+  if (l.way == Way::blocks) {
+    l.blocks = gemm_layout(g, gemm_, machine_, true);
+    l.blocks.threads = l.threads;
+    l.group = l.blocks.group * l.blocks.panels * l.blocks.mr;
+    l.columns = l.blocks.panels_w * gemm_.nr;
+    l.arranged = l.blocks.packed_x, l.own_w = l.blocks.own_w, l.own_sums = l.blocks.own_sums;
+    // A piece of a panel's rows, rounded in whole blocks.
+    l.own_work = l.blocks.mr * (l.blocks.depth * gemm_.per_cell + 2 * 128);
+    return l;
+  }
+  const int64_t row = l.way == Way::stream ? kernels_.row_floats(g.k) : kernels_.row_floats_int8(g.k);
+  const int64_t fits = std::max<int64_t>(kernels_.stream_mx, kArrangedFloats / std::max<int64_t>(row, 1));
+  l.group = std::min({g.m, fits, kArrangedRows});
+  const int64_t even = round_up(ceil_div(g.n, 8 * l.threads), kInt4Rows), in_sums = kStreamSums / (l.group * halves_);
+  l.columns = std::clamp<int64_t>(std::min(even, in_sums / kInt4Rows * kInt4Rows), kInt4Rows, kStreamColumns);
+  l.arranged = l.group * row;
+  l.own_work = std::max(g.k, kernels_.scratch_floats(g.k));
+  l.own_sums = l.group * halves_ * l.columns;
+  return l;
+}
+
+// Floats of workspace that are enough for this shape and for every one with smaller extents.
+int64_t GemmInt4CpuPlan::capacity(const GemmInt4Shape& shape) const {
+  const GemmShape g = flat(shape);
+  if (g.m == 0 || g.n == 0) return 0;
+  const int64_t row = int8_ && !rounded_ ? kernels_.row_floats_int8(g.k) : kernels_.row_floats(g.k);
+  const int64_t rows = std::min(g.m, kArrangedRows);
+  const int64_t arranged = std::min(rows * row, std::max(kernels_.stream_mx * row, kArrangedFloats));
+  const int64_t sums = std::max(std::min(rows * halves_ * kStreamColumns, kStreamSums), rows * halves_ * kInt4Rows);
+  const int64_t stream = arranged + machine_.threads * (std::max(g.k, kernels_.scratch_floats(g.k)) + sums);
+  if (int8_ && !rounded_) return stream;
+  const int64_t work = gemm_.mr * (gemm_.depth * gemm_.per_cell + 2 * 128);
+  return std::max(stream, gemm_capacity(g, gemm_, machine_) + machine_.threads * work);
+}
+
+void GemmInt4CpuPlan::rebind(const GemmInt4Args& args, void* workspace) {
+  const GemmInt4Shape shape = resolve(args);
+  const Int4Layout layout = this->layout(shape);
+  if (layout.floats() > capacity_) {
+    throw Error(Code::SHAPE, "gemm_int4: workspace is " + std::to_string(capacity_ * 4) + " bytes, expected " +
+                                 std::to_string(layout.floats() * 4) + " for the shape bound now");
+  }
+  shape_ = shape, layout_ = layout, rows_ = shape.gemm.batch * shape.gemm.m;
+  w_ = {.data = static_cast<const uint8_t*>(shape.gemm.w.data),
+        .rows = shape.gemm.rows_w,
+        .k = shape.gemm.k,
+        .group = std::max<int64_t>(shape.group, 1),
+        .scales = shape.scales.data,
+        .scale_dtype = shape.scales.dtype,
+        .stride = shape.scales.row,
+        .zeros = static_cast<const uint8_t*>(shape.zeros),
+        .normal_float = shape.normal_float,
+        .round = dequant_ ? args.x.dtype : DType::f32};
+  space_ = static_cast<float*>(workspace);
+}
+
+// fn(begin, end, thread) over n items, on the calling thread alone when the whole problem is small.
+template <class Fn>
+void GemmInt4CpuPlan::each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const {
+  if (layout_.threads > 1) {
+    pool.parallel_for(n, fn, grain);
+  } else if (n > 0) {
+    fn(int64_t{0}, n, 0);
+  }
+}
+
+void GemmInt4CpuPlan::enqueue(void* stream) const {
+  auto& pool = *static_cast<ThreadPool*>(stream);
+  if (pool.threads() > machine_.threads) {
+    throw Error(Code::INTERNAL, "gemm_int4: the pool has " + std::to_string(pool.threads()) +
+                                    " threads, expected at most " + std::to_string(machine_.threads) + " as the plan");
+  }
+  const auto* perm = static_cast<const int32_t*>(shape_.perm);
+  for (int64_t p = 0; perm && p < w_.k; ++p) {
+    if (perm[p] >= 0 && perm[p] < w_.k) continue;
+    throw Error(Code::INDEX, "gemm_int4: perm[" + std::to_string(p) + "] is " + std::to_string(perm[p]) +
+                                 ", expected 0 to " + std::to_string(w_.k - 1));
+  }
+  const Int4Layout& l = layout_;
+  if (rows_ == 0 || shape_.gemm.n == 0) return;
+  const auto own = [&](int thread) { return space_ + l.arranged + thread * l.own(); };
+  const int64_t tasks = ceil_div(shape_.gemm.n, l.columns);
+  for (int64_t first = 0; first < rows_; first += l.group) {
+    const int64_t rows = std::min(l.group, rows_ - first);
+    if (l.way == Way::blocks) {
+      const int64_t mr = l.blocks.mr, panels = ceil_div(rows, mr), high = l.blocks.panels * mr;
+      each(pool, w_.k == 0 ? 0 : panels, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t block = i / l.blocks.panels;
+          pack_x(first + i * mr, i % l.blocks.panels, space_ + block * high * l.blocks.cells, own(thread));
+        }
+      });
+      const int64_t blocks = ceil_div(rows, high);
+      each(pool, blocks * tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) run_block(first, i % blocks, i / blocks, own(thread));
+      });
+    } else {
+      const int64_t row = l.arranged / l.group;
+      each(pool, rows, 4, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) arrange(first + i, space_ + i * row, own(thread));
+      });
+      each(pool, tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t task = begin; task < end; ++task) run_stream(first, rows, task, own(thread));
+      });
+    }
+  }
+}
+
+// A row of x over all batches.
+Int4Row GemmInt4CpuPlan::row_of(int64_t row) const {
+  const GemmOperand& x = shape_.gemm.x;
+  const int64_t at = row / shape_.gemm.m * x.batch + row % shape_.gemm.m * x.row;
+  return {.data = static_cast<const char*>(x.data) + at * bits(x.dtype) / 8,
+          .dtype = x.dtype,
+          .perm = static_cast<const int32_t*>(shape_.perm),
+          .block = int8_ ? shape_.block : 0};
+}
+
+void GemmInt4CpuPlan::arrange(int64_t row, float* to, float* own) const {
+  (layout_.way == Way::stream ? kernels_.arrange : kernels_.arrange_int8)(to, row_of(row), w_.k, own);
+}
+
+void GemmInt4CpuPlan::run_stream(int64_t first, int64_t rows, int64_t task, float* own) const {
+  const Int4Layout& l = layout_;
+  const int64_t column = task * l.columns, columns = std::min(l.columns, shape_.gemm.n - column);
+  const int64_t stride = halves_ * l.columns;
+  float* const sums = own + l.own_work;
+  for (int half = 0; half < halves_; ++half) {
+    const Int4Stream s{.x = space_,
+                       .stride_x = l.arranged / l.group,
+                       .m = static_cast<int>(rows),
+                       .w = w_,
+                       .row = half * shape_.gemm.n + column,
+                       .rows = columns,
+                       .sums = sums + half * l.columns,
+                       .stride = stride,
+                       .scratch = own};
+    (l.way == Way::stream ? kernels_.stream : kernels_.stream_int8)(s);
+  }
+  finish(first, rows, column, columns, sums, stride, l.columns);
+}
+
+// One panel of mr rows, from `row` on, the `panel`-th of its block, for every piece of k: `to` is [pieces][panels][cells of
+// the piece][mr].
+void GemmInt4CpuPlan::pack_x(int64_t row, int64_t panel, float* to, float* own) const {
+  const GemmLayout& l = layout_.blocks;
+  const GemmShape& g = shape_.gemm;
+  const int rows = static_cast<int>(std::min<int64_t>(l.mr, rows_ - row));
+  const int64_t size = bits(dtype_) / 8;
+  const bool whole = !shape_.perm && !rounded_ && (row % g.m + rows <= g.m || g.x.batch == g.m * g.x.row);
+  for (int64_t c = 0; c < l.cells; c += l.depth) {
+    const int64_t depth = std::min(l.depth, l.cells - c), from = c * gemm_.per_cell;
+    const int64_t count = std::min(depth * gemm_.per_cell, g.k - from);
+    float* const piece = to + (c * l.panels + panel * depth) * l.mr;
+    if (whole) {
+      const auto* start = static_cast<const char*>(row_of(row).data) + from * size;
+      gemm_.pack_x(piece, start, g.x.row, 1, rows, count, depth, l.mr);
+      continue;
+    }
+    // Row by row into memory of this thread, in whole blocks where there are some.
+    const int64_t block = rounded_ ? shape_.block : 1, low = from / block * block;
+    const int64_t high = std::min(round_up(from + count, block), g.k), stride = high - low;
+    for (int r = 0; r < rows; ++r) {
+      const Int4Row source = row_of(row + r);
+      char* const place = reinterpret_cast<char*>(own) + r * stride * size;
+      if (dtype_ == DType::f32) {
+        kernels_.widen(reinterpret_cast<float*>(place), source, low, high - low);
+      } else {
+        auto* elements = reinterpret_cast<uint16_t*>(place);
+        const auto* all = static_cast<const uint16_t*>(source.data);
+        for (int64_t p = 0; p < stride; ++p) elements[p] = all[source.perm ? source.perm[low + p] : low + p];
+      }
+    }
+    gemm_.pack_x(piece, reinterpret_cast<char*>(own) + (from - low) * size, stride, 1, rows, count, depth, l.mr);
+  }
+}
+
+void GemmInt4CpuPlan::run_block(int64_t first, int64_t block, int64_t task, float* own) const {
+  const GemmLayout& l = layout_.blocks;
+  const GemmShape& g = shape_.gemm;
+  const int64_t nr = gemm_.nr, high = l.panels * l.mr, row = first + block * high, rows = std::min(high, rows_ - row);
+  const int64_t column = task * l.panels_w * nr, columns = std::min(l.panels_w * nr, g.n - column);
+  const int64_t panels_w = ceil_div(columns, nr), stride = halves_ * panels_w * nr;
+  const float* const x = space_ + block * high * l.cells;
+  float* const panels = own + layout_.own_work;
+  float* const sums = panels + layout_.own_w;
+  const auto decode = gemm_.per_cell == 2 ? kernels_.panel_pairs : kernels_.panel;
+  if (l.cells == 0) std::fill(sums, sums + rows * stride, 0.0f);
+  for (int64_t c = 0; c < l.cells; c += l.depth) {
+    const int64_t cells = std::min(l.depth, l.cells - c), from = c * gemm_.per_cell;
+    const int64_t count = std::min(cells * gemm_.per_cell, g.k - from);
+    const int64_t next = from + count, ahead = std::clamp<int64_t>(g.k - next, 0, l.depth * gemm_.per_cell);
+    for (int half = 0; half < halves_; ++half) {
+      const int64_t row_w = half * g.n + column;
+      for (int64_t j = 0; j < columns; j += nr) {
+        decode({.w = w_,
+                .row = row_w + j,
+                .rows = static_cast<int>(std::min(nr, columns - j)),
+                .panel = static_cast<int>(nr),
+                .from = from,
+                .count = count,
+                .to = panels + j * cells});
+      }
+      gemm_.block({.x = x + c * l.panels * l.mr,
+                   .panels_x = static_cast<int>(ceil_div(rows, l.mr)),
+                   .mr = l.mr,
+                   .w = panels,
+                   .panel_w = cells * nr * 4,
+                   .panels_w = static_cast<int>(panels_w),
+                   .cells = cells,
+                   .sums = sums + half * panels_w * nr,
+                   .stride = stride,
+                   .add = c > 0,
+                   .ahead = {reinterpret_cast<const char*>(w_.data) + (row_w * g.k + next) / 2, g.k / 2,
+                             ahead == 0 ? 0 : columns, ahead / 2},
+                   .in_place = false});
+    }
+  }
+  finish(row, rows, column, columns, sums, stride, panels_w * nr);
+}
+
+// The epilogue, a batch at a time.
+void GemmInt4CpuPlan::finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums,
+                             int64_t stride, int64_t up) const {
+  const GemmShape& g = shape_.gemm;
+  const bool gated = halves_ == 2;
+  for (int64_t done = 0, some; done < rows; done += some) {
+    const int64_t batch = (row + done) / g.m, i = (row + done) % g.m;
+    some = std::min(rows - done, g.m - i);
+    const auto side = [&](const GemmOperand& o, int64_t j) {
+      if (!o.data) return GemmFinish::Side{};
+      const int64_t at = batch * o.batch + i * o.row + j;
+      return GemmFinish::Side{static_cast<char*>(o.data) + at * bits(o.dtype) / 8, o.row, o.dtype};
+    };
+    gemm_.finish({.sums = sums + done * stride,
+                  .stride = stride,
+                  .up = gated ? up : 0,
+                  .rows = some,
+                  .columns = columns,
+                  .alpha = 1,
+                  .beta = 0,
+                  .activation = activation_,
+                  .y = side(g.y, column),
+                  .c = {},
+                  .c_up = {},
+                  .residual = side(g.residual, column),
+                  .bias = side(g.bias, column),
+                  .bias_up = gated ? side(g.bias, g.n + column) : GemmFinish::Side{}});
+  }
+}
+
+std::string GemmInt4CpuPlan::explain() const {
+  const Int4Layout& l = layout_;
+  std::ostringstream json;
+  const bool blocks = l.way == Way::blocks;
+  const char* path = blocks ? "blocks" : l.way == Way::stream_int8 ? "stream_int8" : rows_ == 1 ? "gemv" : "skinny";
+  json << R"({"variant":"gemm_int4_cpu_)" << (blocks ? gemm_.isa : kernels_.isa) << R"(","path":")" << path << '"';
+  if (blocks) {
+    json << R"(,"tile":[)" << l.blocks.mr << ',' << gemm_.nr << ',' << l.blocks.depth * gemm_.per_cell
+         << R"(],"block":[)" << l.blocks.panels * l.blocks.mr << ',' << l.columns << ']';
+  } else {
+    json << R"(,"tile":[)" << l.group << ',' << l.columns << ',' << w_.k << ']';
+  }
+  json << R"(,"threads":)" << l.threads << R"(,"reason":")";
+  if (l.way == Way::stream_int8) {
+    json << "x is rounded to int8: w is read in place, whole numbers are multiplied";
+  } else if (!blocks) {
+    json << "m is " << rows_ << ", at most " << kernels_.stream_m
+         << ": w is read once, in place, and decoded in registers";
+  } else if (rows_ <= kernels_.stream_m) {
+    json << "batch_invariant: one row goes the way of many, w is decoded into panels as it is used";
+  } else {
+    json << "m is " << rows_ << ", above " << kernels_.stream_m << ": w is decoded into panels as it is used";
+  }
+  if (rounded_) json << "; x is rounded to int8 and multiplied in f32, " << (dequant_ ? "mode is dequant" : "w is nf4");
+  json << "\"}";
+  return json.str();
+}
+
+}  // namespace
+
+const kw_op& gemm_int4() {
+  static constexpr kw_op op = make_op<GemmInt4Args, GemmInt4CpuPlan>("gemm_int4");
+  return op;
+}
+
+}  // namespace kw::cpu

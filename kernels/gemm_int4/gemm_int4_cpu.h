@@ -1,0 +1,74 @@
+// What gemm_int4_cpu.cc asks of an instruction set, beside the micro-kernels of gemm (gemm_cpu.h): plain data and plain
+// functions, so that nothing compiled for one processor is ever linked into code for another. Each
+// gemm_int4_cpu_<isa>.cc fills Int4Kernels from the templates of gemm_int4_cpu_kernels.h.
+#pragma once
+#include "../gemm/gemm_cpu.h"
+#include "gemm_int4_shape.h"
+
+namespace kw::cpu {
+
+constexpr int kInt4Unit = 32;  // elements along k, 16 bytes of a row of w: no group or block ends inside
+constexpr int kInt4Rows = 16;  // of w whose scales and zeros are brought at a time
+
+// w with its scales and zeros, plain.
+struct Int4Weight {
+  const uint8_t* data = nullptr;
+  int64_t rows = 0, k = 0, group = 0;
+  const void* scales = nullptr;  // [groups][rows], groups `stride` elements apart
+  DType scale_dtype = DType::f32;
+  int64_t stride = 0;
+  const uint8_t* zeros = nullptr;  // null: 8
+  bool normal_float = false;
+  DType round = DType::f32;  // what ŵ is rounded to; f32: stays as it is
+};
+
+// x as it will be multiplied: a row in f32, with perm applied and, where asked for, rounded to int8 in blocks.
+struct Int4Row {
+  const void* data;  // contiguous elements
+  DType dtype;
+  const int32_t* perm;
+  int64_t block;  // 0: not rounded
+};
+
+// Rows of w as they lie in memory against a few rows of x: sums[i][r] = x[i] . ŵ[r].
+struct Int4Stream {
+  const float* x;    // [m][stride_x], see arrange and arrange_int8
+  int64_t stride_x;  // floats
+  int m;
+  Int4Weight w;
+  int64_t row, rows;  // of w, from one on
+  float* sums;        // [m][stride]
+  int64_t stride;
+  float* scratch;  // scratch_floats(k) of them
+};
+
+// A panel of ŵ as gemm's micro-tiles take it: `rows` of `panel` rows from `row` on, the others zeros; elements [from, from +
+// count) of k, multiples of 8, as cells [..][panel].
+struct Int4Panel {
+  Int4Weight w;
+  int64_t row;
+  int rows, panel;
+  int64_t from, count;
+  float* to;
+};
+
+struct Int4Kernels {
+  const char* isa;
+  int stream_m;                           // rows of x up to which streaming w beats decoding it into panels
+  int stream_mx;                          // of them at a time
+  int64_t (*row_floats)(int64_t k);       // of x arranged for stream
+  int64_t (*row_floats_int8)(int64_t k);  // for stream_int8
+  int64_t (*scratch_floats)(int64_t k);
+  // `count` elements of a row from `first` on as f32; both multiples of the block where there is one.
+  void (*widen)(float* to, const Int4Row&, int64_t first, int64_t count);
+  void (*arrange)(float* to, const Int4Row&, int64_t k, float* row);  // row: k floats to work in
+  void (*arrange_int8)(float* to, const Int4Row&, int64_t k, float* row);
+  void (*stream)(const Int4Stream&);
+  void (*stream_int8)(const Int4Stream&);  // w is u4
+  void (*panel)(const Int4Panel&);         // cells of one f32
+  void (*panel_pairs)(const Int4Panel&);   // cells of two bf16, or null
+};
+
+extern const Int4Kernels kInt4Generic, kInt4Avx2, kInt4Avx512, kInt4Avx512Bf16;
+
+}  // namespace kw::cpu

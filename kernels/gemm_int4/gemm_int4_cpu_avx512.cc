@@ -1,0 +1,9 @@
+// gemm_int4 with AVX-512: a table is one register.
+#include "../core/cpu/nibbles_avx512.h"
+#include "gemm_int4_cpu_kernels.h"
+
+namespace kw::cpu {
+
+const Int4Kernels kInt4Avx512 = int4_kernels<4, 4, 12>("avx512");
+
+}  // namespace kw::cpu

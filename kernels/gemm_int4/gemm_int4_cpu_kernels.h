@@ -1,0 +1,350 @@
+// The loops of gemm_int4 on the CPU, written once over core/cpu/nibbles_<isa>.h, which must be included before.
+// Everything is in an unnamed namespace: each instruction set has its own copy.
+//
+// stream:      inner products along k. 16 bytes of a row of w go to every four lanes, a shift by a count of each lane and a
+//              lookup give 16 products' ŵ in f32: the table holds the sixteen (q - zero) * scale of the row's group. With
+//              AVX-512 that is a shift, a permutation and a multiply-add for 16 weights, 1.5 cycles on two ports.
+// stream_int8: the same with x̂: even and odd elements apart, vpdpbusd where there is, exact sums of eight products in a lane;
+//              then q . x̂ - zero * sum of x̂, still exact in f32, times both scales. 11 instructions for 128 weights.
+// panel:       ŵ as gemm's micro-kernels want it, lanes being rows of w, which a transposition of whole 32-bit words brings.
+#pragma once
+#include <string.h>
+
+#include "../core/cpu/simd_cells.h"
+#include "gemm_int4_cpu.h"
+
+namespace kw::cpu {
+namespace {
+
+using I = Simd::I;
+constexpr int kW = Simd::kWidth;
+constexpr int kTables = 16 / kW;
+constexpr int kVectors = kInt4Unit / kW;  // in a unit
+constexpr int64_t kChunk = 8 * kW;        // elements of a row that one vector of w holds
+constexpr int64_t kChain = 256 * kW;      // elements along k that a chain of 256 additions covers
+
+// q - zero for every q is kWhole + kZero - zero.
+constexpr int kZero = 15, kSymmetric = 8;
+constexpr float kWhole[31] = {-15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
+                              1,   2,   3,   4,   5,   6,   7,  8,  9,  10, 11, 12, 13, 14, 15};
+
+inline int64_t row_floats(int64_t k) { return k; }
+// Chunks of kChunk int8, the even elements and then the odd ones, a scale for each lane and the sum of its eight elements.
+constexpr int64_t kChunkFloats = kChunk / 4 + 2 * kW;
+inline int64_t chunks_of(int64_t k) { return (k + kChunk - 1) / kChunk; }
+inline int64_t row_floats_int8(int64_t k) { return chunks_of(k) * kChunkFloats; }
+inline int64_t units_of(int64_t k) { return chunks_of(k) * (kChunk / kInt4Unit); }
+inline int64_t scratch_floats(int64_t k) { return 2 * kInt4Rows * units_of(k); }
+
+inline F rounded_to(DType dtype, F v) {
+  if (dtype == DType::f32) return v;
+  alignas(64) uint16_t half[kW];
+  store_as(dtype, half, 0, v, kW);
+  return load_as(dtype, half, 0, kW);
+}
+
+// To whole numbers of int8 in steps of d, in place; returns d, NaN where a number is not finite.
+inline float round_block(float* x, int64_t block) {
+  F top = Simd::set(0), sum = Simd::set(0);
+  for (int64_t p = 0; p < block; p += kW) {
+    const F v = Simd::load(x + p), a = v < Simd::set(0) ? -v : v;
+    top = a > top ? a : top;
+    sum += a * Simd::set(0);  // NaN with a number that is not finite
+  }
+  const float largest = Simd::top(top), d = largest / 127, c = d > 0 ? 1 / d : 0, finite = Simd::sum(sum);
+  const F scale = Simd::set(c), most = Simd::set(127);
+  for (int64_t p = 0; p < block; p += kW) {
+    F v = Nibbles::nearest(Simd::load(x + p) * scale);
+    v = v > most ? most : v < -most ? -most : v;
+    Simd::store(x + p, finite == 0 ? v : Simd::set(0));
+  }
+  return finite == 0 ? d : finite;
+}
+
+inline void widen_plain(float* to, const Int4Row& row, int64_t first, int64_t count) {
+  if (row.perm) {
+    for (int64_t p = 0; p < count; ++p) to[p] = load_f32(row.data, row.dtype, row.perm[first + p]);
+    return;
+  }
+  for (int64_t p = 0; p < count; p += kW) {
+    Simd::store(to + p, load_as(row.dtype, row.data, first + p, static_cast<int>(lesser<int64_t>(count - p, kW))),
+                static_cast<int>(lesser<int64_t>(count - p, kW)));
+  }
+}
+
+inline void widen(float* to, const Int4Row& row, int64_t first, int64_t count) {
+  widen_plain(to, row, first, count);
+  if (row.block == 0) return;
+  for (int64_t p = 0; p < count; p += row.block) {
+    const F d = Simd::set(round_block(to + p, row.block));
+    for (int64_t i = p; i < p + row.block; i += kW) Simd::store(to + i, Simd::load(to + i) * d);
+  }
+}
+
+// Within a unit, element 8 i + c goes to 4 c + i, where Nibbles::unit shifted by 4 c has it.
+inline void arrange(float* to, const Int4Row& row, int64_t k, float* work) {
+  widen(work, row, 0, k);
+  for (int64_t p = 0; p < k; p += kInt4Unit) {
+    for (int i = 0; i < kInt4Unit; ++i) to[p + i] = work[p + i % 4 * 8 + i / 4];
+  }
+}
+
+inline void arrange_int8(float* to, const Int4Row& row, int64_t k, float* work) {
+  widen_plain(work, row, 0, k);
+  memset(to, 0, row_floats_int8(k) * sizeof(float));
+  for (int64_t start = 0; start < k; start += row.block) {
+    const float d = round_block(work + start, row.block);
+    for (int64_t p = start; p < start + row.block; p += kInt4Unit) {
+      float* chunk = to + p / kChunk * kChunkFloats;
+      const int64_t at = p % kChunk;
+      auto* even = reinterpret_cast<int8_t*>(chunk) + at / 2;
+      auto* odd = even + kChunk / 2;
+      for (int i = 0; i < kInt4Unit / 2; ++i) {
+        even[i] = static_cast<int8_t>(work[p + 2 * i]);
+        odd[i] = static_cast<int8_t>(work[p + 2 * i + 1]);
+      }
+      float* scales = chunk + kChunk / 4 + at / 8;
+      for (int i = 0; i < 4; ++i) {
+        float sum = 0;
+        for (int j = 0; j < 8; ++j) sum += work[p + 8 * i + j];
+        scales[i] = d, scales[kW + i] = sum;
+      }
+    }
+  }
+}
+
+// Scales of kInt4Rows rows from one on, lanes beyond `rows` being 0, and their zeros.
+inline void load_scales(const Int4Weight& w, int64_t group, int64_t row, int rows, float* to) {
+  for (int r = 0; r < kInt4Rows; r += kW) {
+    const int n = rows - r < 0 ? 0 : rows - r;
+    Simd::store(to + r, n ? load_as(w.scale_dtype, w.scales, group * w.stride + row + r, n) : Simd::set(0));
+  }
+}
+inline int zero_of(const Int4Weight& w, int64_t group, int64_t row) {
+  return w.zeros ? nibble(w.zeros, group * w.rows + row) : kSymmetric;
+}
+inline const float* codes_of(const Int4Weight& w, int zero) {
+  return w.normal_float ? kNormalFloat4 : kWhole + kZero - zero;
+}
+
+inline const uint8_t* bytes_of(const Int4Weight& w, int64_t row, int64_t p) { return w.data + (row * w.k + p) / 2; }
+
+// NW rows of w from `row` on, `first` being their place among those of scales and zeros [groups][kInt4Rows], against MX
+// rows of x.
+template <int MX, int NW>
+void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const int32_t* zeros) {
+  const Int4Weight& w = s.w;
+  const float* x = s.x + x_row * s.stride_x;
+  F sums[MX][NW] = {}, total[MX][NW] = {};
+  I shifts[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    for (int l = 0; l < kW; ++l) shifts[v][l] = (v * kW + l) / 4 * 4;
+  }
+  for (int64_t start = 0, end; start < w.k; start = end) {
+    const int64_t group = start / w.group, chain = (start / kChain + 1) * kChain;
+    end = lesser(lesser((group + 1) * w.group, chain), w.k);
+    F table[NW][kTables];
+    for (int r = 0; r < NW; ++r) {
+      const int64_t at = group * kInt4Rows + first + r;
+      const float* codes = codes_of(w, zeros[at]);
+      for (int t = 0; t < kTables; ++t)
+        table[r][t] = rounded_to(w.round, Simd::load(codes + t * kW) * Simd::set(scales[at]));
+    }
+    const uint8_t* from[NW];
+    for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
+    for (int64_t p = start; p < end; p += kInt4Unit) {
+      I unit[NW];
+#pragma GCC unroll 8
+      for (int r = 0; r < NW; ++r) unit[r] = Nibbles::unit(from[r] + p / 2);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        F xv[MX];
+#pragma GCC unroll 8
+        for (int i = 0; i < MX; ++i) xv[i] = Simd::load(x + i * s.stride_x + p + v * kW);
+#pragma GCC unroll 8
+        for (int r = 0; r < NW; ++r) {
+          const F wv = Nibbles::at(table[r], unit[r] >> shifts[v]);
+#pragma GCC unroll 8
+          for (int i = 0; i < MX; ++i) sums[i][r] = Simd::fma(xv[i], wv, sums[i][r]);
+        }
+      }
+    }
+    if (end < w.k && end != chain) continue;
+    for (int i = 0; i < MX; ++i) {
+      for (int r = 0; r < NW; ++r) total[i][r] += sums[i][r], sums[i][r] = Simd::set(0);
+    }
+  }
+  for (int i = 0; i < MX; ++i) {
+    for (int r = 0; r < NW; ++r) s.sums[(x_row + i) * s.stride + row - s.row + r] = Simd::sum(total[i][r]);
+  }
+}
+
+// scales and zeros [kInt4Rows][units of k].
+template <int MX, int NW>
+void int8_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const float* zeros) {
+  const Int4Weight& w = s.w;
+  const float* x = s.x + x_row * s.stride_x;
+  const int64_t units = units_of(w.k);
+  F total[MX][NW] = {};
+  const uint8_t* from[NW];
+  for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
+  for (int64_t p = 0; p < w.k; p += kChunk, x += kChunkFloats) {
+    const int present = static_cast<int>(lesser(w.k - p, kChunk) / 2);
+#pragma GCC unroll 8
+    for (int r = 0; r < NW; ++r) {
+      const auto bytes = Nibbles::bytes(from[r] + p / 2, present);
+      const F scale = Nibbles::spread(scales + (first + r) * units + p / kInt4Unit);
+      const F zero = Nibbles::spread(zeros + (first + r) * units + p / kInt4Unit);
+#pragma GCC unroll 8
+      for (int i = 0; i < MX; ++i) {
+        const float* chunk = x + i * s.stride_x;
+        const F dot = Nibbles::whole(Nibbles::dot(bytes, reinterpret_cast<const int8_t*>(chunk)));
+        const F exact = Simd::fnma(zero, Simd::load(chunk + kChunk / 4 + kW), dot);
+        total[i][r] = Simd::fma(exact, scale * Simd::load(chunk + kChunk / 4), total[i][r]);
+      }
+    }
+  }
+  for (int i = 0; i < MX; ++i) {
+    for (int r = 0; r < NW; ++r) s.sums[(x_row + i) * s.stride + row - s.row + r] = Simd::sum(total[i][r]);
+  }
+}
+
+template <int MX, int NW>
+struct ExactTile {
+  using Zero = int32_t;
+  static void run(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales,
+                  const int32_t* zeros) {
+    exact_tile<MX, NW>(s, row, first, x_row, scales, zeros);
+  }
+};
+template <int MX, int NW>
+struct Int8Tile {
+  using Zero = float;
+  static void run(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const float* zeros) {
+    int8_tile<MX, NW>(s, row, first, x_row, scales, zeros);
+  }
+};
+
+// All rows of x against `rows` rows of w (1 to NW), MX at a time and then the rest.
+template <template <int, int> class Tile, int MX, int NW>
+void tiles(const Int4Stream& s, int64_t row, int first, int rows, int64_t x_row, const float* scales,
+           const typename Tile<1, 1>::Zero* zeros) {
+  if constexpr (NW > 1) {
+    if (rows < NW) {
+      for (int r = 0; r < rows; ++r) tiles<Tile, MX, 1>(s, row + r, first + r, 1, x_row, scales, zeros);
+      return;
+    }
+  }
+  for (; x_row + MX <= s.m; x_row += MX) Tile<MX, NW>::run(s, row, first, x_row, scales, zeros);
+  if constexpr (MX > 1) {
+    if (x_row < s.m) tiles<Tile, MX - 1, NW>(s, row, first, rows, x_row, scales, zeros);
+  }
+}
+
+template <int MX, int NW>
+void stream(const Int4Stream& s) {
+  const Int4Weight& w = s.w;
+  const int64_t groups = w.k / w.group;
+  auto* zeros = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
+  for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
+    const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
+    for (int64_t g = 0; g < groups; ++g) {
+      load_scales(w, g, row, rows, s.scratch + g * kInt4Rows);
+      for (int r = 0; r < rows; ++r) zeros[g * kInt4Rows + r] = zero_of(w, g, row + r);
+    }
+    for (int r = 0; r < rows; r += NW)
+      tiles<ExactTile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, zeros);
+  }
+}
+
+template <int MX, int NW>
+void stream_int8(const Int4Stream& s) {
+  const Int4Weight& w = s.w;
+  const int64_t units = units_of(w.k), each = w.group / kInt4Unit;
+  float* zeros = s.scratch + kInt4Rows * units;
+  for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
+    const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
+    memset(s.scratch, 0, 2 * kInt4Rows * units * sizeof(float));
+    for (int64_t g = 0; g * w.group < w.k; ++g) {
+      float scales[kInt4Rows];
+      load_scales(w, g, row, rows, scales);
+      for (int r = 0; r < rows; ++r) {
+        const float zero = static_cast<float>(zero_of(w, g, row + r));
+        for (int64_t u = g * each; u < (g + 1) * each; ++u)
+          s.scratch[r * units + u] = scales[r], zeros[r * units + u] = zero;
+      }
+    }
+    for (int r = 0; r < rows; r += NW)
+      tiles<Int8Tile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, zeros);
+  }
+}
+
+// Where two neighbours along k of kW rows go.
+struct F32Cell {
+  static void put(float* to, int panel, F even, F odd, int lanes) {
+    Simd::store(to, even, lanes), Simd::store(to + panel, odd, lanes);
+  }
+  static constexpr int kFloats = 2;  // for two neighbours
+};
+
+template <class Cell>
+void panel(const Int4Panel& d) {
+  const Int4Weight& w = d.w;
+  const float* codes = codes_of(w, w.zeros ? 0 : kSymmetric);
+  F table[kTables];
+  for (int t = 0; t < kTables; ++t) table[t] = Simd::load(codes + t * kW);
+  for (int r = 0; r < d.panel; r += kW) {
+    const int lanes = lesser(d.panel - r, kW), present = lesser(d.rows - r, kW);
+    int64_t group = -1;
+    F scale = Simd::set(0), zero = Simd::set(0);
+    for (int64_t p = 0; p < d.count; p += kChunk) {
+      const int words = static_cast<int>(lesser(d.count - p, kChunk) / 8);
+      F v[kW];
+      for (int i = 0; i < kW; ++i) {
+        v[i] = Simd::set(0);
+        if (i < present)
+          v[i] = Simd::load(reinterpret_cast<const float*>(bytes_of(w, d.row + r + i, d.from + p)), words);
+      }
+      Simd::transpose(v);
+      for (int word = 0; word < words; ++word) {
+        const int64_t at = p + 8 * word;
+        if ((d.from + at) / w.group != group) {
+          group = (d.from + at) / w.group;
+          alignas(64) float zeros[kW] = {};
+          for (int i = 0; i < present && w.zeros; ++i) zeros[i] = static_cast<float>(zero_of(w, group, d.row + r + i));
+          if (present > 0) scale = load_as(w.scale_dtype, w.scales, group * w.stride + d.row + r, present);
+          zero = Simd::load(zeros);
+        }
+        const I index = (I)v[word];
+        float* to = d.to + at / 2 * Cell::kFloats * d.panel + r;
+#pragma GCC unroll 4
+        for (int j = 0; j < 8; j += 2, to += Cell::kFloats * d.panel) {
+          const F even = (Nibbles::at(table, index >> 4 * j) - zero) * scale;
+          const F odd = (Nibbles::at(table, index >> (4 * j + 4)) - zero) * scale;
+          Cell::put(to, d.panel, rounded_to(w.round, even), rounded_to(w.round, odd), lanes);
+        }
+      }
+    }
+  }
+}
+
+template <int MX, int NW, int M>
+constexpr Int4Kernels int4_kernels(const char* isa) {
+  static_assert(kInt4Rows % NW == 0);
+  return {.isa = isa,
+          .stream_m = M,
+          .stream_mx = MX,
+          .row_floats = row_floats,
+          .row_floats_int8 = row_floats_int8,
+          .scratch_floats = scratch_floats,
+          .widen = widen,
+          .arrange = arrange,
+          .arrange_int8 = arrange_int8,
+          .stream = stream<MX, NW>,
+          .stream_int8 = stream_int8<MX, NW>,
+          .panel = panel<F32Cell>,
+          .panel_pairs = nullptr};
+}
+
+}  // namespace
+}  // namespace kw::cpu
