@@ -25,7 +25,7 @@ namespace kw::gemm_cuda {
 
 // ---- configurations --------------------------------------------------------------------------------------------------
 
-enum class Family : uint8_t { mma, mma_any, fma, sm90 };
+enum class Family : uint8_t { mma, mma_any, fma, sm90, int4 };
 
 // How the lines of x and w lie that can be copied in 16-byte pieces: along k or along rows.
 enum class Access : uint8_t { k_k, k_rows, rows_k, rows_rows, any };
@@ -44,7 +44,10 @@ struct GemmConfig {
   const Sm90Configuration* sm90 = nullptr;  // of Family::sm90
 
   constexpr int threads() const { return sm90 ? sm90->threads() : 32 * (m / warp_m) * (n / warp_n); }
-  constexpr int stage_bytes() const { return (m + n) * pitch * element; }
+  constexpr int stage_bytes() const {
+    if (family != Family::int4) return (m + n) * pitch * element;
+    return m * k * element + n * (k / 2 + k / 32 * 4 + k / 64);  // of w with scales and zeros for every 32
+  }
   constexpr int smem() const { return sm90 ? sm90->smem() : stages * stage_bytes(); }
 };
 
@@ -82,6 +85,15 @@ inline constexpr GemmConfig kConfigs[] = {
 constexpr int kMostSplits = 32;
 constexpr int kLeastDepth = 128;                          // of k in a part: less is not worth a block
 constexpr int64_t kMostPartialBytes = int64_t{64} << 20;  // of workspace for parts of k
+
+// Whose kernels run a problem.
+struct GemmConfigs {
+  const GemmConfig* first = kConfigs;
+  size_t count = std::size(kConfigs);
+  const GemmConfig* begin() const { return first; }
+  const GemmConfig* end() const { return first + count; }
+  bool operator==(const GemmConfigs&) const = default;
+};
 
 // ---- device ----------------------------------------------------------------------------------------------------------
 
@@ -126,14 +138,17 @@ inline DeviceModel model_of(const kw_device_info& d) {
 
 struct GemmProblem {
   int64_t batch = 1, m = 0, k = 0;
-  int64_t columns = 0;  // rows of w in the order of TileRows: with a gate, two blocks of 8 for every 8 of n begun
-  int element = 2;      // bytes of an element of x and w
+  int64_t columns = 0;   // rows of w in the order of TileRows: with a gate, two blocks of 8 for every 8 of n begun
+  int element = 2;       // bytes of an element of x, and of w too
+  double w_element = 0;  // unless w has bytes of its own for one: of gemm_int4, with a share of scales and zeros
   Access access = Access::any;
   bool invariant = false;  // batch_invariant: k in one part
   bool gated = false;
   bool sm90 = false;           // the kernels for compute capability 9.0 may run, and can take the operands
   bool w_shared = false;       // one w for all of the batch
   int64_t epilogue_bytes = 0;  // of y, c, bias and residual
+  GemmConfigs configs;
+  double w_bytes() const { return w_element > 0 ? w_element : element; }  // of an element
   bool operator==(const GemmProblem&) const = default;
 };
 
@@ -181,20 +196,19 @@ inline double predicted(const GemmProblem& p, const DeviceModel& d, const GemmCo
   if (blocks == 0) return 0;
   const double deep = static_cast<double>(divided(std::min(depth, p.k), c.k) * c.k);
   const double flops = 2.0 * c.m * c.n * deep;
-  const double lines = static_cast<double>(std::min<int64_t>(p.m, c.m) + std::min<int64_t>(p.columns, c.n));
-  const double shared_lines = static_cast<double>(std::min<int64_t>(p.m, c.m)) / pair_n +
-                              static_cast<double>(std::min<int64_t>(p.columns, c.n)) / pair_m;
-  const double l2_bytes = shared_lines * deep * p.element;
+  const double x_line_bytes = static_cast<double>(std::min<int64_t>(p.m, c.m)) * p.element;
+  const double w_line_bytes = static_cast<double>(std::min<int64_t>(p.columns, c.n)) * p.w_bytes();
+  const double l2_bytes = (x_line_bytes / pair_n + w_line_bytes / pair_m) * deep;
   // Tile rows are walked in groups of 8, which read w once each unless it stays in L2.
   const double w_once =
-      static_cast<double>(p.columns * p.k * p.element) * static_cast<double>(p.w_shared ? 1 : p.batch);
+      static_cast<double>(p.columns * p.k) * p.w_bytes() * static_cast<double>(p.w_shared ? 1 : p.batch);
   const double again = w_once < d.l2 / 2 ? 1 : static_cast<double>(divided(tiles_m, 8));
   const double bytes = static_cast<double>(p.batch * p.m * p.k * p.element + p.epilogue_bytes) + w_once * again;
   const double block_bytes = bytes / static_cast<double>(blocks);
   const double peak = c.family == Family::fma ? d.fma : c.sm90 ? d.tensor : d.mma;
   const double rate = peak * d.clock * c.efficiency;
   // Of a ring, only what really travels; mma_any holds one tile in registers instead.
-  const double ring = lines * c.k * p.element * std::max(1, c.stages - 1);
+  const double ring = (x_line_bytes + w_line_bytes) * c.k * std::max(1, c.stages - 1);
 
   // Where a block makes tile after tile, loads run on under the end of each but the last.
   const bool streams = c.sm90 && c.sm90->streams();
@@ -246,7 +260,7 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
   GemmChoice best;
   const int64_t pitch = divided(p.columns, 8) * 8, part_bytes = p.batch * p.m * pitch * 4;
   most_bytes = std::min(most_bytes, kMostPartialBytes);
-  for (const GemmConfig& c : kConfigs) {
+  for (const GemmConfig& c : p.configs) {
     if (!(c.access & bit(p.access)) || c.element != p.element || (wish.config && wish.config != &c)) continue;
     if (c.sm90 && (!p.sm90 || p.invariant)) continue;  // wgmma may round unlike mma.sync, which the others take
     const int resident = resident_blocks(c, d.smem);
@@ -292,8 +306,8 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
   const double batch = static_cast<double>(p.batch), m = static_cast<double>(p.m), k = static_cast<double>(p.k);
   const double columns = static_cast<double>(p.columns);
   const double arithmetic = 2 * batch * m * columns * k / (d.sms * d.clock * (p.element == 4 ? d.fma : d.tensor));
-  const double bytes =
-      p.element * k * (batch * m + (p.w_shared ? 1 : batch) * columns) + static_cast<double>(p.epilogue_bytes);
+  const double bytes = k * (p.element * batch * m + p.w_bytes() * (p.w_shared ? 1 : batch) * columns) +
+                       static_cast<double>(p.epilogue_bytes);
   best.roof_seconds = std::max(arithmetic, bytes / d.bandwidth);
   best.bandwidth_bound = bytes / d.bandwidth >= arithmetic;
   return best;

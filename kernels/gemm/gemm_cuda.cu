@@ -35,7 +35,7 @@
 #include "../core/cuda/registry.h"
 #include "../core/cuda/sm90.h"
 #include "gemm_fma.cuh"
-#include "gemm_reduce.cuh"
+#include "gemm_plan.cuh"
 #include "gemm_variants.cuh"
 
 namespace kw {
@@ -62,15 +62,6 @@ Kernel kernel_of(const GemmConfig& config, DType dtype, Access access) {
 
 // ---- problems --------------------------------------------------------------------------------------------------------
 
-// Whether every line of the operand can be moved in 16-byte pieces along its contiguous direction.
-bool lines_aligned(const GemmOperand& o, int64_t outer_stride, int64_t inner_stride) {
-  const int64_t size = bits(o.dtype) / 8;
-  return inner_stride == 1 && reinterpret_cast<uintptr_t>(o.data) % 16 == 0 && outer_stride * size % 16 == 0 &&
-         o.batch * size % 16 == 0;
-}
-
-constexpr int64_t kMostRows = (int64_t{1} << 31) - 1024;  // of x and w, and of k: tiles are counted in 32 bits
-
 // What the kernels need to know of a problem beside its configuration, and what the choice needs; reason says why access is
 // what it is.
 struct Resolved {
@@ -90,15 +81,8 @@ Resolved resolve_problem(const GemmArgs& args, const kw_device_info& device) {
   p.activation = args.activation;
   p.gated = is_gated(args.activation);
   const GemmShape& s = p.s;
-  p.wide = true;
   GemmProblem& q = r.problem;
-  for (const GemmOperand* o : {&s.y, &s.c, &s.bias, &s.residual}) {
-    const bool halves = p.gated && (o == &s.c || o == &s.bias);
-    if (!o->data) continue;
-    p.wide &= lines_aligned(*o, o->row, o->column) && !(halves && s.n * bits(o->dtype) / 8 % 16);
-    const int64_t rows = o == &s.bias ? 1 : (o->batch || o == &s.y ? s.batch : 1) * s.m;
-    q.epilogue_bytes += rows * (o == &s.c || o == &s.bias ? s.rows_w : s.n) * bits(o->dtype) / 8;
-  }
+  q.epilogue_bytes = resolve_epilogue(p);
   p.x_wide = lines_aligned(s.x, s.x.row, s.x.column);
   p.w_wide = lines_aligned(s.w, s.w.row, s.w.column);
 
@@ -181,32 +165,15 @@ class GemmCudaPlan {
     if (config_.grid.x == 0 || config_.grid.z == 0) return;
     config_.stream = static_cast<Stream>(stream);
     launch(config_, kernel_, resolved_.params);
-    if (choice_.splits == 1) return;
-    const GemmParams& p = resolved_.params;
-    const int64_t tiles = divided(p.s.m, kReduceRows) * divided(p.partial_pitch, kReduceColumns);
-    launch({.grid = {static_cast<unsigned>(tiles), 1, static_cast<unsigned>(std::min<int64_t>(p.s.batch, 65535))},
-            .block = {kReduceThreads},
-            .stream = config_.stream},
-           gemm_reduce, p);
+    if (choice_.splits > 1) launch_reduce(resolved_.params, config_.stream);
   }
 
   std::string explain() const {
     const GemmConfig& c = *choice_.config;
-    const GemmParams& p = resolved_.params;
-    const auto micro = [](double seconds) { return seconds * 1e6; };
     std::ostringstream json;
     json.precision(3);
-    json << R"({"variant":")" << c.name << R"(","reason":")" << resolved_.reason << reason_of_choice()
-         << R"(","tile":[)" << c.m << ',' << c.n << ',' << c.k << R"(],"splits":)" << choice_.splits << R"(,"stages":)"
-         << c.stages << R"(,"threads":)" << c.threads() << R"(,"smemBytes":)" << c.smem() << R"(,"blocksPerSm":)"
-         << choice_.blocks_per_sm << R"(,"tiles":[)" << choice_.tiles_m << ',' << choice_.tiles_n << ',' << p.s.batch
-         << R"(],"wideEpilogue":)" << (p.wide ? "true" : "false");
-    if (choice_.seconds > 0)  // there is something to do
-      json << R"(,"predictedMicroseconds":)" << micro(choice_.seconds) << R"(,"roofline":{"bound":")"
-           << (choice_.bandwidth_bound ? "bandwidth" : "compute") << R"(","microseconds":)"
-           << micro(choice_.roof_seconds) << R"(,"predictedShare":)" << choice_.roof_seconds / choice_.seconds
-           << R"(,"clocks":")" << (model_of(device_).nominal ? "typical of the architecture" : "of the device")
-           << R"("})";
+    json << R"({"variant":")" << c.name << R"(","reason":")" << resolved_.reason << reason_of_choice() << R"(",)";
+    explain_choice(json, choice_, resolved_.params, device_);
     json << '}';
     return json.str();
   }
@@ -270,17 +237,7 @@ class GemmCudaPlan {
     if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
     if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
     kernel_ = kernel;
-    p.tiles_m = static_cast<int>(choice_.tiles_m);
-    p.tiles_n = static_cast<int>(choice_.tiles_n);
-    p.splits = choice_.splits;
-    p.split_depth = choice_.split_depth;
-    p.partial_pitch = choice_.partial_pitch;
-    // Beyond 16 waves of blocks, each makes several matrices of the batch.
-    const int64_t tiles = choice_.tiles_m * choice_.tiles_n, blocks = tiles * choice_.splits;
-    const int64_t waves = 16 * choice_.blocks_per_sm * std::max(device_.sm_count, 1);
-    const int64_t layers = std::clamp<int64_t>(waves / std::max<int64_t>(blocks, 1), 1, 65535);
-    config_.grid = {static_cast<unsigned>(tiles), static_cast<unsigned>(choice_.splits),
-                    static_cast<unsigned>(std::min(p.s.batch, layers))};
+    config_.grid = grid_of(p, choice_, device_);
     config_.block = {static_cast<unsigned>(c.threads())};
     config_.smem = static_cast<size_t>(c.smem());
   }

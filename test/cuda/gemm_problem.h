@@ -3,18 +3,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "../../kernels/gemm/gemm.h"
-#include "harness.h"
+#include "plan.h"
 
 namespace kw::test {
-
-// How often each variant ran, alone and, as "NAME in parts", with k in parts.
-inline std::map<std::string, int> variants;
 
 inline const kw_op& gemm_of(const kw_table& table) { return operator_of(table, "gemm"); }
 
@@ -50,58 +46,12 @@ struct GemmCase {
   }
 };
 
-// What explain() says under a name, without quotes.
-inline std::string explained(const char* json, const char* name) {
-  const std::string text = json, key = std::string("\"") + name + "\":";
-  const size_t from = text.find(key) + key.size(), quote = text[from] == '"';
-  return text.substr(from + quote, text.find_first_of(",\"}", from + quote) - from - quote);
-}
-
-// A plan bound to its arguments, with NaN in its workspace. wish: KERNWATT_GEMM while it is chosen.
-class GemmPlan {
+// wish: KERNWATT_GEMM while it is chosen.
+class GemmPlan : public BoundPlan {
  public:
-  GemmPlan(const Device& d, const GemmArgs& args, const std::string& wish = "") : d_(d), op_(gemm_of(*d.table)) {
-    wish.empty() ? unsetenv("KERNWATT_GEMM") : setenv("KERNWATT_GEMM", wish.c_str(), 1);
-    const int32_t status = op_.supports(&d.info, &args);
-    d.must(status ? status : op_.plan_create(&d.info, &args, &plan_), "plan_create");
-    unsetenv("KERNWATT_GEMM");
-    bytes_ = op_.plan_workspace(plan_);
-    if (bytes_) {
-      const std::vector<uint8_t> nan(bytes_, 0xff);
-      d.must(d.table->alloc(d.index, bytes_, &workspace_), "alloc");
-      d.must(d.table->copy(d.index, workspace_, nan.data(), bytes_, KW_TO_DEVICE, d.stream), "copy");
-      d.must(d.sync(), "sync");
-    }
-    splits_ = std::stoi(explained(op_.plan_explain(plan_), "splits"));
-    variant_ = explained(op_.plan_explain(plan_), "variant");
-    explanation_ = op_.plan_explain(plan_);
-    ++variants[variant_ + (splits_ > 1 ? " in parts" : "")];
-    rebind(args);
-  }
-  GemmPlan(const GemmPlan&) = delete;
-  GemmPlan& operator=(const GemmPlan&) = delete;
-  ~GemmPlan() {
-    if (plan_) op_.plan_destroy(plan_);
-    if (workspace_) d_.table->free(d_.index, workspace_);
-  }
-  void rebind(const GemmArgs& args) { d_.must(op_.plan_rebind(plan_, &args, workspace_), "plan_rebind"); }
-  int32_t enqueue() { return op_.plan_enqueue(plan_, d_.stream); }
-  // Queued work must not need the plan.
-  void destroy() { op_.plan_destroy(std::exchange(plan_, nullptr)); }
-  const std::string& variant() const { return variant_; }
-  const std::string& explanation() const { return explanation_; }
-  int splits() const { return splits_; }
-  uint64_t workspace_bytes() const { return bytes_; }
-  std::string explain() const { return op_.plan_explain(plan_); }
-
- private:
-  const Device& d_;
-  const kw_op& op_;
-  kw_plan* plan_ = nullptr;
-  void* workspace_ = nullptr;
-  uint64_t bytes_ = 0;
-  int splits_ = 1;
-  std::string variant_, explanation_;
+  GemmPlan(const Device& d, const GemmArgs& args, const std::string& wish = "")
+      : BoundPlan(d, gemm_of(*d.table), &args, "KERNWATT_GEMM", wish) {}
+  void rebind(const GemmArgs& args) { BoundPlan::rebind(&args); }
 };
 
 // Empty when y is right, else what is wrong.
