@@ -11,6 +11,7 @@ export const codes = [
   'CUDA',
   'NVML',
   'LIBRARY',
+  'FILE',
   'ARGUMENT',
   'INTERNAL',
 ] as const;

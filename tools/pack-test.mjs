@@ -156,10 +156,15 @@ const known = `
 const gpus = `
   const nvml = await openNvml().catch((error) => error);
   if (nvml instanceof Error && nvml.code !== 'ERR_KERNWATT_NVML') throw nvml;`;
+/** A file that is not there is named. */
+const absent = `
+  const refused = await openSafetensors('nowhere').catch((error) => error);
+  if (refused.code !== 'ERR_KERNWATT_FILE') throw refused;`;
 const programs = {
-  'esm.mjs': `import { gemm, openDevice } from 'kernwatt';\nimport { openNvml } from 'kernwatt/nvml';${known}${gpus}\nconsole.log('ok');\n`,
+  'esm.mjs': `import { gemm, openDevice } from 'kernwatt';\nimport { openNvml } from 'kernwatt/nvml';\nimport { openSafetensors } from 'kernwatt/checkpoint';${known}${gpus}${absent}\nconsole.log('ok');\n`,
   'cjs.cjs': `const { gemm, openDevice } = require('kernwatt');\n(async () => {${known}\nconsole.log('ok'); })();\n`,
   'types.mts': `import { gemm, KernwattError, openDevice, type Tensor, type TensorData } from 'kernwatt';
+import { type Checkpoint, CheckpointError, openSafetensors } from 'kernwatt/checkpoint';
 import { type Exporter, openExporter } from 'kernwatt/prometheus';
 import { deviceTask } from 'kernwatt/tinybench';
 import { type Gpu, type NvmlError, openNvml } from 'kernwatt/nvml';
@@ -176,6 +181,7 @@ console.log(watts, refused);
 const seconds: number = (await deviceTask(gemm.bind({ x, w: x }), 4)()).overriddenDuration / 1000;
 const exporter: Exporter = await openExporter({ devices: [device] });
 const page: string = await exporter.metrics();
+const weights: Checkpoint | CheckpointError = await openSafetensors('nowhere').catch((error: CheckpointError) => error);
 `,
 };
 
