@@ -6,6 +6,7 @@ export { CheckpointError } from './error.js';
 export { openGguf } from './gguf.js';
 export type { CheckpointFormat } from './gptq.js';
 export type { Int4Format, Int4Weight, Scales } from './int4.js';
+export { type Int4Linear, loadInt4Linear } from './linear.js';
 export { type Int4Options, readInt4Linear } from './read.js';
 export { openSafetensors } from './safetensors.js';
 export type { ReadOptions } from './source.js';

@@ -33,7 +33,7 @@ export interface Int4Weight {
   readonly source: { readonly format: Int4Format; readonly layer: string; readonly files: readonly string[] };
 }
 
-/** @internal Dtypes of scales, by their names in files. */
+/** Dtypes of scales and biases, by their names in files. */
 const scaleTypes: Readonly<Record<string, Scales['dtype']>> = { F16: 'f16', BF16: 'bf16', F32: 'f32' };
 
 /** @internal The tensors of one layer, read with checks. */
@@ -88,6 +88,12 @@ export class Layer {
     const { shape: given } = this.tensor(part);
     if (formatShape(given) !== formatShape(shape))
       this.refuse('SHAPE', part, `is ${formatShape(given)}, expected ${formatShape(shape)}`);
+  }
+
+  /** Checks a tensor of floating-point numbers. */
+  floats(part: string, shape: Shape): void {
+    this.typed(part, ...Object.keys(scaleTypes));
+    this.shaped(part, shape);
   }
 
   bytes(part: string): Promise<Uint8Array> {

@@ -1,0 +1,94 @@
+// Layers of every format on a device: what lies there is what readInt4Linear gives, and nothing stays behind on an error.
+import { statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { loadInt4Linear, openGguf, openSafetensors, readInt4Linear } from '../../src/checkpoint/index.js';
+import { type Device, openDevice } from '../../src/index.js';
+import { native } from '../../src/native.js';
+import { awq, blocks, compressed, gguf, gptq, model, type Stored, scratch, truth } from './files.js';
+
+const folder = scratch();
+const layer = 'model.layers.3.mlp.down_proj';
+let device: Device;
+let buffers: number;
+beforeAll(async () => {
+  device = await openDevice('cpu');
+});
+afterAll(() => device.close());
+beforeEach(() => {
+  buffers = native().counters().buffers;
+});
+afterEach(async () => {
+  await device.stream.sync();
+  expect(native().counters().buffers).toBe(buffers);
+});
+
+const bias = (dtype: string, n: number) => ({
+  [`${layer}.bias`]: { dtype, shape: [n], data: new Uint16Array(n).map((_, i) => 0x3c00 + i) },
+});
+const gguFile = () => {
+  const path = join(folder, 'x.gguf');
+  writeFileSync(path, gguf({ [`${layer}.weight`]: blocks(truth(24, 128, 4, { symmetric: true }), 'Q4_0', () => 0) }));
+  return openGguf(path);
+};
+const opened = {
+  gptq: () =>
+    openSafetensors(model(folder, { ...gptq(layer, truth(24, 128, 4, { actOrder: true }), 0), ...bias('F16', 24) })),
+  awq: () => openSafetensors(model(folder, awq(layer, truth(24, 128, 4)))),
+  compressed: () => openSafetensors(model(folder, compressed(layer, truth(24, 128, 4), { zeros: 'packed' }))),
+  gguf: gguFile,
+};
+
+test.each(Object.entries(opened))('%s: tensors as in host memory', async (_, open) => {
+  await using checkpoint = await open();
+  const options = { checkpointFormat: 'gptq_v2' } as const;
+  const host = await readInt4Linear(checkpoint, layer, options);
+  using linear = await loadInt4Linear(checkpoint, layer, { device, ...options });
+  const { w, scales, zeros, perm, bias } = linear.operands;
+  expect([w.dtype, w.shape, await w.read({ raw: true })]).toEqual(['u4', [24, 128], host.w]);
+  expect([scales.dtype, scales.shape, await scales.read({ raw: true })]).toEqual(['f16', [4, 24], host.scales.data]);
+  expect(zeros && [zeros.dtype, zeros.shape, await zeros.read({ raw: true })]).toEqual(
+    host.zeros && ['u4', [4, 24], host.zeros],
+  );
+  expect(perm && [perm.shape, await perm.read()]).toEqual(host.perm && [[128], host.perm]);
+  expect(bias && [bias.dtype, bias.shape]).toEqual(host.perm && ['f16', [24]]);
+  const { rows, k, group, symmetric, source } = host;
+  expect(linear).toMatchObject({ rows, k, group, symmetric, source });
+  const tensors = Object.values(linear.operands);
+  expect(linear.bytes).toBe(tensors.reduce((sum, { bytes }) => sum + bytes, 0));
+  linear.dispose();
+  linear.dispose();
+  expect(tensors.every(({ disposed }) => disposed)).toBe(true);
+});
+
+test('a bias that is not one, a file cut off on the way, a device that is closed, an abort', async () => {
+  const t = truth(24, 128, 4);
+  const options = { device, checkpointFormat: 'gptq_v2' } as const;
+  const load = async (more: Record<string, Stored>) => {
+    await using checkpoint = await openSafetensors(model(folder, { ...gptq(layer, t, 0), ...more }));
+    (await loadInt4Linear(checkpoint, layer, options)).dispose();
+  };
+  await expect(load(bias('F16', 23))).rejects.toMatchObject({ code: 'ERR_KERNWATT_SHAPE', tensor: `${layer}.bias` });
+  await expect(load(bias('I16', 24))).rejects.toMatchObject({ code: 'ERR_KERNWATT_DTYPE', tensor: `${layer}.bias` });
+  const path = model(folder, { ...gptq(layer, t, 0), ...bias('F16', 24) });
+  await using checkpoint = await openSafetensors(path);
+  await expect(loadInt4Linear(checkpoint, layer, { ...options, device: {} as never })).rejects.toMatchObject({
+    message: 'loadInt4Linear: device is object, expected what openDevice() gives',
+  });
+  const reason = new Error('no longer wanted');
+  await expect(loadInt4Linear(checkpoint, layer, { ...options, signal: AbortSignal.abort(reason) })).rejects.toBe(
+    reason,
+  );
+  const closed = await openDevice('cpu');
+  await closed.close();
+  await expect(loadInt4Linear(checkpoint, layer, { ...options, device: closed })).rejects.toMatchObject({
+    code: 'ERR_KERNWATT_DISPOSED',
+  });
+  // The bias is the last tensor of the file, and the last that is read.
+  const file = join(path, 'model.safetensors');
+  truncateSync(file, statSync(file).size - 1);
+  await expect(loadInt4Linear(checkpoint, layer, options)).rejects.toMatchObject({
+    code: 'ERR_KERNWATT_FILE',
+    tensor: `${layer}.bias`,
+  });
+});
