@@ -134,12 +134,12 @@ KW_DEVICE void finish_rows(const GemmParams& p, const float* staged, int64_t bat
   }
 }
 
-// One warp: 16 rows of sums in shared memory, kColumns + 8 floats apart, become part of the workspace.
-template <int kColumns>
+// One warp: kRows rows of sums in shared memory, kColumns + 8 floats apart, become part of the workspace.
+template <int kColumns, int kRows>
 KW_DEVICE void store_partial(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
   const int64_t part = (blockIdx.y * p.s.batch + batch) * p.s.m;
 #pragma unroll 1
-  for (int item = ptx::lane_id(); item < 16 * (kColumns / 8); item += 32) {
+  for (int item = ptx::lane_id(); item < kRows * (kColumns / 8); item += 32) {
     const int r = item / (kColumns / 8), g = item % (kColumns / 8), row = row0 + r, column = column0 + 8 * g;
     if (row >= p.s.m || column >= p.partial_pitch) continue;
     float v[8];
@@ -148,12 +148,12 @@ KW_DEVICE void store_partial(const GemmParams& p, const float* staged, int64_t b
   }
 }
 
-template <int kColumns>
+template <int kColumns, int kRows = 16>
 KW_DEVICE void leave_rows(const GemmParams& p, const float* staged, int64_t batch, int row0, int column0) {
   if (p.partial) {
-    store_partial<kColumns>(p, staged, batch, row0, column0);
+    store_partial<kColumns, kRows>(p, staged, batch, row0, column0);
   } else {
-    finish_rows<kColumns>(p, staged, batch, row0, column0);
+    finish_rows<kColumns, kRows>(p, staged, batch, row0, column0);
   }
 }
 

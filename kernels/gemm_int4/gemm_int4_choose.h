@@ -17,6 +17,7 @@ constexpr GemmConfig int4_config(const char* name, int tokens, int rows, int war
 // Tokens x rows of w. Efficiency: mma's share of what a warp issues, by count of instructions (gemm_int4_cuda.cu), less what
 // gemm's own tiles of that size lose. Stages keep two blocks or more within 163 KB (A100), one within 99 KB.
 inline constexpr GemmConfig kInt4Configs[] = {
+    int4_config("int4_8x64", 8, 64, 8, 16, 8, 3, 0.13),        int4_config("int4_8x128", 8, 128, 8, 32, 6, 3, 0.15),
     int4_config("int4_16x64", 16, 64, 16, 16, 8, 3, 0.22),     int4_config("int4_16x128", 16, 128, 16, 32, 5, 3, 0.25),
     int4_config("int4_32x128", 32, 128, 32, 32, 4, 2, 0.38),   int4_config("int4_64x128", 64, 128, 64, 32, 3, 2, 0.48),
     int4_config("int4_128x128", 128, 128, 64, 32, 2, 1, 0.52),

@@ -21,12 +21,12 @@
 // Limits: as gemm; w begins at a multiple of 16 bytes. KERNWATT_GEMM_INT4=NAME or NAME/PARTS allows one configuration of
 // gemm_int4_choose.h alone, for experiments.
 //
-// Prediction, not measured: bytes r k / 2 (1 + 2 b_s / group) + b_x m k + b_y m n, r = rows of w, b_s of a scale; FLOPs 2 m r k.
-// Instructions of a warp for 256 weights: 11 to dequantise (3 shifts, 4 lop3, 4 subtractions), 0.5 ldmatrix, m / 8 mma, and
-// for every 8 tokens 0.25 16-byte loads and 1 permutation, which its 32 rows share. At m up to 16 memory-bound: 34 MB of w at 8192 x 8192 are
-// 7 us of an H200's 4.8 TB/s; 40 weights per clock and multiprocessor ask for 2.5 of 4 issue slots, so 13-18 us with ramps and
-// second kernel. Above 64 tokens mma and dequantisation share the slots, 4.2 per mma of the 8 (A100) or 6.5 (H200) that one
-// takes: 50 % of mma.sync's rate; from some hundred tokens on mode dequant is faster.
+// Prediction, not measured: bytes r k / 2 (1 + 2 b_s / group) + b_x m k + b_y m n, r = rows of w, b_s bytes of a scale; FLOPs
+// 2 m r k. Instructions of a warp for 256 weights: 11 to dequantise (3 shifts, 4 lop3, 4 subtractions), 1/4 ldmatrix, and for every 8
+// tokens one mma, 1/4 of a 16-byte load and one permutation: 13.5 up to 8 tokens, 16 up to 16. Few tokens are bound by
+// them more than by memory: at 8192 x 8192, 34 MB of w, 7 us of an H200's 4.8 TB/s, the model expects 17 us at m = 1 and 21 at
+// m = 16, beside 36 of bf16 weights. Above 64 tokens mma and dequantisation share the slots, 4.2 for each mma of the 8 (A100) or
+// 6.5 (H200) clocks that one takes, half of mma.sync's rate is reached, and mode dequant is expected to be faster from 65 tokens on.
 #include <cstdlib>
 #include <optional>
 #include <sstream>
@@ -341,7 +341,7 @@ class GemmInt4CudaPlan {
       return expected("KERNWATT_GEMM_INT4", std::getenv("KERNWATT_GEMM_INT4"),
                       "a configuration that takes this problem");
     if (!choice.config)
-      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 88 KB");
+      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 58 KB");
     const int64_t tiles = choice.tiles_m * choice.tiles_n;
     if (tiles >= int64_t{1} << 31) return expected("the number of tiles of y", std::to_string(tiles), "below 2^31");
     return "";

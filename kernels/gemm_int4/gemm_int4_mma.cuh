@@ -113,8 +113,9 @@ template <bool kBf16, class Shape>
 struct Warp {
   using St = Stage<Shape>;
   static constexpr int kSlabs = Shape::kWarpN / 16, kTokens = Shape::kWarpM / 8, kPitch = Shape::kWarpN + 8;
-  static_assert(Shape::kWarpM % 16 == 0 && Shape::kWarpN % 16 == 0);
-  static_assert(Shape::kThreads / 32 * 16 * kPitch * 4 <= Shape::kStages * St::kBytes, "epilogue reuses the ring");
+  static constexpr int kStaged = Shape::kWarpM < 16 ? 8 : 16;  // tokens that leave at a time
+  static_assert(Shape::kWarpM % kStaged == 0 && Shape::kWarpN % 16 == 0);
+  static_assert(Shape::kThreads / 32 * kStaged * kPitch * 4 <= Shape::kStages * St::kBytes, "epilogue reuses the ring");
 
   float sum[kSlabs][kTokens][4], part[kSlabs][kTokens][4];
   uint32_t zero[kSlabs][2];  // of rows g and g + 8 of each slab, as biased_pair
@@ -216,20 +217,21 @@ struct Warp {
   // Every warp must be done with the ring, whose memory `staged` reuses.
   KW_DEVICE void leave(const GemmParams& p, unsigned char* smem, int64_t batch, TilePlace place) {
     const int lane = ptx::lane_id();
-    float* staged = reinterpret_cast<float*>(smem) + threadIdx.x / 32 * 16 * kPitch;
+    float* staged = reinterpret_cast<float*>(smem) + threadIdx.x / 32 * kStaged * kPitch;
     float* mine = staged + (lane & 3) * 2 * kPitch + (lane >> 2);
 #pragma unroll 1
-    for (int sixteen = 0; sixteen < kTokens / 2; ++sixteen) {
+    for (int first = 0; first < kTokens; first += kStaged / 8) {
 #pragma unroll
       for (int j = 0; j < kTokens; ++j) {
-        if (j / 2 != sixteen) continue;
+        const int at = 8 * (j - first);
+        if (at < 0 || at >= kStaged) continue;
 #pragma unroll
         for (int s = 0; s < kSlabs; ++s)
 #pragma unroll
-          for (int e = 0; e < 4; ++e) mine[(8 * (j % 2) + e % 2) * kPitch + 16 * s + 8 * (e / 2)] = sum[s][j][e];
+          for (int e = 0; e < 4; ++e) mine[(at + e % 2) * kPitch + 16 * s + 8 * (e / 2)] = sum[s][j][e];
       }
       __syncwarp();
-      leave_rows<Shape::kWarpN>(p, staged, batch, place.row + token + 16 * sixteen, place.column + row);
+      leave_rows<Shape::kWarpN, kStaged>(p, staged, batch, place.row + token + 8 * first, place.column + row);
       __syncwarp();
     }
   }

@@ -73,7 +73,8 @@ void rules() {
     GemmProblem dense = problem(16, 8192, 8192);
     dense.configs = {}, dense.w_element = 0;
     const GemmChoice few = choice(16, 8192, 8192), whole = choose(dense, d, INT64_MAX);
-    expect(few.config->m == 16 && few.bandwidth_bound && few.seconds < 0.7 * whole.seconds,
+    expect(few.config->m == 16 && choice(1, 8192, 8192).config->m == 8 && few.bandwidth_bound &&
+               few.seconds < 0.7 * whole.seconds,
            text(name, problem(16, 8192, 8192), few) + ": few rows gain from a quarter of the bytes");
     expect(few.roof_seconds < 0.3 * whole.roof_seconds, std::string(name) + ": their bytes are counted");
     const GemmChoice many = choice(4096, 8192, 8192);
@@ -88,8 +89,8 @@ void rules() {
     }
   }
   kw_device_info small = on("A100");
-  small.smem_bytes = 64 << 10;
-  expect(choose(problem(1, 64, 64), small, INT64_MAX).config == nullptr, "64 KB of shared memory fit nothing");
+  small.smem_bytes = 48 << 10;
+  expect(choose(problem(1, 64, 64), small, INT64_MAX).config == nullptr, "48 KB of shared memory fit nothing");
   for (const GemmConfig& c : kInt4Configs) {
     expect(resident_blocks(c, 99 << 10) >= 1, std::string(c.name) + " fits 99 KB");
     const GemmChoice wished = choose(problem(100, 200, 384), on("H200"), INT64_MAX, {&c, 3});

@@ -183,16 +183,17 @@ void workspace(const Device& d) {
 }
 
 // Values of perm out of range are clamped and raise INDEX once; the stream goes on.
-void wild_perm(const Device& d, Int4Mode mode) {
+void wild_perm(const Device& d, Int4Mode mode, int given, int clamped) {
   Case t = rows_case(DType::f16, 3);
   t.perm = true, t.mode = mode;
   Problem problem(d, t);
-  problem.order()[5] = -4;
+  problem.order()[5] = given;
   problem.perm.upload();
   Plan plan(d, problem.there);
   const std::string failed = finish(d, problem.y, plan.enqueue());
-  expect(failed.find("INDEX: gemm_int4: perm[5] is -4, expected 0 to 383") == 0, "a wild perm raises INDEX: " + failed);
-  problem.order()[5] = 0;  // what it was clamped to
+  const std::string wanted = "INDEX: gemm_int4: perm[5] is " + std::to_string(given) + ", expected 0 to 383";
+  expect(failed.find(wanted) == 0, "a wild perm raises INDEX: " + failed);
+  problem.order()[5] = clamped;
   expect(problem.wrong(false).empty(), "and is clamped: " + problem.wrong(false));
   problem.perm.upload();
   result(d, problem, plan);
@@ -200,7 +201,9 @@ void wild_perm(const Device& d, Int4Mode mode) {
 }
 
 void explains(const Device& d) {
-  Problem problem(d, rows_case(DType::bf16, 1, 6144));
+  Case t = rows_case(DType::bf16, 1, 6144);
+  t.n = 40;
+  Problem problem(d, t);
   const Plan plan(d, problem.there);
   const std::string why = plan.explanation();
   const auto number = [&](const char* key) { return std::atof(explained(why.c_str(), key).c_str()); };
@@ -281,8 +284,10 @@ int main(int argc, char** argv) {
         if (share == 0) {
           same_rows(d);
           workspace(d);
-          wild_perm(d, Int4Mode::fused);
-          wild_perm(d, Int4Mode::dequant);
+          for (const Int4Mode mode : {Int4Mode::fused, Int4Mode::dequant}) {
+            wild_perm(d, mode, -4, 0);
+            wild_perm(d, mode, 384, 383);
+          }
           explains(d);
           refusals(d);
           if (d.info.emulated) emulated_only(d);
