@@ -19,7 +19,7 @@ const message = (field, ...parts) => Buffer.concat(bytes(field, Buffer.concat(pa
 const text = (field, value) => message(field, Buffer.from(value));
 
 /** TensorProto.DataType */
-const elementType = { f32: 1, i32: 6, f16: 10 };
+const elementType = { f32: 1, u8: 2, i32: 6, f16: 10 };
 
 const valueInfo = (field, { name, type, shape }) =>
   message(
@@ -51,7 +51,7 @@ const [floatAttribute, integerAttribute] = [1, 2];
  * @param node `op`: its name; `domain`: '' for ONNX's own; `integers` (0 or more), `floats`: attributes by name
  * @param inputs `{ name, type, shape }` in the operator's order, null in the place of one that is left out. With `data`
  *   (little-endian elements) it is a constant, as a trained model has its weights, so that a runtime may pack it when it loads
- * @param outputs `{ name, type, shape }` in the operator's order; `type` is f32, f16 or i32
+ * @param outputs `{ name, type, shape }` in the operator's order; `type` is f32, f16, u8 or i32
  */
 export function model({ op, domain = '', integers = {}, floats = {} }, inputs, outputs) {
   const node = message(

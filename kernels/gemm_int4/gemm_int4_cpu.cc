@@ -4,11 +4,14 @@
 //   stream  few rows of x. Every row of w is read once, in place, as inner products along k (gemm_int4_cpu_kernels.h).
 //   blocks  more of them: ŵ is decoded, piece by piece of k, into panels in a thread's own L2 cache, which gemm's
 //           micro-kernels multiply (gemm_cpu.h).
+//   tiles   more of them with AMX, x being f32 or f16 or rounded to int8: the whole numbers of w on tiles, sums of a group at
+//           a time (gemm_int4_cpu_tiles.h).
 //
 // An element's sum depends on k and the way taken, never on the number of threads or the size of the blocks.
 //
 // Sources, one object each, compiled as those of gemm_cpu.cc:
-//   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc, gemm_int4_cpu_avx512bf16.cc
+//   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc,
+//   gemm_int4_cpu_avx512bf16.cc, gemm_int4_cpu_amxbf16.cc
 #include "gemm_int4_cpu.h"
 
 #include <algorithm>
@@ -30,10 +33,17 @@ constexpr int64_t kArrangedFloats = 256 << 10;  // of x for stream at a time, 1 
 constexpr int64_t kArrangedRows = 256;          // at most
 constexpr int64_t kStreamColumns = 128;         // rows of w in a task of stream, at most
 constexpr int64_t kStreamSums = 16 << 10;       // floats of sums in a task, about
-constexpr double kSerialWork = 200e3;           // FLOPs below which waking a thread costs more than it brings
+constexpr int64_t kTileFloats = 1 << 20;        // of x for tiles at a time, 4 MB
+constexpr int64_t kTileRows = 512;              // at most
+constexpr int64_t kTileColumns = 128;           // rows of w in a task of tiles, at most
+constexpr int64_t kTilePiece = 6 << 10;         // floats of a panel of w decoded at a time, half an L1 cache
+constexpr int64_t kTileChain = 256;             // elements along k that are summed on tiles, at most
+constexpr int64_t kLargestBlock = 128;
+constexpr double kSerialWork = 200e3;  // FLOPs below which waking a thread costs more than it brings
 
 const Int4Kernels& kernels_for(Isa isa) {
 #if defined(__x86_64__)
+  if (isa >= Isa::amx_bf16) return kInt4Amx;
   if (isa >= Isa::avx512_bf16) return kInt4Avx512Bf16;
   if (isa >= Isa::avx512) return kInt4Avx512;
   if (isa == Isa::avx2) return kInt4Avx2;
@@ -42,7 +52,10 @@ const Int4Kernels& kernels_for(Isa isa) {
   return kInt4Generic;
 }
 
-enum class Way { stream, stream_int8, blocks };
+// bf16 that add up to an element of x.
+int parts_of(DType dtype) { return dtype == DType::f32 ? 3 : dtype == DType::f16 ? 2 : 1; }
+
+enum class Way { stream, stream_int8, blocks, tiles };
 
 // How a problem is cut: a pure function of shape, kernels and machine.
 struct Int4Layout {
@@ -51,6 +64,8 @@ struct Int4Layout {
   int64_t group = 1;    // rows of x arranged at a time
   int64_t columns = 1;  // of y in a task
   GemmLayout blocks;
+  Int4TileShape tiles;
+  int64_t piece = 1;  // segments of tiles at a time
   // Regions of the workspace in floats.
   int64_t arranged = 0, own_work = 0, own_w = 0, own_sums = 0;
   int64_t own() const { return own_work + own_w + own_sums; }
@@ -68,6 +83,9 @@ class GemmInt4CpuPlan {
 
  private:
   Int4Layout layout(const GemmInt4Shape&) const;
+  void lay_out_stream(const GemmShape&, Int4Layout&) const;
+  void lay_out_blocks(const GemmShape&, Int4Layout&) const;
+  void lay_out_tiles(const GemmInt4Shape&, const GemmShape&, Int4Layout&) const;
   int64_t capacity(const GemmInt4Shape&) const;
   template <class Fn>
   void each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const;
@@ -76,6 +94,7 @@ class GemmInt4CpuPlan {
   void pack_x(int64_t row, int64_t rows, float* to, float* own) const;
   void run_stream(int64_t first, int64_t rows, int64_t task, float* own) const;
   void run_block(int64_t first, int64_t rows, int64_t task, float* own) const;
+  void run_tiles(int64_t first, int64_t rows, int64_t task, float* own) const;
   void finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride,
               int64_t up) const;
 
@@ -85,6 +104,7 @@ class GemmInt4CpuPlan {
   int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
   bool invariant_, int8_, dequant_, normal_float_;
   bool rounded_;  // x is rounded to int8, but multiplied as f32
+  bool tiles_;    // there are kernels for tile registers, and the problem is one for them
   DType dtype_;   // of x as it is multiplied
   const GemmKernels& gemm_;
   int64_t capacity_;
@@ -136,6 +156,7 @@ GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info&
       dequant_(args.mode == Int4Mode::dequant),
       normal_float_(args.w.dtype == DType::nf4),
       rounded_(int8_ && (dequant_ || normal_float_)),
+      tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ && (int8_ || args.x.dtype != DType::bf16)),
       dtype_(rounded_ ? DType::f32 : args.x.dtype),
       gemm_(gemm_kernels(static_cast<Isa>(device.isa), dtype_)),
       capacity_(capacity(resolve(args))) {}
@@ -153,21 +174,22 @@ Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
   if (g.m == 0 || g.n == 0) return l;
   const double work = static_cast<double>(g.m * g.rows_w) * static_cast<double>(2 * g.k + 20);
   l.threads = work < kSerialWork ? 1 : machine_.threads;
-  if (int8_ && !rounded_) {
-    l.way = Way::stream_int8;
+  const bool whole = int8_ && !rounded_;
+  const bool many = invariant_ || g.m > (whole ? kernels_.stream_int8_m : kernels_.stream_m);
+  if (many && tiles_) {
+    l.way = Way::tiles;
+    lay_out_tiles(shape, g, l);
+  } else if (many && !whole) {
+    l.way = Way::blocks;
+    lay_out_blocks(g, l);
   } else {
-    l.way = g.m <= kernels_.stream_m && !invariant_ ? Way::stream : Way::blocks;
+    l.way = whole ? Way::stream_int8 : Way::stream;
+    lay_out_stream(g, l);
   }
-  if (l.way == Way::blocks) {
-    l.blocks = gemm_layout(g, gemm_, machine_, true);
-    l.blocks.threads = l.threads;
-    l.group = l.blocks.group * l.blocks.panels * l.blocks.mr;
-    l.columns = l.blocks.panels_w * gemm_.nr;
-    l.arranged = l.blocks.packed_x, l.own_w = l.blocks.own_w, l.own_sums = l.blocks.own_sums;
-    // A piece of a panel's rows, rounded in whole blocks.
-    l.own_work = l.blocks.mr * (l.blocks.depth * gemm_.per_cell + 2 * 128);
-    return l;
-  }
+  return l;
+}
+
+void GemmInt4CpuPlan::lay_out_stream(const GemmShape& g, Int4Layout& l) const {
   const int64_t row = l.way == Way::stream ? kernels_.row_floats(g.k) : kernels_.row_floats_int8(g.k);
   const int64_t fits = std::max<int64_t>(kernels_.stream_mx, kArrangedFloats / std::max<int64_t>(row, 1));
   l.group = std::min({g.m, fits, kArrangedRows});
@@ -176,20 +198,61 @@ Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
   l.arranged = l.group * row;
   l.own_work = std::max(g.k, kernels_.scratch_floats(g.k));
   l.own_sums = l.group * halves_ * l.columns;
-  return l;
+}
+
+void GemmInt4CpuPlan::lay_out_blocks(const GemmShape& g, Int4Layout& l) const {
+  l.blocks = gemm_layout(g, gemm_, machine_, true);
+  l.group = l.blocks.group * l.blocks.panels * l.blocks.mr;
+  l.columns = l.blocks.panels_w * gemm_.nr;
+  l.arranged = l.blocks.packed_x, l.own_w = l.blocks.own_w, l.own_sums = l.blocks.own_sums;
+  l.own_work = l.blocks.mr * (l.blocks.depth * gemm_.per_cell + 2 * kLargestBlock);
+}
+
+void GemmInt4CpuPlan::lay_out_tiles(const GemmInt4Shape& shape, const GemmShape& g, Int4Layout& l) const {
+  Int4TileShape& t = l.tiles;
+  t.k = g.k, t.segment = shape.block, t.parts = int8_ ? 0 : parts_of(g.x.dtype);
+  if (!int8_) {
+    t.segment = std::clamp<int64_t>(shape.group, kInt4Unit, kTileChain);
+    while (shape.group % t.segment != 0) t.segment -= kInt4Unit;
+  }
+  t.steps = ceil_div(t.segment, int8_ ? 64 : kInt4Unit), t.segments = g.k / t.segment;
+  t.floats_x = t.segments * (t.steps * std::max(t.parts, 1) * 256 + 2 * 16);
+  t.floats_w = t.steps * 2 * 256 + 2 * 32;
+  const int64_t fits = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(t.floats_x, 1), 1, kTileRows / 16),
+                all = ceil_div(g.m, 16);
+  const int64_t each = ceil_div(all, ceil_div(all, fits));  // sixteens of rows
+  l.group = 16 * std::min(fits, round_up(each, 2));
+  l.columns = std::clamp<int64_t>(round_up(ceil_div(g.n, 4 * l.threads), 32), 32, kTileColumns);
+  l.piece = std::clamp<int64_t>(kTilePiece / t.floats_w, 1, t.segments);
+  l.arranged = std::min(l.group / 16, all) * t.floats_x;
+  l.own_work = g.k;
+  l.own_w = ceil_div(l.columns, 32) * l.piece * t.floats_w;
+  l.own_sums = std::min(l.group, 16 * all) * halves_ * l.columns;
 }
 
 // Floats of workspace that are enough for this shape and for every one with smaller extents.
 int64_t GemmInt4CpuPlan::capacity(const GemmInt4Shape& shape) const {
   const GemmShape g = flat(shape);
   if (g.m == 0 || g.n == 0) return 0;
-  const int64_t row = int8_ && !rounded_ ? kernels_.row_floats_int8(g.k) : kernels_.row_floats(g.k);
-  const int64_t rows = std::min(g.m, kArrangedRows);
+  const bool whole = int8_ && !rounded_;
+  const int64_t row = whole ? kernels_.row_floats_int8(g.k) : kernels_.row_floats(g.k);
+  const int64_t streamed = tiles_ ? (whole ? kernels_.stream_int8_m : kernels_.stream_m) : kArrangedRows;
+  const int64_t rows = std::min({g.m, kArrangedRows, streamed});
   const int64_t arranged = std::min(rows * row, std::max(kernels_.stream_mx * row, kArrangedFloats));
   const int64_t sums = std::max(std::min(rows * halves_ * kStreamColumns, kStreamSums), rows * halves_ * kInt4Rows);
   const int64_t stream = arranged + machine_.threads * (std::max(g.k, kernels_.scratch_floats(g.k)) + sums);
-  if (int8_ && !rounded_) return stream;
-  const int64_t work = gemm_.mr * (gemm_.depth * gemm_.per_cell + 2 * 128);
+  if (tiles_) {
+    Int4Layout l;
+    lay_out_tiles(shape, g, l);
+    const Int4TileShape& t = l.tiles;
+    const int64_t all = ceil_div(g.m, 16), columns = std::min(kTileColumns, round_up(g.n, 32));
+    const int64_t x = std::min(all * t.floats_x, std::max(kTileFloats, t.floats_x));
+    const int64_t w = columns / 32 * std::max(kTilePiece, t.floats_w);
+    const int64_t own = g.k + w + std::min(16 * all, kTileRows) * halves_ * columns;
+    return std::max(stream, x + machine_.threads * own);
+  }
+  if (whole) return stream;
+  const int64_t work = gemm_.mr * (gemm_.depth * gemm_.per_cell + 2 * kLargestBlock);
   return std::max(stream, gemm_capacity(g, gemm_, machine_) + machine_.threads * work);
 }
 
@@ -253,6 +316,16 @@ void GemmInt4CpuPlan::enqueue(void* stream) const {
       const int64_t blocks = ceil_div(rows, high);
       each(pool, blocks * tasks, 1, [&](int64_t begin, int64_t end, int thread) {
         for (int64_t i = begin; i < end; ++i) run_block(first, i % blocks, i / blocks, own(thread));
+      });
+    } else if (l.way == Way::tiles) {
+      each(pool, rows, 4, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; ++i) {
+          kernels_.tiles->arrange(space_ + i / 16 * l.tiles.floats_x, l.tiles, static_cast<int>(i % 16),
+                                  row_of(first + i), own(thread));
+        }
+      });
+      each(pool, tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t task = begin; task < end; ++task) run_tiles(first, rows, task, own(thread));
       });
     } else {
       const int64_t row = l.arranged / l.group;
@@ -379,6 +452,35 @@ void GemmInt4CpuPlan::run_block(int64_t first, int64_t block, int64_t task, floa
   finish(row, rows, column, columns, sums, stride, panels_w * nr);
 }
 
+void GemmInt4CpuPlan::run_tiles(int64_t first, int64_t rows, int64_t task, float* own) const {
+  const Int4Layout& l = layout_;
+  const Int4TileShape& t = l.tiles;
+  const int64_t column = task * l.columns, columns = std::min(l.columns, shape_.gemm.n - column);
+  const int64_t stride = halves_ * l.columns;
+  float* const w = own + l.own_work;
+  float* const sums = w + l.own_w;
+  if (t.segments == 0) std::fill(sums, sums + rows * stride, 0.0f);
+  for (int64_t from = 0; from < t.segments; from += l.piece) {
+    const int64_t segments = std::min(l.piece, t.segments - from);
+    for (int half = 0; half < halves_; ++half) {
+      for (int64_t j = 0; j < columns; j += 32) {
+        kernels_.tiles->panel(w + j / 32 * segments * t.floats_w, t, w_, half * shape_.gemm.n + column + j,
+                              static_cast<int>(std::min<int64_t>(32, columns - j)), from, segments);
+      }
+      kernels_.tiles->block({.shape = t,
+                             .x = space_,
+                             .tiles_x = ceil_div(rows, 16),
+                             .w = w,
+                             .panels = static_cast<int>(ceil_div(columns, 32)),
+                             .first = from,
+                             .segments = segments,
+                             .sums = sums + half * l.columns,
+                             .stride = stride});
+    }
+  }
+  finish(first, rows, column, columns, sums, stride, l.columns);
+}
+
 // The epilogue, a batch at a time.
 void GemmInt4CpuPlan::finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums,
                              int64_t stride, int64_t up) const {
@@ -414,6 +516,7 @@ std::string GemmInt4CpuPlan::explain() const {
   std::ostringstream json;
   const bool blocks = l.way == Way::blocks;
   const char* path = blocks ? "blocks" : l.way == Way::stream_int8 ? "stream_int8" : rows_ == 1 ? "gemv" : "skinny";
+  if (l.way == Way::tiles) path = int8_ ? "tiles_int8" : "tiles";
   json << R"({"variant":"gemm_int4_cpu_)" << (blocks ? gemm_.isa : kernels_.isa) << R"(","path":")" << path << '"';
   if (blocks) {
     json << R"(,"tile":[)" << l.blocks.mr << ',' << gemm_.nr << ',' << l.blocks.depth * gemm_.per_cell
@@ -424,13 +527,17 @@ std::string GemmInt4CpuPlan::explain() const {
   json << R"(,"threads":)" << l.threads << R"(,"reason":")";
   if (l.way == Way::stream_int8) {
     json << "x is rounded to int8: w is read in place, whole numbers are multiplied";
-  } else if (!blocks) {
+  } else if (l.way == Way::stream) {
     json << "m is " << rows_ << ", at most " << kernels_.stream_m
          << ": w is read once, in place, and decoded in registers";
-  } else if (rows_ <= kernels_.stream_m) {
-    json << "batch_invariant: one row goes the way of many, w is decoded into panels as it is used";
   } else {
-    json << "m is " << rows_ << ", above " << kernels_.stream_m << ": w is decoded into panels as it is used";
+    const int most = l.way == Way::tiles && int8_ ? kernels_.stream_int8_m : kernels_.stream_m;
+    if (rows_ <= most) json << "batch_invariant: one row goes the way of many, ";
+    if (rows_ > most) json << "m is " << rows_ << ", above " << most << ": ";
+    if (l.way == Way::blocks) json << "w is decoded into panels as it is used";
+    if (l.way == Way::tiles && int8_) json << "x and w are multiplied as whole numbers";
+    if (l.way == Way::tiles && !int8_)
+      json << "x is multiplied as a sum of " << l.tiles.parts << " bf16 and w as whole numbers";
   }
   if (rounded_) json << "; x is rounded to int8 and multiplied in f32, " << (dequant_ ? "mode is dequant" : "w is nf4");
   json << "\"}";

@@ -52,9 +52,44 @@ struct Int4Panel {
   float* to;
 };
 
+// Products on tile registers: x in parts that a tile multiplies exactly with the whole numbers of w, sums of a segment of k
+// in a tile, and then both scales. Rows of x come in sixteens, of w in thirty-twos.
+struct Int4TileShape {
+  int64_t k = 0, segment = 0;  // neighbours along k whose sum one scale of x and one of w apply to
+  int parts = 0;               // bf16 that add up to an element of x, or 0: int8
+  int64_t steps = 0;           // tiles along k in a segment
+  int64_t segments = 0;
+  // Sixteen rows of x: [segment][step][part][16][64 bytes], then [segment] of 16 scales and, for int8, of 16 sums.
+  int64_t floats_x = 0;
+  // A panel of 32 rows of w for one segment: [step][2][16][64 bytes], then 32 scales and, for int8, 32 zeros.
+  int64_t floats_w = 0;
+};
+
+// A few panels of w for a few segments, against all rows of x: sums [16 tiles_x][stride] += or, from segment 0 on, =.
+struct Int4TileBlock {
+  Int4TileShape shape;
+  const float* x;
+  int64_t tiles_x;
+  const float* w;  // [panels][segments][floats_w]
+  int panels;
+  int64_t first, segments;
+  float* sums;
+  int64_t stride;
+};
+
+struct Int4TileKernels {
+  // Row `lane` of sixteen; row: k floats to work in. Rows that are absent are left out and give rubbish that no one reads.
+  void (*arrange)(float* to, const Int4TileShape&, int lane, const Int4Row&, float* row);
+  // Segments [first, first + segments) of `rows` rows of w (32 at most) from `row` on.
+  void (*panel)(float* to, const Int4TileShape&, const Int4Weight&, int64_t row, int rows, int64_t first,
+                int64_t segments);
+  void (*block)(const Int4TileBlock&);
+};
+
 struct Int4Kernels {
   const char* isa;
   int stream_m;                           // rows of x up to which streaming w beats decoding it into panels
+  int stream_int8_m;                      // and into tiles of int8, where there are some
   int stream_mx;                          // of them at a time
   int64_t (*row_floats)(int64_t k);       // of x arranged for stream
   int64_t (*row_floats_int8)(int64_t k);  // for stream_int8
@@ -67,8 +102,9 @@ struct Int4Kernels {
   void (*stream_int8)(const Int4Stream&);  // w is u4
   void (*panel)(const Int4Panel&);         // cells of one f32
   void (*panel_pairs)(const Int4Panel&);   // cells of two bf16, or null
+  const Int4TileKernels* tiles;            // null without tile registers
 };
 
-extern const Int4Kernels kInt4Generic, kInt4Avx2, kInt4Avx512, kInt4Avx512Bf16;
+extern const Int4Kernels kInt4Generic, kInt4Avx2, kInt4Avx512, kInt4Avx512Bf16, kInt4Amx;
 
 }  // namespace kw::cpu

@@ -11,6 +11,9 @@
 #include <string.h>
 
 #include "../core/cpu/simd_cells.h"
+#ifdef __AVX512BF16__
+#include "../core/cpu/simd_pairs.h"
+#endif
 #include "gemm_int4_cpu.h"
 
 namespace kw::cpu {
@@ -63,7 +66,7 @@ inline float round_block(float* x, int64_t block) {
 
 inline void widen_plain(float* to, const Int4Row& row, int64_t first, int64_t count) {
   if (row.perm) {
-    for (int64_t p = 0; p < count; ++p) to[p] = load_f32(row.data, row.dtype, row.perm[first + p]);
+    for (int64_t p = 0; p < count; ++p) to[p] = load_as(row.dtype, row.data, row.perm[first + p], 1)[0];
     return;
   }
   for (int64_t p = 0; p < count; p += kW) {
@@ -113,15 +116,21 @@ inline void arrange_int8(float* to, const Int4Row& row, int64_t k, float* work) 
   }
 }
 
-// Scales of kInt4Rows rows from one on, lanes beyond `rows` being 0, and their zeros.
-inline void load_scales(const Int4Weight& w, int64_t group, int64_t row, int rows, float* to) {
-  for (int r = 0; r < kInt4Rows; r += kW) {
-    const int n = rows - r < 0 ? 0 : rows - r;
-    Simd::store(to + r, n ? load_as(w.scale_dtype, w.scales, group * w.stride + row + r, n) : Simd::set(0));
-  }
-}
 inline int zero_of(const Int4Weight& w, int64_t group, int64_t row) {
   return w.zeros ? nibble(w.zeros, group * w.rows + row) : kSymmetric;
+}
+// Scales and zeros of kW rows from one on, lanes beyond `rows` and groups beyond the last being 0.
+inline F scales_of(const Int4Weight& w, int64_t group, int64_t row, int rows) {
+  if (rows <= 0 || group * w.group >= w.k) return Simd::set(0);
+  return load_as(w.scale_dtype, w.scales, group * w.stride + row, rows);
+}
+inline F zeros_of(const Int4Weight& w, int64_t group, int64_t row, int rows) {
+  if (!w.zeros) return Simd::set(kSymmetric);
+  alignas(64) float zeros[kW] = {};
+  for (int i = 0; i < kW && i < rows && group * w.group < w.k; ++i) {
+    zeros[i] = static_cast<float>(zero_of(w, group, row + i));
+  }
+  return Simd::load(zeros);
 }
 inline const float* codes_of(const Int4Weight& w, int zero) {
   return w.normal_float ? kNormalFloat4 : kWhole + kZero - zero;
@@ -136,6 +145,9 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
   const Int4Weight& w = s.w;
   const float* x = s.x + x_row * s.stride_x;
   F sums[MX][NW] = {}, total[MX][NW] = {};
+  const uint8_t* from[NW];
+  for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
+  const int64_t next = NW * w.k / 2;
   I shifts[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     for (int l = 0; l < kW; ++l) shifts[v][l] = (v * kW + l) / 4 * 4;
@@ -150,9 +162,9 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
       for (int t = 0; t < kTables; ++t)
         table[r][t] = rounded_to(w.round, Simd::load(codes + t * kW) * Simd::set(scales[at]));
     }
-    const uint8_t* from[NW];
-    for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
     for (int64_t p = start; p < end; p += kInt4Unit) {
+      // A line of one of the rows that come next: four units fill a line.
+      __builtin_prefetch(from[p / kInt4Unit % NW] + next + p / 2);
       I unit[NW];
 #pragma GCC unroll 8
       for (int r = 0; r < NW; ++r) unit[r] = Nibbles::unit(from[r] + p / 2);
@@ -188,10 +200,12 @@ void int8_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const
   F total[MX][NW] = {};
   const uint8_t* from[NW];
   for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
+  const int64_t next = NW * w.k / 2;
   for (int64_t p = 0; p < w.k; p += kChunk, x += kChunkFloats) {
     const int present = static_cast<int>(lesser(w.k - p, kChunk) / 2);
 #pragma GCC unroll 8
     for (int r = 0; r < NW; ++r) {
+      __builtin_prefetch(from[r] + next + p / 2);  // of the rows that come next
       const auto bytes = Nibbles::bytes(from[r] + p / 2, present);
       const F scale = Nibbles::spread(scales + (first + r) * units + p / kInt4Unit);
       const F zero = Nibbles::spread(zeros + (first + r) * units + p / kInt4Unit);
@@ -249,7 +263,8 @@ void stream(const Int4Stream& s) {
   for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
     const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
     for (int64_t g = 0; g < groups; ++g) {
-      load_scales(w, g, row, rows, s.scratch + g * kInt4Rows);
+      for (int r = 0; r < kInt4Rows; r += kW)
+        Simd::store(s.scratch + g * kInt4Rows + r, scales_of(w, g, row + r, rows - r));
       for (int r = 0; r < rows; ++r) zeros[g * kInt4Rows + r] = zero_of(w, g, row + r);
     }
     for (int r = 0; r < rows; r += NW)
@@ -264,14 +279,23 @@ void stream_int8(const Int4Stream& s) {
   float* zeros = s.scratch + kInt4Rows * units;
   for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
     const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
-    memset(s.scratch, 0, 2 * kInt4Rows * units * sizeof(float));
-    for (int64_t g = 0; g * w.group < w.k; ++g) {
-      float scales[kInt4Rows];
-      load_scales(w, g, row, rows, scales);
-      for (int r = 0; r < rows; ++r) {
-        const float zero = static_cast<float>(zero_of(w, g, row + r));
-        for (int64_t u = g * each; u < (g + 1) * each; ++u)
-          s.scratch[r * units + u] = scales[r], zeros[r * units + u] = zero;
+    for (int r = 0; r < kInt4Rows; r += kW) {
+      for (int64_t u = 0; u < units; u += kW) {
+        F scale[kW], zero[kW];
+        for (int j = 0; j < kW; ++j) {
+          const int64_t g = (u + j) / each;
+          if (j > 0 && (u + j) % each != 0) {
+            scale[j] = scale[j - 1], zero[j] = zero[j - 1];
+          } else {
+            scale[j] = scales_of(w, g, row + r, rows - r), zero[j] = zeros_of(w, g, row + r, rows - r);
+          }
+        }
+        Simd::transpose(scale), Simd::transpose(zero);
+        const int n = static_cast<int>(lesser<int64_t>(units - u, kW));
+        for (int i = 0; i < kW; ++i) {
+          Simd::store(s.scratch + (r + i) * units + u, scale[i], n);
+          Simd::store(zeros + (r + i) * units + u, zero[i], n);
+        }
       }
     }
     for (int r = 0; r < rows; r += NW)
@@ -310,10 +334,8 @@ void panel(const Int4Panel& d) {
         const int64_t at = p + 8 * word;
         if ((d.from + at) / w.group != group) {
           group = (d.from + at) / w.group;
-          alignas(64) float zeros[kW] = {};
-          for (int i = 0; i < present && w.zeros; ++i) zeros[i] = static_cast<float>(zero_of(w, group, d.row + r + i));
-          if (present > 0) scale = load_as(w.scale_dtype, w.scales, group * w.stride + d.row + r, present);
-          zero = Simd::load(zeros);
+          scale = scales_of(w, group, d.row + r, present);
+          if (w.zeros) zero = zeros_of(w, group, d.row + r, present);
         }
         const I index = (I)v[word];
         float* to = d.to + at / 2 * Cell::kFloats * d.panel + r;
@@ -328,11 +350,20 @@ void panel(const Int4Panel& d) {
   }
 }
 
+#ifdef __AVX512BF16__
+// Rounds to bf16 itself, denormals to 0.
+struct PairCell {
+  static void put(float* to, int, F even, F odd, int lanes) { Simd::store(to, Bf16Pairs::zip(even, odd), lanes); }
+  static constexpr int kFloats = 1;
+};
+#endif
+
 template <int MX, int NW, int M>
 constexpr Int4Kernels int4_kernels(const char* isa) {
   static_assert(kInt4Rows % NW == 0);
   return {.isa = isa,
           .stream_m = M,
+          .stream_int8_m = M,
           .stream_mx = MX,
           .row_floats = row_floats,
           .row_floats_int8 = row_floats_int8,
@@ -343,7 +374,12 @@ constexpr Int4Kernels int4_kernels(const char* isa) {
           .stream = stream<MX, NW>,
           .stream_int8 = stream_int8<MX, NW>,
           .panel = panel<F32Cell>,
-          .panel_pairs = nullptr};
+#ifdef __AVX512BF16__
+          .panel_pairs = panel<PairCell>,
+#else
+          .panel_pairs = nullptr,
+#endif
+          .tiles = nullptr};
 }
 
 }  // namespace

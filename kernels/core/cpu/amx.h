@@ -42,6 +42,11 @@ class AmxTiles {
   void dot() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(A), "i"(B));
   }
+  // Sums (i32) += a (16 rows of 64 int8) times b (16 groups of four along k of 16 columns, without signs).
+  template <int Sums, int A, int B>
+  void dot_bytes() {
+    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(A), "i"(B));
+  }
 };
 
 }  // namespace

@@ -1,0 +1,22 @@
+// gemm_int4 with AMX: tdpbf16ps and tdpbsud on tiles for more than a few rows, for those what AVX-512 has.
+#include "../core/cpu/nibbles_avx512.h"
+// The above has to come first: it silences a mistake of GCC's in the header of the intrinsics.
+#include "../core/cpu/amx.h"
+#include "gemm_int4_cpu_kernels.h"
+#include "gemm_int4_cpu_tiles.h"
+
+namespace kw::cpu {
+namespace {
+
+constexpr Int4TileKernels kTiles = {.arrange = arrange_tiles, .panel = tile_panel, .block = block_of_tiles<AmxTiles>};
+
+constexpr Int4Kernels with_tiles(Int4Kernels kernels) {
+  kernels.tiles = &kTiles;
+  return kernels;
+}
+
+}  // namespace
+
+const Int4Kernels kInt4Amx = with_tiles(int4_kernels<4, 4, 12>("amx_bf16"));
+
+}  // namespace kw::cpu
