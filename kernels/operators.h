@@ -4,10 +4,12 @@
 #include "attention_gqa/attention_gqa.h"
 #include "attention_merge/attention_merge.h"
 #include "gemm/gemm.h"
+#include "gemm_int4/gemm_int4.h"
 #include "peak/peak.h"
 
 #define KW_OPERATORS(X)                  \
   X(attention_gqa, AttentionGqaArgs)     \
   X(attention_merge, AttentionMergeArgs) \
   X(gemm, GemmArgs)                      \
+  X(gemm_int4, GemmInt4Args)             \
   X(peak, PeakArgs)

@@ -194,7 +194,8 @@ View read_view(Napi::Value value, const Device& device, const char* where, const
     refuse(Code::UNSUPPORTED, where, name, "packed in " + describe_format(tensor.format), "a plain tensor");
   }
   check_extent(tensor, offset, memory.bytes(), where, name);
-  if (bits(tensor.dtype) < 8 && tensor.format == 0 && (offset % 2 != 0 || !is_contiguous(tensor))) {
+  if (bits(tensor.dtype) < 8 && tensor.format == 0 && tensor.count() != 0 &&
+      (offset % 2 != 0 || !is_contiguous(tensor))) {
     refuse(Code::ARGUMENT, where, name, "of 4-bit elements with gaps or from the middle of a byte",
            "a run of whole bytes");
   }

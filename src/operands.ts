@@ -51,7 +51,8 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
   const present = op.compiled.tensors.filter((t) => t.spec.role !== 'in?' || given.has(t.name));
   const dims = broadcastSizes(op.compiled, c, present);
   const params = paramValues(op.compiled, c, dims, given);
-  finishSizes(spec, dims, params, given);
+  const dtypes = Object.fromEntries(present.map((t) => [t.name, dtypeFor(op, t.spec, t.name, c)]));
+  finishSizes(spec, dims, params, given, dtypes);
   const inputs = present.filter((t) => t.spec.role !== 'out');
   const anyLead = inputs.some((t) => t.optional && formOf(c, t, t.dims[0]!) !== 'absent');
   const { flops, unread = [] } = spec.work(dims, params, given);
@@ -64,7 +65,7 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
     const shape = forms.map(({ size }) => size);
     const drawn =
       t.spec.holds && c.values?.[t.name] === undefined ? seed * names.size + op.compiled.tensors.indexOf(t) : undefined;
-    const dtype = dtypeFor(op, t.spec, t.name, c);
+    const dtype = dtypes[t.name]!;
     if (isPaired(dtype) && c.layout?.[t.name])
       throw new KernwattError(
         'UNSUPPORTED',
@@ -130,7 +131,7 @@ function contentsOf(
     // Any value but 0 is true.
     return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
   }
-  const high = dims[holds.of]!;
+  const high = dims[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
   const draw = () => {
     const share = next();
     return share < 0.1 ? 0 : share > 0.8 ? high : Math.floor(next() * (high + 1));
@@ -144,7 +145,7 @@ function beyond(op: Compiled, name: string, operands: readonly Operand[]): Slice
   const dims = op.tensors.find((t) => t.name === name)!.dims.map((d) => d.name);
   const cut = (ranges: Readonly<Record<string, SliceRange>>) => dims.map((dim) => ranges[dim] ?? null);
   return operands.flatMap(({ spec: { holds, dims: own }, contents }) => {
-    if (holds === undefined || holds.kind === 'flags' || !holds.beyond.includes(name)) return [];
+    if (holds === undefined || !('beyond' in holds) || !holds.beyond.includes(name)) return [];
     const numbers = Array.from(contents!);
     const size = operands.find((o) => o.name === name)!.shape[dims.indexOf(holds.of)]!;
     if (holds.kind === 'lengths') return numbers.map((length, i) => cut({ [own[0]!]: i, [holds.of]: [length, size] }));

@@ -71,7 +71,8 @@ export function solve(op: Compiled, args: Readonly<Record<string, unknown>>, dty
   checkDTypes(op, tensors, dtype);
   const given = new Set(op.tensors.filter((t) => t.spec.role === 'in?' && tensors[t.name]).map((t) => t.name));
   computeDefaults(op, params, sizes.size, given);
-  finishSizes(op.spec, sizes.size, params, given);
+  const dtypes = Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, tensor.dtype]));
+  finishSizes(op.spec, sizes.size, params, given, dtypes);
   bindRest(op, tensors, params, sizes);
   for (const t of op.tensors) if (tensors[t.name]) checkStride(where, t.name, tensors[t.name]!);
   checkOverlap(op, tensors);
@@ -88,13 +89,14 @@ export function finishSizes(
   size: Record<string, number>,
   params: Solved['params'],
   given: ReadonlySet<string>,
+  dtypes: Readonly<Record<string, DType>>,
 ): void {
   for (const [name, { role, dims }] of Object.entries(spec.tensors))
     for (const dim of dims.map(readDim))
       if (dim.text.endsWith('?')) size[dim.name] ??= 1;
       else if (role === 'in?' && !given.has(name)) size[dim.name] ??= 0;
   for (const [name, derive] of Object.entries(spec.derive ?? {})) size[name] = derive(size, params);
-  for (const rule of spec.rules?.(size, params, given) ?? [])
+  for (const rule of spec.rules?.(size, params, given, dtypes) ?? [])
     if (rule) throw new KernwattError(rule[0], `${spec.name}: ${rule[1]}`);
 }
 
@@ -312,7 +314,7 @@ export function checkNumbers(
   size: Readonly<Record<string, number>>,
 ): void {
   if (holds.kind === 'flags') return;
-  const high = size[holds.of]!;
+  const high = size[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
   let low = 0;
   for (let i = 0; i < values.length; ++i) {
     const value = values[i]!;

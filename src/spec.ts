@@ -32,10 +32,12 @@ export interface TensorSpec {
 /**
  * What whole numbers mean. Contents that are known when binding are checked, and cases are filled, by this.
  * `lengths`: from 0 to the size `of`; `offsets`: besides, none below the one before; `flags`: 0 is false, all else true.
+ * `indices`: from 0 to one less than the size `of`.
  * `beyond`: tensors that are never read past the length along `of`; cases hold NaN there.
  */
 export type Holds =
   | { readonly kind: 'lengths' | 'offsets'; readonly of: string; readonly beyond: readonly string[] }
+  | { readonly kind: 'indices'; readonly of: string }
   | { readonly kind: 'flags' };
 
 interface InputOptions {
@@ -152,7 +154,12 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   /** Sizes that follow from others, such as an output dimension that only a parameter decides. */
   derive?: Readonly<Record<string, Method<[dims: Dims<T>, params: ParamValues<P>], number>>>;
   /** What cannot be, beyond equal names having equal sizes: false, or the code and the rest of the sentence. */
-  rules?(dims: Dims<T>, params: ParamValues<P>, given: Given): readonly (false | readonly [Code, string])[];
+  rules?(
+    dims: Dims<T>,
+    params: ParamValues<P>,
+    given: Given,
+    dtypes: Readonly<Record<string, DType>>,
+  ): readonly (false | readonly [Code, string])[];
   /**
    * Floating-point operations of one call, inputs that the parameters make the operator skip, the share of others that it
    * reads (1 unless named), rows of activations (tokens), and the inputs that are weights.

@@ -9,11 +9,11 @@
 //   op, case   names; tensors and parameters are spelt as in the C++ Args struct
 //   flops      what one call computes
 //   params     parameters that differ from those of the first line
-//   fill       [distribution, a, b] of operands with a seed (kernels/core/host/distribution.h)
+//   fill       [distribution, a, b] of operands with a seed (kernels/core/host/distribution.h) and no fill of their own
 //   exact      outputs that must be the exact result, rounded once
 //   in_place   the input whose memory the output takes over
 //   operands   by name: dtype, shape; stride where it is not row-major; offset from the buffer's begin where that is not `guard`;
-//              for inputs one of seed, values (in row-major order, repeated dimensions once), value (of all elements) and flags
+//              fill where it is another than the case's; for inputs one of seed, values (in row-major order, repeated dimensions once), value (of all elements) and flags
 //              (a seed: each 0 with a probability drawn first, else 1 or 2, by mulberry32); unread: parts that nothing may
 //              read, as [begin, end) of each dimension
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ const [
   { fuzzCase },
   { snakeCase },
   { rowMajor },
-  { isInteger },
+  { isInteger, isPaired },
 ] = await importBuilt('cases', ['ops/index', 'operands', 'check', 'fuzz', 'native', 'shape', 'dtype']);
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -66,12 +66,14 @@ const unreadOf = ({ shape, unread }) =>
 function operandOf(operand, seed) {
   const { dtype, shape } = operand;
   const { stride, offset } = placementOf(operand);
+  const own = isPaired(dtype) && operand.contents === undefined ? originFor({}, dtype, seed) : undefined;
   const unread = unreadOf(operand).filter((part) => part.every(([begin, end]) => begin < end));
   return {
     dtype,
     shape,
     ...(same(stride, rowMajor(shape)) ? {} : { stride }),
     ...(offset === guard ? {} : { offset }),
+    ...(own ? { fill: [own.distribution, ...Object.values(own.parameters)] } : {}),
     ...(operand.spec.role === 'out' ? {} : contentsOf(operand, seed)),
     ...(unread.length > 0 ? { unread } : {}),
   };
@@ -88,7 +90,7 @@ const presetOf = ({ spec }) =>
 function lineOf(op, c, seed) {
   const { operands, params, flops } = planCase(op, c, seed);
   const preset = presetOf(op);
-  const { distribution, parameters } = originFor(c, 0);
+  const { distribution, parameters } = originFor(c, 'f32', 0);
   const exact = c.exact === true ? operands.filter((o) => o.spec.role === 'out').map((o) => o.name) : c.exact;
   return JSON.stringify({
     op: op.spec.name,

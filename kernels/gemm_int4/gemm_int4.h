@@ -28,6 +28,8 @@
 // Tolerance (core/reference.h): as gemm with K = k, c = 16; |ŵ| stands for |w|. plain rounds ŵ to x's dtype, and x as
 // accuracy says; with int8 and mode fused ŵ stays in f32, since two roundings might cancel by chance.
 //
+// In place: y may be exactly the same view as residual; any other overlap is refused.
+//
 // Source: Frantar et al. 2022 (GPTQ, arXiv 2210.17323); Lin et al. 2023 (AWQ, 2306.00978); Dettmers et al. 2023 (QLoRA
 // and NF4, 2305.14314); Frantar et al. 2024 (Marlin, 2408.11743).
 #pragma once

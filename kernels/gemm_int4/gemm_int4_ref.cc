@@ -29,6 +29,7 @@ void round_blocks(const float* x, float* to, int64_t k, int64_t block) {
 
 void gemm_int4(const GemmInt4Args& args, const RowList& rows, ReferenceOutputs& out) {
   const GemmInt4Shape shape = resolve(args);
+  check_perm(shape);
   const GemmShape& g = shape.gemm;
   const int64_t count = rows.count(g.batch * g.m), k = g.k;
   out.resize(1);

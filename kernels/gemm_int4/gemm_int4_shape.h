@@ -1,5 +1,7 @@
 // GemmInt4Args with optional dimensions resolved: what every backend computes from.
 #pragma once
+#include <string>
+
 #include "../core/numeric.h"
 #include "../gemm/gemm_shape.h"
 #include "gemm_int4.h"
@@ -44,6 +46,16 @@ inline GemmInt4Shape resolve(const GemmInt4Args& args) {
   s.perm = args.perm.data;
   s.normal_float = args.w.dtype == DType::nf4;
   return s;
+}
+
+// Throws INDEX unless every value of perm, which lies in host memory, is a column of x.
+inline void check_perm(const GemmInt4Shape& s) {
+  const auto* perm = static_cast<const int32_t*>(s.perm);
+  for (int64_t p = 0; perm && p < s.gemm.k; ++p) {
+    if (perm[p] >= 0 && perm[p] < s.gemm.k) continue;
+    throw Error(Code::INDEX, "gemm_int4: perm[" + std::to_string(p) + "] is " + std::to_string(perm[p]) +
+                                 ", expected 0 to " + std::to_string(s.gemm.k - 1));
+  }
 }
 
 }  // namespace kw

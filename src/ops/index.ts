@@ -2,4 +2,5 @@
 export { attentionGqa } from './attention_gqa.js';
 export { attentionMerge } from './attention_merge.js';
 export { gemm } from './gemm.js';
+export { gemmInt4 } from './gemm_int4.js';
 export { peak } from './peak.js';

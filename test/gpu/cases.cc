@@ -56,9 +56,9 @@ double real(const Json& json, const std::string& where) {
 
 DType dtype_of(const std::string& name, const std::string& where) {
   for (int i = 0; i < kDTypeCount; ++i) {
-    if (name == kDTypeNames[i] && bits(static_cast<DType>(i)) >= 8) return static_cast<DType>(i);
+    if (name == kDTypeNames[i] && static_cast<DType>(i) != DType::mxfp4) return static_cast<DType>(i);
   }
-  fail(where + ".dtype is " + name + ", expected a type of 8 bits or more");
+  fail(where + ".dtype is " + name + ", expected an element type");
 }
 
 void store_parameter(std::vector<std::byte>& args, const Field& field, const Json& json) {
@@ -123,6 +123,7 @@ Part part_of(const TensorView& whole_view, const Json& json, const std::string& 
 }
 
 // What an input holds: one of seed, values, value and flags.
+// fill: of the case, or the operand's own.
 void read_contents(const Json& json, const Json& fill, Operand& operand, const std::string& where) {
   int given = 0;
   if (const Json* seed = json.find("seed")) {
@@ -169,7 +170,7 @@ void read_contents(const Json& json, const Json& fill, Operand& operand, const s
 Operand read_operand(const Field& field, const Json& json, int64_t guard, const Json& fill) {
   const std::string where = std::string("operands.") + field.name;
   if (json.kind != Json::object) fail(where + " is " + kJsonKinds[json.kind] + ", expected an object");
-  know(json, {"dtype", "shape", "stride", "offset", "seed", "value", "values", "flags", "unread"}, where);
+  know(json, {"dtype", "shape", "stride", "offset", "fill", "seed", "value", "values", "flags", "unread"}, where);
   Operand operand;
   operand.field = &field;
   TensorView& view = operand.view;
@@ -193,7 +194,8 @@ Operand read_operand(const Field& field, const Json& json, int64_t guard, const 
       offset == nullptr ? guard : whole(*offset, static_cast<double>(guard), kMostElements, where + ".offset");
   operand.elements = operand.offset + extent_of(view) + guard;
   if (std::max(dense, static_cast<double>(operand.elements)) > kMostElements) fail(where + " is too large");
-  read_contents(json, fill, operand, where);
+  const Json* own = json.find("fill");
+  read_contents(json, own != nullptr ? *own : fill, operand, where);
   if (json.find("unread") != nullptr) {
     for (const Json& part : member(json, "unread", Json::array, where).items) {
       operand.unread.push_back(part_of(view, part, where + ".unread"));

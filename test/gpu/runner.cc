@@ -70,12 +70,14 @@ uint32_t poison_of(DType dtype) {
   }
 }
 
-int64_t size_of(const Operand& operand) { return bits(operand.view.dtype) / 8; }
+// Elements in the smallest piece of memory, two of 4 bits, and that piece's bytes.
+int64_t each_of(const Operand& operand) { return bits(operand.view.dtype) < 8 ? 2 : 1; }
+int64_t size_of(const Operand& operand) { return bits(operand.view.dtype) * each_of(operand) / 8; }
 
 // The view of an operand whose buffer begins at memory.
 TensorView view_in(const Operand& operand, std::byte* memory) {
   TensorView view = operand.view;
-  if (view.count() > 0) view.data = memory + operand.offset * size_of(operand);
+  if (view.count() > 0) view.data = memory + bytes_of(view.dtype, operand.offset);
   return view;
 }
 
@@ -105,9 +107,9 @@ TensorView once(TensorView view) {
 // A buffer of poison around what the operand has to hold.
 std::vector<std::byte> contents_of(const Operand& operand) {
   const int64_t size = size_of(operand);
-  std::vector<std::byte> bytes(operand.elements * size);
+  std::vector<std::byte> bytes(bytes_of(operand.view.dtype, operand.elements));
   const uint32_t poison = poison_of(operand.view.dtype);
-  for (int64_t i = 0; i < operand.elements; ++i) std::memcpy(bytes.data() + i * size, &poison, size);
+  for (size_t at = 0; at < bytes.size(); at += size) std::memcpy(bytes.data() + at, &poison, size);
   const TensorView view = view_in(operand, bytes.data());
   if (view.count() == 0) return bytes;
   if (operand.distribution) operand.distribution->fill(view, 0, view.count());
@@ -134,21 +136,22 @@ struct Guarded {
   // A sentence about the first change that the call may not make, or nothing. `written`: it may write the view.
   std::string changed(bool written) const {
     if (before == after) return "";
-    const int64_t size = size_of(operand);
-    std::vector<bool> inside(operand.elements);
+    const int64_t size = size_of(operand), each = each_of(operand);
+    std::vector<bool> inside(before.size() / size);
     const Walk<1> elements = walk(operand.view);
     elements(0, elements.count(), [&](int64_t, int64_t length, const int64_t* at) {
-      for (int64_t i = 0; i < length; ++i) inside[operand.offset + at[0] + i * elements.step(0)] = true;
+      for (int64_t i = 0; i < length; ++i) inside[(operand.offset + at[0] + i * elements.step(0)) / each] = true;
     });
     const std::string name = operand.field->name;
-    for (int64_t i = 0; i < operand.elements; ++i) {
+    for (size_t i = 0; i < inside.size(); ++i) {
       if (std::memcmp(before.data() + i * size, after.data() + i * size, size) == 0) continue;
       if (!inside[i]) {
-        return "memory outside " + name + " was overwritten, " + std::to_string(i) + " elements into a buffer of " +
-               std::to_string(operand.elements) + " whose first " + std::to_string(operand.offset) + " are not its own";
+        return "memory outside " + name + " was overwritten, " + std::to_string(i * each) +
+               " elements into a buffer of " + std::to_string(operand.elements) + " whose first " +
+               std::to_string(operand.offset) + " are not its own";
       }
       if (!written) {
-        return name + " was modified at element " + std::to_string(i - operand.offset) +
+        return name + " was modified at element " + std::to_string(static_cast<int64_t>(i) * each - operand.offset) +
                " of its memory, expected it only to be read";
       }
     }
