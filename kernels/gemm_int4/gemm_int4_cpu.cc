@@ -293,12 +293,7 @@ void GemmInt4CpuPlan::enqueue(void* stream) const {
     throw Error(Code::INTERNAL, "gemm_int4: the pool has " + std::to_string(pool.threads()) +
                                     " threads, expected at most " + std::to_string(machine_.threads) + " as the plan");
   }
-  const auto* perm = static_cast<const int32_t*>(shape_.perm);
-  for (int64_t p = 0; perm && p < w_.k; ++p) {
-    if (perm[p] >= 0 && perm[p] < w_.k) continue;
-    throw Error(Code::INDEX, "gemm_int4: perm[" + std::to_string(p) + "] is " + std::to_string(perm[p]) +
-                                 ", expected 0 to " + std::to_string(w_.k - 1));
-  }
+  check_perm(shape_);
   const Int4Layout& l = layout_;
   if (rows_ == 0 || shape_.gemm.n == 0) return;
   const auto own = [&](int thread) { return space_ + l.arranged + thread * l.own(); };
