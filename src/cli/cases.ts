@@ -44,13 +44,26 @@ export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dty
 const dimensionsOf = (op: Operator): Set<string> =>
   new Set(op.compiled.tensors.flatMap(({ dims }) => dims.map((dim) => dim.name)));
 
-/** The operators that have all of these dimensions; of one alone the names are checked later. */
+/** Sizes that a caller has to say: those that neither follow from others nor may be absent. */
+const freeSizes = ({ spec, compiled }: Operator): number => {
+  const needed = compiled.tensors.flatMap(({ spec: { role }, dims }) =>
+    dims
+      .filter(({ text, name }) => role !== 'in?' && !text.endsWith('?') && !spec.derive?.[name])
+      .map(({ name }) => name),
+  );
+  return new Set(needed).size;
+};
+
+/**
+ * The operators that have all of these dimensions, or those alone whose sizes they decide; of one alone the names are checked later.
+ */
 function fitting(ops: readonly Operator[], names: readonly string[]): readonly Operator[] {
   if (ops.length === 1) return ops;
   const found = ops.filter((op) => names.every((name) => dimensionsOf(op).has(name)));
   if (found.length === 0)
     throw new UsageError(`bench: no operator has the dimensions ${names.join(', ')}; name one to see what it has`);
-  return found;
+  const decided = found.filter((op) => freeSizes(op) <= names.length);
+  return decided.length > 0 ? decided : found;
 }
 
 /** A plain case of the given sizes; what is not given comes from the operator's first model. */

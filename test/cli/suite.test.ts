@@ -57,7 +57,10 @@ test('a group is measured by both clocks, written, and not measured again', () =
 
 test.each([
   [['attentoin'], /operator or suite is "attentoin"; did you mean "attention"\?/],
-  [['softmax'], /expected quick, models, attention_gqa, attention_merge, gemm, peak, attention, quantization/],
+  [
+    ['softmax'],
+    /expected quick, models, attention_gqa, attention_merge, gemm, gemm_int4, peak, attention, quantization/,
+  ],
   [['attention', 'gemm'], /bench: gemm is given with suite attention, expected suites alone/],
   [['attention', '--shape', 'lenQ=1'], /--shape is given with suite attention, whose shapes and types are fixed/],
   [['attention', '--dtype', 'f32'], /--dtype is given with suite attention/],
