@@ -263,6 +263,7 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
   for (const GemmConfig& c : p.configs) {
     if (!(c.access & bit(p.access)) || c.element != p.element || (wish.config && wish.config != &c)) continue;
     if (c.sm90 && (!p.sm90 || p.invariant)) continue;  // wgmma may round unlike mma.sync, which the others take
+    if (c.sm90 && c.sm90->registers && !wish.config) continue;
     const int resident = resident_blocks(c, d.smem);
     if (resident == 0) continue;
     const auto consider = [&](int splits, int64_t depth) {

@@ -1,7 +1,7 @@
 // The skeleton of gemm-like kernels for compute capability 9.0 (9.0a code): TMA brings tiles of w and x into a ring of
 // stages, wgmma multiplies them, an epilogue writes y. Rows of w (features of y) are wgmma's M, rows of x (tokens) its N, so
-// that few tokens cost few columns. Weights (how a stage's w arrives and is multiplied) and Epilogue are template arguments;
-// the dense ones are below and in gemm_sm90_epilogue.cuh. See gemm_sm90.cu.
+// that few tokens cost few columns. Weights (how a stage's w arrives, what becomes of it, how it is multiplied) and Epilogue
+// are template arguments; the dense ones are below and in gemm_sm90_epilogue.cuh. See gemm_sm90.cu.
 #pragma once
 #include <memory>
 
@@ -10,7 +10,7 @@
 
 namespace kw::gemm_cuda {
 
-constexpr int kSm90Depth = Sm90Configuration::kDepth;
+constexpr int kSm90Depth = Sm90Configuration::kDepth, kSm90Made = Sm90Configuration::kMade;
 
 enum class Sm90Mode {
   stream,          // a block makes tile after tile; loads run ahead into the next one
@@ -19,16 +19,20 @@ enum class Sm90Mode {
   whole,           // one tile per cluster, whose blocks each take a part of k; the sums meet in shared memory
 };
 
-// kSlabs: 64-row slabs of w that a consumer warpgroup multiplies.
-template <int Slabs, int Consumers, int Tokens, int Stages, Sm90Mode Mode, int Blocks = 1>
+// kSlabs: 64-row slabs of w that a consumer warpgroup multiplies. WeightBits: of an element of w as it arrives; fewer than 16
+// are made into 16-bit ones in registers, or in shared memory of the consumer's own.
+template <int Slabs, int Consumers, int Tokens, int Stages, Sm90Mode Mode, int Blocks = 1, int WeightBits = 16,
+          bool Registers = false>
 struct Sm90Shape {
+  static constexpr bool kRegisters = Registers;
   static constexpr int kSlabs = Slabs, kConsumers = Consumers, kTokens = Tokens, kStages = Stages, kBlocks = Blocks;
   static constexpr Sm90Mode kMode = Mode;
   static constexpr bool kWhole = Mode == Sm90Mode::whole, kShareX = Mode == Sm90Mode::stream_share_x,
                         kShareW = Mode == Sm90Mode::stream_share_w, kShares = kShareX || kShareW;
   static constexpr int kCluster = kShares ? 2 : 1;  // whole: what the launch says
   static constexpr int kRows = 64 * Slabs * Consumers, kThreads = 128 * (Consumers + 1);
-  static constexpr uint32_t kSlabBytes = 64 * 128, kWBytes = kRows * 128, kXBytes = Tokens * 128;
+  static constexpr uint32_t kSlabBytes = 64 * kSm90Depth * WeightBits / 8, kWBytes = kRows / 64 * kSlabBytes;
+  static constexpr uint32_t kXBytes = Tokens * 128;
   static constexpr uint32_t kStageBytes = kWBytes + kXBytes;
   // With 64 sums or fewer per thread, what the launch gives every thread is enough.
   static constexpr bool kRebalance = Slabs * Tokens / 2 > 64;
@@ -44,7 +48,10 @@ struct Sm90Shape {
              : (larger(larger(kStrip * kPitch * 4, Slabs > 1 ? kGatedStrip * kGatedPitch * 4 : 0), kBoxTokens * 128) +
                 1023) /
                    1024 * 1024;
-  static constexpr uint32_t kOut = Stages * kStageBytes, kBarriers = kOut + Consumers * kOutBytes;
+  static constexpr uint32_t kMadeBytes =
+      WeightBits == 16 || Registers ? 0 : kSm90Made * Slabs * 64 * 128;  // of each consumer
+  static constexpr uint32_t kMade = Stages * kStageBytes, kOut = kMade + Consumers * kMadeBytes;
+  static constexpr uint32_t kBarriers = kOut + Consumers * kOutBytes;
   static constexpr uint32_t kSmem = kBarriers + 16 * Stages;
 
   static_assert(Tokens % 16 == 0 && Tokens <= 256 && Slabs * Tokens <= 256, "sums must fit a thread's registers");
@@ -108,35 +115,62 @@ KW_DEVICE Sm90Range sm90_range(const Sm90Params& q, int rank) {
           static_cast<int>(int64_t{stages} * (rank + 1) / q.splits)};
 }
 
-// w in memory as it is multiplied: slabs come by TMA, in order; of a gated weight gate and up rows by turns.
-template <class T, class Shape>
-struct Sm90Weights {
-  static KW_DEVICE void load(const Sm90Params& q, uint32_t stage, uint32_t full, int k, const Sm90Place& at, int rank) {
-    const int batch = q.p.s.w.batch ? at.batch : 0;
-#pragma unroll
-    for (int slab = 0; slab < Shape::kSlabs * Shape::kConsumers; ++slab) {
-      const int row =
-          q.p.gated ? at.column + slab / 2 * 64 + slab % 2 * static_cast<int>(q.p.s.n) : at.column + slab * 64;
-      const uint32_t target = stage + slab * Shape::kSlabBytes;
-      if (!Shape::kShareW)
-        ptx::tma_load_3d(target, &q.w, full, k, row, batch);
-      else if (slab % Shape::kCluster == rank)
-        ptx::tma_load_3d_multicast(target, &q.w, full, k, row, batch, (1 << Shape::kCluster) - 1);
-    }
-  }
+// Row of w where a slab of the tile begins: of a gated weight gate and up rows by turns.
+KW_DEVICE int sm90_slab_row(const Sm90Params& q, const Sm90Place& at, int slab) {
+  return q.p.gated ? at.column + slab / 2 * 64 + slab % 2 * static_cast<int>(q.p.s.n) : at.column + slab * 64;
+}
 
-  // sums[slab] (+)= w x for one stage; begins a sum when fresh.
-  static KW_DEVICE void multiply(float (&sums)[Shape::kSlabs][Shape::kTokens / 2], uint32_t stage, int consumer,
-                                 bool fresh) {
-    const uint32_t w = stage + consumer * Shape::kSlabs * Shape::kSlabBytes, x = stage + Shape::kWBytes;
+// A stage's slabs of w, in order.
+template <class Shape>
+KW_DEVICE void sm90_load_w(const Sm90Params& q, uint32_t stage, uint32_t full, int k, const Sm90Place& at, int rank) {
+  const int batch = q.p.s.w.batch ? at.batch : 0;
 #pragma unroll
-    for (uint32_t step = 0; step < kSm90Depth / 16; ++step)
-#pragma unroll
-      for (int slab = 0; slab < Shape::kSlabs; ++slab)
-        ptx::wgmma_ss<T, Shape::kTokens>(
-            sums[slab], ptx::wgmma_desc(w + slab * Shape::kSlabBytes + step * 32, 16, 1024, Swizzle::b128),
-            ptx::wgmma_desc(x + step * 32, 16, 1024, Swizzle::b128), !fresh || step > 0);
+  for (int slab = 0; slab < Shape::kSlabs * Shape::kConsumers; ++slab) {
+    const int row = sm90_slab_row(q, at, slab);
+    const uint32_t target = stage + slab * Shape::kSlabBytes;
+    if (!Shape::kShareW)
+      ptx::tma_load_3d(target, &q.w, full, k, row, batch);
+    else if (slab % Shape::kCluster == rank)
+      ptx::tma_load_3d_multicast(target, &q.w, full, k, row, batch, (1 << Shape::kCluster) - 1);
   }
+}
+
+// sums[slab] (+)= w x for one stage of slabs at w, 8 KB each as TMA swizzles them; begins a sum when fresh.
+template <class T, class Shape>
+KW_DEVICE void sm90_multiply(float (&sums)[Shape::kSlabs][Shape::kTokens / 2], uint32_t w, uint32_t x, bool fresh) {
+  constexpr uint32_t kSlab = 64 * 128;
+#pragma unroll
+  for (uint32_t step = 0; step < kSm90Depth / 16; ++step)
+#pragma unroll
+    for (int slab = 0; slab < Shape::kSlabs; ++slab)
+      ptx::wgmma_ss<T, Shape::kTokens>(sums[slab],
+                                       ptx::wgmma_desc(w + slab * kSlab + step * 32, 16, 1024, Swizzle::b128),
+                                       ptx::wgmma_desc(x + step * 32, 16, 1024, Swizzle::b128), !fresh || step > 0);
+}
+
+// Weights: load() is the producer's; every consumer has one, told where a tile lies and its first stage, then asked to multiply
+// each stage once it has arrived, and when all but kInFlight of these products are done.
+//
+// w in memory as it is multiplied.
+template <class T, class Shape>
+class Sm90Weights {
+ public:
+  using Params = Sm90Params;
+  static constexpr int kInFlight = 1;
+
+  KW_DEVICE Sm90Weights(const Params&, int consumer) : offset_(consumer * Shape::kSlabs * Shape::kSlabBytes) {}
+  static KW_DEVICE void load(const Params& q, uint32_t stage, uint32_t full, int k, const Sm90Place& at, int rank) {
+    sm90_load_w<Shape>(q, stage, full, k * kSm90Depth, at, rank);
+  }
+  KW_DEVICE void begin(const Sm90Place&, int) {}
+  KW_DEVICE void multiply(float (&sums)[Shape::kSlabs][Shape::kTokens / 2], uint32_t stage, int, bool fresh) {
+    ptx::wgmma_fence();
+    sm90_multiply<T, Shape>(sums, stage + offset_, stage + Shape::kWBytes, fresh);
+  }
+  KW_DEVICE void waited() {}
+
+ private:
+  uint32_t offset_;
 };
 
 template <class Shape>
@@ -154,7 +188,7 @@ KW_DEVICE void sm90_load_x(const Sm90Params& q, uint32_t stage, uint32_t full, i
 
 // One thread: every stage of every tile of this block, as soon as the consumers have left its place in the ring.
 template <class Shape, class Weights>
-KW_DEVICE void sm90_produce(const Sm90Params& q, uint32_t smem, int rank, int first, int step) {
+KW_DEVICE void sm90_produce(const typename Weights::Params& q, uint32_t smem, int rank, int first, int step) {
   Sm90Ring<Shape> ring{smem};
   const Sm90Range range = sm90_range<Shape>(q, rank);
 #pragma unroll 1
@@ -165,7 +199,7 @@ KW_DEVICE void sm90_produce(const Sm90Params& q, uint32_t smem, int rank, int fi
       const uint32_t full = ring.full(ring.stage);
       ptx::mbar_wait(ring.empty(ring.stage), ring.phase ^ 1);
       ptx::mbar_arrive_expect_tx(full, Shape::kStageBytes);
-      Weights::load(q, ring.data(), full, k * kSm90Depth, at, rank);
+      Weights::load(q, ring.data(), full, k, at, rank);
       sm90_load_x<Shape>(q, ring.data(), full, k * kSm90Depth, at, rank);
     }
   }
@@ -181,7 +215,7 @@ KW_DEVICE void sm90_wait(float (&sums)[Slabs][R]) {
 // A consumer warpgroup's sums over its range of k.
 template <class Shape, class Weights>
 KW_DEVICE void sm90_consume(float (&sums)[Shape::kSlabs][Shape::kTokens / 2], Sm90Ring<Shape>& ring,
-                            const Sm90Range& range, int consumer) {
+                            const Sm90Range& range, Weights& weights) {
   const auto release = [&](int stage) {  // this warp's arrival, at every block that loads into this one's ring
     const int lane = ptx::lane_id();
     if (Shape::kShares) {
@@ -193,20 +227,23 @@ KW_DEVICE void sm90_consume(float (&sums)[Shape::kSlabs][Shape::kTokens / 2], Sm
 #pragma unroll 1
   for (int k = range.begin; k < range.end; ++k, ring.advance()) {
     ptx::mbar_wait(ring.full(ring.stage), ring.phase);
-    ptx::wgmma_fence();
-    Weights::multiply(sums, ring.data(), consumer, k == range.begin);
+    weights.multiply(sums, ring.data(), k, k == range.begin);
     ptx::wgmma_commit();
-    sm90_wait<1>(sums);  // the stage before has been read
-    if (k > range.begin) release(ring.before());
+    sm90_wait<Weights::kInFlight>(sums);
+    weights.waited();
+    if (Weights::kInFlight == 0) release(ring.stage);
+    if (Weights::kInFlight == 1 && k > range.begin) release(ring.before());
   }
-  sm90_wait<0>(sums);
-  release(ring.before());
+  if constexpr (Weights::kInFlight == 1) {
+    sm90_wait<0>(sums);
+    release(ring.before());
+  }
 }
 
 // Epilogue: constructed by every consumer warpgroup, called with the sums of each tile, then finished; meet() is the
 // producer's part in the cluster barriers of both. Every block must have stages of k to multiply.
 template <class Shape, class Weights, class Epilogue>
-KW_DEVICE void sm90_gemm(const Sm90Params& q) {
+KW_DEVICE void sm90_gemm(const typename Weights::Params& q) {
   const uint32_t smem = ptx::smem_u32(dyn_smem());
   const int group = static_cast<int>(threadIdx.x) / 128;
   const bool clustered = Shape::kShares || Shape::kWhole;
@@ -238,11 +275,14 @@ KW_DEVICE void sm90_gemm(const Sm90Params& q) {
     Sm90Ring<Shape> ring{smem};
     const Sm90Range range = sm90_range<Shape>(q, rank);
     Epilogue epilogue(q, group, rank);
+    Weights weights(q, group);
     float sums[Shape::kSlabs][Shape::kTokens / 2];
 #pragma unroll 1
     for (int unit = first; unit < q.units; unit += step) {
-      sm90_consume<Shape, Weights>(sums, ring, range, group);
-      epilogue(sums, sm90_place<Shape>(q, unit, rank));
+      const Sm90Place at = sm90_place<Shape>(q, unit, rank);
+      weights.begin(at, range.begin);
+      sm90_consume<Shape, Weights>(sums, ring, range, weights);
+      epilogue(sums, at);
       if (Shape::kWhole) break;  // the grid has a cluster for each
     }
     epilogue.finish();

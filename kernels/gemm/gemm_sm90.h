@@ -22,11 +22,20 @@ struct Sm90Configuration {
   int most_splits;  // k may be cut in 1, 2, 4 ... parts, one per block of a cluster; 0: a block makes tile after tile
   bool gated;       // takes gated activations as well
   double efficiency;  // share of the tensor cores' peak on a full multiprocessor: a guess that ranks, not a measurement
+  int weight_bits = 16;  // of an element of w as it arrives
+  // Fewer bits become 16 in registers, not in shared memory. By name alone: ptxas before 13.3 may overwrite registers that
+  // wgmma still reads, so a GPU has to prove each.
+  bool registers = false;
 
   static constexpr int kDepth = 64;  // elements of k in a stage: 128 bytes, one span of the swizzle
+  static constexpr int kMade = 3;    // stages of 16-bit w made of fewer bits: being read, read next, being written
   constexpr bool streams() const { return most_splits == 0; }
   constexpr int threads() const { return 3 * 128; }
-  constexpr int smem() const { return stages * ((rows + tokens) * 128 + 16) + (streams() ? 2 * 17 * 1024 : 0); }
+  constexpr int stage_bytes() const { return rows * kDepth * weight_bits / 8 + tokens * 128; }
+  constexpr int smem() const {
+    return stages * (stage_bytes() + 16) + (weight_bits == 16 || registers ? 0 : kMade * rows * 128) +
+           (streams() ? 2 * 17 * 1024 : 0);
+  }
   constexpr int cluster(int splits) const { return share == none ? splits : 2; }
 };
 

@@ -3,6 +3,7 @@
 // mode fused:
 //   gather_columns  with perm: x in the order of w's columns, into workspace; values outside [0, k) are clamped and raise INDEX
 //   gemm_int4_mma   cp.async ring of w as it is stored, x, scales and zeros; ldmatrix, q - zero made in registers, m16n8k16
+//   gemm_int4_sm90  on compute capability 9.0: gemm_int4_sm90.cu. Not with batch_invariant: it rounds unlike the others
 //   gemm_reduce     gemm's second kernel of a product in parts of k: adds them in their order
 // mode dequant: dequantise writes weights of x's dtype into workspace, and gemm multiplies as it does (../gemm/gemm_cuda.cu).
 //
@@ -32,6 +33,7 @@
 #include <sstream>
 
 #include "../core/cuda/registry.h"
+#include "../core/cuda/sm90.h"
 #include "../gemm/gemm_plan.cuh"
 #include "gemm_int4_prepare.cuh"
 #include "gemm_int4_shape.h"
@@ -94,9 +96,11 @@ GemmOperand gathered_x(const GemmShape& s) {
 struct Resolved {
   Int4Params params{};
   GemmProblem problem;
+  GemmInt4Shape shape;      // folded as params are
+  std::string sm90_reason;  // why no kernel for compute capability 9.0 can run; empty when some can
 };
 
-Resolved resolve_problem(const GemmInt4Args& args) {
+Resolved resolve_problem(const GemmInt4Args& args, const kw_device_info& device) {
   Resolved r;
   Int4Params& q = r.params;
   GemmParams& p = q.p;
@@ -126,6 +130,11 @@ Resolved resolve_problem(const GemmInt4Args& args) {
   g.invariant = args.batch_invariant;
   g.gated = p.gated;
   g.w_shared = true;
+  r.shape = shape, r.shape.gemm = p.s;
+  r.sm90_reason = sm90_unavailable(device);
+  if (r.sm90_reason.empty()) r.sm90_reason = sm90_int4_declines(r.shape);
+  if (r.sm90_reason.empty() && g.invariant) r.sm90_reason = "batch_invariant: they round unlike the others";
+  g.sm90 = r.sm90_reason.empty();
   g.w_element = weight_bytes(shape.group, bits(q.scales.dtype) / 8, q.zeros != nullptr);
   return r;
 }
@@ -177,7 +186,7 @@ class GemmInt4CudaPlan {
     if (args.mode == Int4Mode::dequant)
       return InnerPlan::declines("gemm", device, dense_args(args, args.w.data, args.w.data));
     GemmChoice choice;
-    return choose_or_say(resolve_problem(args).problem, device, INT64_MAX, choice);
+    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, choice);
   }
 
   GemmInt4CudaPlan(const GemmInt4Args& args, const kw_device_info& device) : device_(device) {
@@ -237,7 +246,8 @@ class GemmInt4CudaPlan {
     }
     choose_and_prepare(args, bytes_);
     GemmParams& p = resolved_.params.p;
-    if (shape.perm) p.s.x.data = gathered;
+    if (shape.perm) p.s.x.data = resolved_.shape.gemm.x.data = gathered;
+    if (choice_.config->sm90) return sm90_.bind(*choice_.config->sm90, choice_.splits, resolved_.shape, p, device_);
     p.partial = choice_.partial_bytes ? static_cast<float*>(rest) : nullptr;
   }
 
@@ -256,6 +266,7 @@ class GemmInt4CudaPlan {
       dense_->enqueue(stream);
       return;
     }
+    if (choice_.config->sm90) return sm90_.enqueue(stream);
     if (config_.grid.x == 0 || config_.grid.z == 0) return;
     config_.stream = at;
     launch(config_, kernel_, resolved_.params);
@@ -349,13 +360,14 @@ class GemmInt4CudaPlan {
 
   void choose_and_prepare(const GemmInt4Args& args, int64_t most_bytes) {
     refuse(args);
-    resolved_ = resolve_problem(args);
+    resolved_ = resolve_problem(args, device_);
     if (!choice_.config || resolved_.problem != chosen_for_) {
       const std::string wrong = choose_or_say(resolved_.problem, device_, most_bytes, choice_);
       if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
       chosen_for_ = resolved_.problem;
     }
     const GemmConfig& c = *choice_.config;
+    if (c.sm90) return;  // bound with its pointers
     const Kernel kernel = resolved_.params.p.s.x.dtype == DType::bf16 ? bf16_kernel(c) : f16_kernel(c);
     if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
     if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
@@ -375,6 +387,8 @@ class GemmInt4CudaPlan {
       if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
       text << " by " << 100 * (choice_.second_seconds / choice_.seconds - 1) << " %";
     }
+    if (!resolved_.sm90_reason.empty() && device_.cc_major == 9)
+      text << "; no kernel for 9.0: " << resolved_.sm90_reason;
     return text.str();
   }
 
@@ -383,6 +397,7 @@ class GemmInt4CudaPlan {
   GemmProblem chosen_for_;
   GemmChoice choice_;
   Kernel kernel_ = nullptr;
+  Sm90Int4Launch sm90_;
   LaunchConfig config_;
   bool reduce_prepared_ = false;
   GatherParams gather_{};

@@ -16,9 +16,13 @@ Kernel f16_kernel(const GemmConfig& config);
 template <size_t I, bool kBf16>
 constexpr Kernel int4_kernel() {
   constexpr GemmConfig c = kInt4Configs[I];
-  using Shape = TileShape<c.m, c.n, c.warp_m, c.warp_n, c.stages, c.blocks>;
-  static_assert(c.k == kDepth && Shape::kThreads == c.threads() && Stage<Shape>::kBytes == c.stage_bytes());
-  return gemm_int4_mma<kBf16, Shape>;
+  if constexpr (c.family == gemm_cuda::Family::sm90) {
+    return nullptr;  // gemm_int4_sm90.cu's
+  } else {
+    using Shape = TileShape<c.m, c.n, c.warp_m, c.warp_n, c.stages, c.blocks>;
+    static_assert(c.k == kDepth && Shape::kThreads == c.threads() && Stage<Shape>::kBytes == c.stage_bytes());
+    return gemm_int4_mma<kBf16, Shape>;
+  }
 }
 
 template <bool kBf16>

@@ -1,6 +1,6 @@
 // What gemm_int4's CUDA chooser can return, over shapes of served models and odd ones, and devices: always a configuration of
 // kInt4Configs that fits the device, each of them somewhere; parts of k within their bounds; and the rules of thumb that a wrong
-// sign would break. gemm_int4_emu_test.cc runs every entry of kInt4Configs.
+// sign would break. gemm_int4_emu_test.cc and gemm_int4_sm90_emu_test.cc run every entry of kInt4Configs.
 #include "../../kernels/gemm_int4/gemm_int4_choose.h"
 
 #include <set>
@@ -43,16 +43,22 @@ void sweep() {
     for (const int64_t m : ms)
       for (const auto& [columns, k] : sizes)
         for (const int64_t group : {int64_t{32}, k})
-          for (const bool invariant : {false, true}) {
+          for (int kind = 0; kind < 3; ++kind) {
+            const bool invariant = kind == 1, sm90 = kind == 2;
+            if (sm90 && (on.info.cc_major != 9 || m == 0)) continue;
             GemmProblem p = problem(m, columns, k, group);
-            p.invariant = invariant;
+            p.invariant = invariant, p.sm90 = sm90;
             const GemmChoice c = choose(p, on.info, INT64_MAX);
             const std::string what = text(on.name, p, c);
             expect(c.config >= kInt4Choices.begin() && c.config < kInt4Choices.end(), what + ": is of the list");
             expect(c.config->smem() <= static_cast<int64_t>(on.info.smem_bytes) && c.blocks_per_sm >= 1,
                    what + ": fits in shared memory");
             expect(!invariant || c.splits == 1, what + ": batch_invariant has one part");
-            if (c.splits > 1)
+            if (c.config->sm90)
+              expect(sm90 && !c.config->sm90->registers && c.partial_bytes == 0 &&
+                         sm90_declines(*c.config->sm90, c.splits, k, false).empty(),
+                     what + ": kernels for 9.0 where they may run, by name alone those with registers");
+            else if (c.splits > 1)
               expect(c.split_depth % 64 == 0 && int64_t{c.split_depth} * (c.splits - 1) < k &&
                          int64_t{c.split_depth} * c.splits >= k &&
                          c.partial_bytes == m * c.partial_pitch * 4 * c.splits && c.partial_bytes <= kMostPartialBytes,
@@ -63,7 +69,9 @@ void sweep() {
           }
   for (const GemmConfig& c : kInt4Configs)
     for (const char* how : {"", " in parts"})
-      expect(seen.count(std::string(c.name) + how), std::string("some problem takes ") + c.name + how);
+      expect(
+          (c.sm90 && (c.sm90->registers || c.sm90->streams() == (*how != 0))) || seen.count(std::string(c.name) + how),
+          std::string("some problem takes ") + c.name + how);
 }
 
 void rules() {
@@ -92,6 +100,14 @@ void rules() {
   small.smem_bytes = 48 << 10;
   expect(choose(problem(1, 64, 64), small, INT64_MAX).config == nullptr, "48 KB of shared memory fit nothing");
   for (const GemmConfig& c : kInt4Configs) {
+    if (c.sm90) {
+      GemmProblem p = problem(100, 200, 384);
+      p.sm90 = true;
+      const int splits = c.sm90->streams() ? 1 : 4;
+      const GemmChoice wished = choose(p, on("H200"), INT64_MAX, {&c, splits});
+      expect(wished.config == &c && wished.splits == splits, std::string("a wish for ") + c.name + " is met");
+      continue;
+    }
     expect(resident_blocks(c, 99 << 10) >= 1, std::string(c.name) + " fits 99 KB");
     const GemmChoice wished = choose(problem(100, 200, 384), on("H200"), INT64_MAX, {&c, 3});
     expect(wished.config == &c && wished.splits == 3, std::string("a wish for ") + c.name + " is met");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Part check: every operator, case and random case against its definition, without Node; one line each in check.jsonl. A dry
-# run takes the small cases, since an emulated kernel is thousands of times slower. On a GPU the small cases of gemm come
-# first, once for each configuration that the library holds for compute capability 9.0, named as only it is.
+# run takes the small cases, since an emulated kernel is thousands of times slower. On a GPU the small cases of gemm and of
+# gemm_int4 come first, once for each configuration that the library holds for compute capability 9.0, named as only it is.
 set -u
 program=$KW_BUILD/bin/kernwatt_check
 cases=$KW_ROOT/test/gpu/cases.jsonl
@@ -14,13 +14,19 @@ seconds=$((KW_LIMIT > 10 ? KW_LIMIT - 5 : KW_LIMIT))
 named=$KW_OUT/check-named.jsonl
 : >"$named.all"
 wrong=0
-if [ "$KW_EMULATED" = 0 ]; then
-  mapfile -t names < <(grep -aoE 'sm90_[0-9]+x[0-9]+(_[a-z])?' "$KW_LIBRARY" | sort -u)
+# each OPERATOR VARIABLE PATTERN: its small cases with every name of the pattern as the variable's value.
+each() {
+  local names
+  mapfile -t names < <(grep -aoE "$3" "$KW_LIBRARY" | sort -u)
   for name in "${names[@]}"; do
-    echo "gemm as $name"
-    KERNWATT_GEMM=$name "$program" "$KW_LIBRARY" "$cases" --op gemm --small --out "$named" --seconds 5 || wrong=1
+    echo "$1 as $name"
+    env "$2=$name" "$program" "$KW_LIBRARY" "$cases" --op "$1" --small --out "$named" --seconds 5 || wrong=1
     cat "$named" >>"$named.all"
   done
+}
+if [ "$KW_EMULATED" = 0 ]; then
+  each gemm KERNWATT_GEMM 'sm90_[0-9]+x[0-9]+(_[a-z])?'
+  each gemm_int4 KERNWATT_GEMM_INT4 'sm90_int4_(r_)?[0-9]+x[0-9]+(_[a-z])?'
   seconds=$((seconds > SECONDS ? seconds - SECONDS : 1))
 fi
 "$program" "$KW_LIBRARY" "$cases" --out "$KW_OUT/check.jsonl" --seconds $seconds "${size[@]}"

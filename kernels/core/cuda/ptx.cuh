@@ -363,6 +363,16 @@ KW_DEVICE void wgmma_wait(float (&d)[R] KW_AT) {
 #endif
 }
 
+// After the wait for the wgmma_rs that reads it: until here the compiler may give its registers to nobody else.
+KW_DEVICE void wgmma_release(uint32_t (&a)[4]) {
+#if defined(KW_EMU)
+  static_cast<void>(a);
+#else
+#pragma unroll
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(a[i])::"memory");
+#endif
+}
+
 #if !defined(KW_EMU)
 namespace device {
 #include "wgmma.inc"
