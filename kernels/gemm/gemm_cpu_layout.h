@@ -31,6 +31,7 @@ struct GemmLayout {
   int64_t units = 1;     // blocks of rows, over all batches
   int64_t group = 1;     // of those, packed at a time
   int64_t panels_w = 1;  // of nr columns of y in a block
+  int64_t grain = 1;     // tasks in a row that a thread takes
   // stream
   int64_t chunk = 1;  // columns of y in a task
 

@@ -47,7 +47,7 @@ inline void multiply_tiles(Tiles& t, const float* x, const float* w, int64_t cel
     if constexpr (Rows == 2) t.template zero<2>(), t.template zero<3>();
   }
   for (int64_t c = 0; c < cells; c += kTile) {
-    fetch(ahead, c * 4);
+    fetch(ahead, c / kTile);
     t.template load<6>(w, kTileColumns * 4);
     t.template load<4>(x, kTile * 4);
     t.template dot<0, 4, 6>();

@@ -268,8 +268,8 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
   op.plan_destroy(plan);
 }
 
-// Layouts of random shapes and machines: every block fits the workspace that was asked for a larger shape, and a
-// prepacked weight leaves it at a twentieth of the operands, or at what the smallest blocks take.
+// Layouts of random shapes and machines: every block fits the workspace that was asked for a larger shape, and but on tiles,
+// or with a prepacked weight, that is a twentieth of the operands, or what the smallest blocks or few flat rows of x take.
 void check_layouts() {
   for (int i = 0; i < 20000; ++i) {
 #if defined(__x86_64__)  // data alone: nothing of AMX runs here
@@ -296,10 +296,14 @@ void check_layouts() {
       if (!empty && !l.stream && l.tasks_n * l.panels_w * kernels.nr < s.n) expect(false, text + ": columns left out");
       if (!l.stream && l.mr > kernels.mr) expect(false, text + ": micro-tiles too high");
     }
-    if (large.w.format != 0) {
+    const bool stored = large.w.format != 0;
+    if (stored || kernels.mr_step == 1) {
       const int64_t least = (1 << 20) + machine.threads * (256 << 10), panels = 4 * kernels.mr * (large.k + 2) * 4;
-      const int64_t most = std::max({cpu::gemm_bytes(large) / 20, least, panels + machine.threads * machine.l2_bytes});
-      expect(capacity * 4 <= most, "layout: a prepacked weight takes more workspace than it may");
+      const int64_t flat = 4 * large.batch * kernels.stream_m * (large.k + 16);
+      const int64_t streamed = flat + 4 * machine.threads * kernels.stream_m * 2 * 480;
+      const int64_t most = std::max(
+          {cpu::gemm_bytes(large) / 20, least, panels + machine.threads * machine.l2_bytes, stored ? 0 : streamed});
+      expect(capacity * 4 <= most, "layout: more workspace than a twentieth of the operands");
     }
   }
 }
