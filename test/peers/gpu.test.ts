@@ -7,7 +7,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attentionGqa, type Device, gemm, openDevice } from '../../src/index.js';
+import { attentionGqa, type Device, gemm, gemmInt4, openDevice } from '../../src/index.js';
 import { findLibrary, librarySearch } from '../../src/library.js';
 import { Interleaved, mirroredBlocks } from '../../src/measure/interleave.js';
 import { summarize } from '../../src/measure/stats.js';
@@ -114,14 +114,20 @@ print(json.dumps({
         const plan =
           one.op === 'gemm'
             ? gemm.bind({ x: empty(['m', 'k']), w: empty(['rowsW', 'k']) })
-            : one.op === 'attention_gqa'
-              ? attentionGqa.bind({
-                  q: empty(['batch', 'lenQ', 'headsQ', 'dim']),
-                  k: device.empty(kv, dtype),
-                  v: device.empty(kv, dtype),
-                  ...args,
+            : one.op === 'gemm_int4'
+              ? gemmInt4.bind({
+                  x: empty(['m', 'k']),
+                  w: device.empty([shape.rowsW, shape.k], 'u4'),
+                  scales: empty(['groups', 'rowsW']),
                 })
-              : null;
+              : one.op === 'attention_gqa'
+                ? attentionGqa.bind({
+                    q: empty(['batch', 'lenQ', 'headsQ', 'dim']),
+                    k: device.empty(kv, dtype),
+                    v: device.empty(kv, dtype),
+                    ...args,
+                  })
+                : null;
         return plan ? { flops: plan.work.flops, minBytes: plan.work.bytes } : null;
       });
       for (const [i, work] of counted.entries()) if (work) expect(some[i], some[i].name).toMatchObject(work);
@@ -186,9 +192,16 @@ describe.skipIf(!present)('over the emulated library', () => {
     expect(status, stdout).toBe(0);
     const records = lines(readFileSync(out, 'utf8'));
     validate(records);
-    expect(stdout).toMatch(/\n0 measured, \d+ emulated, 0 failed, 6 declined, 0 left-out\n$/);
+    expect(stdout).toMatch(/\n0 measured, \d+ emulated, 0 failed, 7 declined, 0 left-out\n$/);
     const kinds = new Set(records.map((one) => `${one.case.op} ${one.peer.name} ${one.state}`));
-    for (const kind of ['copy copy_', 'read amax', 'read sum', 'gemm cublas', 'attention_gqa sdpa_flash'])
+    for (const kind of [
+      'copy copy_',
+      'read amax',
+      'read sum',
+      'gemm cublas',
+      'gemm_int4 cublas_dequantised',
+      'attention_gqa sdpa_flash',
+    ])
       expect(kinds).toContain(`${kind} emulated`);
     expect(kinds).toContain('attention_gqa sdpa_cudnn declined');
     for (const one of records.filter(({ state, kernel }) => state === 'emulated' && kernel)) {
@@ -205,7 +218,7 @@ describe.skipIf(!present)('over the emulated library', () => {
     validate(records);
     expect(new Set(records.map(({ state }) => state))).toEqual(new Set(['left-out']));
     expect(records[0].reason).toMatch(/0.0 s are left, expected 2.5 s for a case/);
-    expect(stdout).toMatch(/ 18 left-out\n$/);
+    expect(stdout).toMatch(/ 20 left-out\n$/);
   });
 
   test('only what is asked for runs', () => {
@@ -360,7 +373,7 @@ run.Run.case = ending`,
     expect(status).toBe(124);
     expect(records.map(({ state }) => state).slice(0, 4)).toEqual(['emulated', 'emulated', 'emulated', 'left-out']);
     expect(records[3].reason).toBe('interrupted by SIGTERM');
-    expect(records).toHaveLength(18);
+    expect(records).toHaveLength(20);
   });
 });
 

@@ -8,12 +8,12 @@ import unittest
 import torch
 
 from gpu import abi, check, clock, telemetry
-from gpu.cases import cases, decode, gemm, prefill, tiny
-from gpu.machine import TORCH_DTYPES
+from gpu.cases import cases, decode, gemm, gemm_int4, prefill, tiny
+from gpu.machine import ITEM_BYTES, TORCH_DTYPES, stored
 from gpu.peers import Declined, peers_of
 from gpu.stats import random_source
 
-HOST = types.SimpleNamespace(dtype=lambda name: getattr(torch, TORCH_DTYPES[name]))
+HOST = types.SimpleNamespace(torch=torch, dtype=lambda name: getattr(torch, TORCH_DTYPES[name]))
 
 
 def operands(case):
@@ -21,10 +21,10 @@ def operands(case):
     for seed, one in enumerate(case.operands):
         generator = torch.Generator(device='cpu')
         generator.manual_seed(seed)
-        item = 4 if one.dtype == 'f32' else 2
-        memory = (ctypes.c_char * (item * math.prod(one.shape)))()
-        tensor = torch.frombuffer(memory, dtype=HOST.dtype(one.dtype)).view(*one.shape)
-        made[one.name] = tensor.fill_(math.nan) if one.written else tensor.normal_(generator=generator)
+        memory = (ctypes.c_char * int(ITEM_BYTES[one.dtype] * math.prod(one.shape)))()
+        tensor = torch.frombuffer(memory, dtype=HOST.dtype(one.dtype)).view(*stored(one.shape, one.dtype))
+        fill = tensor.random_ if one.dtype == 'u4' else tensor.normal_
+        made[one.name] = tensor.fill_(math.nan) if one.written else fill(generator=generator)
     return made
 
 
@@ -54,6 +54,7 @@ class Results(unittest.TestCase):
         for case, name in [
             (gemm(17, 24, 40, 'bf16'), 'cublas'),
             (gemm(5, 9, 16, 'f32'), 'cublas'),
+            (gemm_int4(5, 8, 64, 'bf16', group=32), 'cublas_dequantised'),
             (prefill(1, 10, 4, 2, 'bf16', dim=32), 'sdpa_math'),
             (decode(2, 33, 4, 2, 'f16', dim=32), 'sdpa_math'),
         ]:

@@ -42,7 +42,7 @@ class Case:
     @property
     def bytes(self):
         """Of all operands once: what has to move, and what one set of them takes."""
-        return sum(math.prod(one.shape) * ITEM_BYTES[one.dtype] for one in self.operands)
+        return int(sum(math.prod(one.shape) * ITEM_BYTES[one.dtype] for one in self.operands))
 
     @property
     def flops(self):
@@ -54,6 +54,16 @@ def _gemm_operands(case):
     return [
         Operand('x', (d['m'], d['k']), case.dtype),
         Operand('w', (d['rowsW'], d['k']), case.dtype),
+        Operand('y', (d['m'], d['rowsW']), case.dtype, written=True),
+    ]
+
+
+def _gemm_int4_operands(case):
+    d = case.dims
+    return [
+        Operand('x', (d['m'], d['k']), case.dtype),
+        Operand('w', (d['rowsW'], d['k']), 'u4'),
+        Operand('scales', (d['groups'], d['rowsW']), case.dtype),
         Operand('y', (d['m'], d['rowsW']), case.dtype, written=True),
     ]
 
@@ -71,6 +81,7 @@ def _attention_operands(case):
 
 OPERANDS = {
     'gemm': _gemm_operands,
+    'gemm_int4': _gemm_int4_operands,
     'attention_gqa': _attention_operands,
     'copy': lambda case: [
         Operand('source', (case.dims['count'],), case.dtype),
@@ -89,6 +100,7 @@ def _visible_pairs(d, args):
 
 FLOPS = {
     'gemm': lambda d, args: 2 * d['m'] * d['rowsW'] * d['k'],
+    'gemm_int4': lambda d, args: 2 * d['m'] * d['rowsW'] * d['k'],
     'attention_gqa': lambda d, args: 2 * (d['dim'] + d['dimV']) * d['headsQ'] * d['batch'] * _visible_pairs(d, args),
     'copy': lambda d, args: 0,
     'read': lambda d, args: 0,
@@ -99,6 +111,11 @@ def gemm(m, rows_w, k, dtype, **more):
     cache = more.get('cache', 'cold')
     name = f'gemm {m}x{rows_w}x{k} {dtype}' + (' hot' if cache == 'hot' else '')
     return Case(name, 'gemm', {'m': m, 'k': k, 'rowsW': rows_w}, dtype, **more)
+
+
+def gemm_int4(m, rows_w, k, dtype, group=128):
+    name = f'gemm_int4 {m}x{rows_w}x{k} {dtype}, groups of {group}'
+    return Case(name, 'gemm_int4', {'m': m, 'k': k, 'rowsW': rows_w, 'groups': k // group}, dtype)
 
 
 def attention(kind, batch, len_q, len_kv, heads_q, heads_kv, dim, dtype, cache='cold', ceiling=None):
@@ -132,11 +149,16 @@ def cases():
         prefill(1, 8192, 64, 8, 'bf16'),
         decode(32, 4096, 32, 8, 'bf16', ceiling='bandwidth'),
         gemm(1, 8192, 8192, 'bf16', ceiling='bandwidth'),
+        gemm_int4(1, 8192, 8192, 'bf16'),
+        gemm_int4(16, 8192, 8192, 'bf16'),
+        gemm_int4(16, 28672, 8192, 'bf16'),
         prefill(1, 16384, 64, 8, 'bf16'),
         decode(8, 4096, 32, 8, 'bf16'),
         gemm(16, 8192, 8192, 'bf16'),
         decode(1, 4096, 32, 8, 'bf16'),
         gemm(128, 8192, 8192, 'bf16'),
+        gemm_int4(64, 8192, 8192, 'bf16'),
+        gemm_int4(1024, 8192, 8192, 'bf16'),
         gemm(8192, 8192, 8192, 'f16', ceiling='flops'),
         gemm(4096, 4096, 4096, 'f16'),
         gemm(4096, 4096, 4096, 'f32', ceiling='flops'),
@@ -157,6 +179,7 @@ def tiny():
         gemm(17, 24, 40, 'bf16', ceiling='flops'),
         gemm(1, 24, 40, 'f16', cache='hot'),
         gemm(5, 9, 16, 'f32'),
+        gemm_int4(5, 24, 64, 'bf16', group=32),
         prefill(1, 10, 4, 2, 'bf16', dim=32),
         decode(2, 33, 4, 2, 'f16', dim=32),
         decode(1, 8, 2, 2, 'f32', dim=32, cache='hot'),

@@ -37,6 +37,25 @@ def _gemm_rows(machine, case, s, seed):
         yield (i,), value, _tolerance(machine, case, value, slack)
 
 
+def weights(torch, s):
+    """ŵ of a set of gemm_int4 in float64: codes less 8, times the scale of their group."""
+    rows, half = s['w'].shape
+    codes = torch.stack((s['w'] & 15, s['w'] >> 4), dim=2).view(rows, 2 * half).double()
+    return (codes - 8) * s['scales'].t().double().repeat_interleave(2 * half // s['scales'].shape[0], dim=1)
+
+
+def _gemm_int4_rows(machine, case, s, seed):
+    """As of gemm; plain rounds ŵ to the dtype of x."""
+    w = weights(machine.torch, s)
+    rounded = w.to(machine.dtype(case.dtype)).double()
+    largest = w.abs().amax()
+    for i in sampled(case.dims['m'], 8, seed):
+        x = s['x'][i].double()
+        value = w @ x
+        slack = 16 * math.sqrt(case.dims['k']) * U * x.abs().amax() * largest + 2 * (rounded @ x - value).abs()
+        yield (i,), value, _tolerance(machine, case, value, slack)
+
+
 def _attention_rows(machine, case, s, seed):
     d, scale = case.dims, case.args['scale']
     group = d['headsQ'] // d['headsKv']
@@ -73,9 +92,15 @@ def _read(machine, case, s, seed):
     yield (), source.sum(), 16 * math.sqrt(case.dims['count']) * U * source.abs().amax()
 
 
-ROWS = {'gemm': _gemm_rows, 'attention_gqa': _attention_rows, 'copy': _copied, 'read': _read}
+ROWS = {
+    'gemm': _gemm_rows,
+    'gemm_int4': _gemm_int4_rows,
+    'attention_gqa': _attention_rows,
+    'copy': _copied,
+    'read': _read,
+}
 # Terms of each sum.
-TERMS = {'gemm': 'k', 'attention_gqa': 'lenKv'}
+TERMS = {'gemm': 'k', 'gemm_int4': 'k', 'attention_gqa': 'lenKv'}
 
 
 class Definition:

@@ -14,6 +14,7 @@
 #include "../../../kernels/core/error.h"
 #include "../../../kernels/core/tensor.h"
 #include "../../../kernels/gemm/gemm.h"
+#include "../../../kernels/gemm_int4/gemm_int4.h"
 
 namespace kw {
 // Members of the structs without a KW_FIELDS of their own. One that is forgotten leaves a gap, which print() refuses
@@ -132,6 +133,7 @@ int main() {
   print<kw_table>("kw_table", false, false);
   print<kw::TensorView>("TensorView", false, false);
   print<kw::GemmArgs>("gemm", true, false);
+  print<kw::GemmInt4Args>("gemm_int4", true, false);
   print<kw::AttentionGqaArgs>("attention_gqa", true, true);
   std::printf("  }\n}\n");
 }

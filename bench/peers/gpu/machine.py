@@ -4,8 +4,18 @@ on."""
 import ctypes
 import math
 
-TORCH_DTYPES = {'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16'}
-ITEM_BYTES = {'f32': 4, 'f16': 2, 'bf16': 2}
+TORCH_DTYPES = {'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16', 'u4': 'uint8'}
+ITEM_BYTES = {'f32': 4, 'f16': 2, 'bf16': 2, 'u4': 0.5}
+
+
+def stored(shape, dtype):
+    """The shape of the torch tensor that holds one of ours: of u4, two elements to a byte, the even one low."""
+    return (*shape[:-1], shape[-1] // 2) if dtype == 'u4' else tuple(shape)
+
+
+def strides(shape):
+    """Of a tensor without gaps, in elements."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 class _Machine:
@@ -17,11 +27,12 @@ class _Machine:
     def dtype(self, name):
         return getattr(self.torch, TORCH_DTYPES[name])
 
-    def normal(self, shape, dtype, seed):
-        """Standard normal values; the same for the same seed on the same kind of device."""
+    def random(self, shape, dtype, seed):
+        """Standard normal values, of u4 uniform ones; the same for the same seed on the same kind of device."""
         generator = self.torch.Generator(device=self.device)
         generator.manual_seed(seed)
-        return self.empty(shape, dtype).normal_(generator=generator)
+        made = self.empty(shape, dtype)
+        return made.random_(generator=generator) if dtype == 'u4' else made.normal_(generator=generator)
 
 
 class CudaMachine(_Machine):
@@ -38,7 +49,7 @@ class CudaMachine(_Machine):
         torch.cuda.set_stream(self.lane)
 
     def empty(self, shape, dtype):
-        return self.torch.empty(shape, dtype=self.dtype(dtype), device=self.device)
+        return self.torch.empty(stored(shape, dtype), dtype=self.dtype(dtype), device=self.device)
 
     def synchronize(self):
         self.torch.cuda.synchronize()
@@ -65,11 +76,11 @@ class EmulatedMachine(_Machine):
         self._allocated = []
 
     def empty(self, shape, dtype):
-        count = math.prod(shape)
-        address = self.library.pointer('alloc', self.index, count * ITEM_BYTES[dtype])
+        count = int(math.prod(shape) * ITEM_BYTES[dtype])
+        address = self.library.pointer('alloc', self.index, count)
         self._allocated.append(address)
-        memory = (ctypes.c_char * (count * ITEM_BYTES[dtype])).from_address(address)
-        return self.torch.frombuffer(memory, dtype=self.dtype(dtype)).view(*shape)
+        memory = (ctypes.c_char * count).from_address(address)
+        return self.torch.frombuffer(memory, dtype=self.dtype(dtype)).view(*stored(shape, dtype))
 
     def synchronize(self):
         table = self.library.table

@@ -6,12 +6,13 @@ operands (tensors by name, in the library's layout) and returns its result in th
         import my_package                        # ImportError, Declined, RuntimeError: declined, with the text
         return lambda s: my_package.gemm(s['x'], s['w'])
 
-It is called on the run's stream and captured into a CUDA graph, so it must not synchronise. Its result is compared with
-ours and with float64 before anything is timed.
+It is called on the run's stream, once for every set and then captured into a CUDA graph, so it must not synchronise. Its
+result is compared with ours and with float64 before anything is timed.
 """
 import dataclasses
 from typing import Callable
 
+from .check import weights
 from .machine import ITEM_BYTES
 
 MOST_SCORE_BYTES = 4 * 2**30
@@ -51,6 +52,51 @@ def cublas(torch, case):
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     return lambda s: torch.mm(s['x'], s['w'].t(), out=s['y'])
+
+
+def _prepared(prepare):
+    """Weights in a peer's own format, made once for each set of operands: its users do that when they load a model."""
+    ready = {}
+
+    def of(s):
+        at = s['w'].data_ptr()
+        if at not in ready:
+            ready[at] = prepare(s)
+        return ready[at]
+
+    return of
+
+
+@peer('gemm_int4', 'cublas_dequantised', 'torch.mm of 16-bit weights')
+def cublas_dequantised(torch, case):
+    """What four bits are to beat: the same product from weights that were never quantised."""
+    wide = _prepared(lambda s: weights(torch, s).to(s['x'].dtype))
+    multiply = cublas(torch, case)
+    return lambda s: multiply({**s, 'w': wide(s)})
+
+
+@peer('gemm_int4', 'tinygemm', 'torch._weight_int4pack_mm')
+def tinygemm(torch, case):
+    if not hasattr(torch, '_weight_int4pack_mm'):
+        raise Declined('this torch has no _weight_int4pack_mm')
+    if case.dtype != 'bf16':
+        raise Declined(f'x is {case.dtype}, expected bf16')
+    group = case.dims['k'] // case.dims['groups']
+    if group not in (32, 64, 128, 256):
+        raise Declined(f'groups are of {group}, expected 32, 64, 128 or 256')
+
+    def pack(s):  # it takes the even element high, and (q - 8) scale + zero
+        swapped = (s['w'] >> 4) | (s['w'] << 4)
+        both = torch.stack((s['scales'], torch.zeros_like(s['scales'])), dim=2).contiguous()
+        return torch._convert_weight_to_int4pack(swapped, 8), both
+
+    packed = _prepared(pack)
+
+    def call(s):
+        w, scales_and_zeros = packed(s)
+        return torch._weight_int4pack_mm(s['x'], w, group, scales_and_zeros)
+
+    return call
 
 
 def _sdpa(torch, case, backend):

@@ -10,6 +10,7 @@ import warnings
 from . import clock
 from .abi import LibraryError, Plan, view
 from .check import Definition, between, verdict
+from .machine import strides
 from .peers import Declined, peers_of
 from .telemetry import Watch
 
@@ -57,7 +58,7 @@ class Run:
                 'shape': case.dims,
                 'dtype': {one.name: one.dtype for one in case.operands},
                 'args': case.args,
-                'inputs': {one.name: {'distribution': 'normal', 'seed': self.seed + i}
+                'inputs': {one.name: {'distribution': 'uniform' if one.dtype == 'u4' else 'normal', 'seed': self.seed + i}
                            for i, one in enumerate(case.operands) if not one.written},
             },
             'work': {'flops': case.flops, 'minBytes': case.bytes},
@@ -135,12 +136,12 @@ class Trial:
             if one.written:
                 made[one.name] = self.machine.empty(one.shape, one.dtype)
             else:
-                made[one.name] = self.machine.normal(one.shape, one.dtype, self.run_.seed + i + 1000 * copy)
+                made[one.name] = self.machine.random(one.shape, one.dtype, self.run_.seed + i + 1000 * copy)
         return made
 
     def _arguments(self, operands):
         views = {
-            one.name: view(operands[one.name].data_ptr(), one.dtype, one.shape, operands[one.name].stride())
+            one.name: view(operands[one.name].data_ptr(), one.dtype, one.shape, strides(one.shape))
             for one in self.case.operands
         }
         return self.machine.library.arguments(self.case.op, {**views, **self.case.args})
@@ -226,6 +227,8 @@ class Trial:
             try:
                 call = peer.make(self.machine.torch, case)
                 result = self._result(call, operands)
+                for one in self.sets[1:-1]:  # what a peer prepares for each set must be there before a graph captures
+                    call(one)
                 last = None if self._last is None else self._result(call, self.sets[-1])
             except (Declined, ImportError, NotImplementedError, RuntimeError) as error:
                 why = '; '.join(dict.fromkeys([first_line(error), *(first_line(one.message) for one in said)]))

@@ -50,6 +50,7 @@ float32 = DType('float32', 4, *_packed('f'))
 float64 = DType('float64', 8, *_packed('d'))
 float16 = DType('float16', 2, *_packed('e'))
 bfloat16 = DType('bfloat16', 2, _load_bf16, _store_bf16)
+uint8 = DType('uint8', 1, *_packed('B'))
 bool = DType('bool', 1, *_packed('?'))
 
 
@@ -136,6 +137,10 @@ class Tensor:
     def normal_(self, generator):
         return self._fill([generator.gauss(0, 1) for _ in range(self.numel())])
 
+    def random_(self, generator):
+        assert self.dtype is uint8, 'random_: of uint8 alone'
+        return self._fill([generator.randrange(256) for _ in range(self.numel())])
+
     def _each(self, function):
         return _new(self.shape, self.dtype, [function(value) for value in self._values()])
 
@@ -156,6 +161,12 @@ class Tensor:
     def __mul__(self, other):
         return self._with(other, lambda a, b: a * b)
 
+    def __and__(self, other):
+        return self._with(other, lambda a, b: a & b)
+
+    def __rshift__(self, other):
+        return self._with(other, lambda a, b: a >> b)
+
     def __truediv__(self, other):
         return self._with(other, lambda a, b: a / b)
 
@@ -163,6 +174,11 @@ class Tensor:
         return self._with(other, lambda a, b: a <= b, bool)
 
     __radd__, __rmul__ = __add__, __mul__
+
+    def repeat_interleave(self, times, dim):
+        assert dim == 1 and len(self.shape) == 2, 'repeat_interleave: the last of two dimensions alone'
+        values = [value for value in self._values() for _ in range(times)]
+        return _new((self.shape[0], self.shape[1] * times), self.dtype, values)
 
     def abs(self):
         return self._each(abs)
@@ -218,6 +234,12 @@ class Generator(random.Random):
 
 def frombuffer(memory, dtype):
     return Tensor(memory, dtype, (len(memory) // dtype.itemsize,))
+
+
+def stack(tensors, dim):
+    assert dim == len(tensors[0].shape), 'stack: along a new last dimension alone'
+    values = [value for together in zip(*(one._values() for one in tensors)) for value in together]
+    return _new((*tensors[0].shape, len(tensors)), tensors[0].dtype, values)
 
 
 def amax(tensor):
