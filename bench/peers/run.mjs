@@ -2,7 +2,7 @@
 // by compare() (blocks of A B B A), timed by the wall clock from JavaScript, since onnxruntime-node offers no other. Before a
 // pair is timed, its results are held against each other.
 //
-//   node bench/peers/run.mjs [gemm] [attention] [--threads N] [--seconds S] [--spin] [--json]
+//   node bench/peers/run.mjs [gemm] [gemm_int4] [attention] [--threads N] [--seconds S] [--spin] [--json]
 //
 // Without a name every operator runs. onnxruntime's threads are told not to spin when idle, or they would take the processor
 // from whoever runs next; --spin leaves them at its default.
@@ -10,8 +10,9 @@ import { parseArgs } from 'node:util';
 import * as attention from './attention.mjs';
 import { agree, kernwatt, openHouse, peer, positive, say, stop } from './common.mjs';
 import * as gemm from './gemm.mjs';
+import * as gemmInt4 from './gemm_int4.mjs';
 
-const operators = { gemm, attention };
+const operators = { gemm, gemm_int4: gemmInt4, attention };
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
