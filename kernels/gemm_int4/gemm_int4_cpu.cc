@@ -4,8 +4,8 @@
 //   stream  few rows of x. Every row of w is read once, in place, as inner products along k (gemm_int4_cpu_kernels.h).
 //   blocks  more of them: ŵ is decoded, piece by piece of k, into panels in a thread's own L2 cache, which gemm's
 //           micro-kernels multiply (gemm_cpu.h).
-//   tiles   more of them with AMX, x being f32 or f16 or rounded to int8: the whole numbers of w on tiles, sums of a group at
-//           a time (gemm_int4_cpu_tiles.h).
+//   tiles   more of them, x rounded to int8 and, with AMX, x in f32 or f16: the whole numbers of w on tiles of AMX or of
+//           vector registers, sums of a group at a time (gemm_int4_cpu_tiles.h).
 //
 // An element's sum depends on k and the way taken, never on the number of threads or the size of the blocks.
 //
@@ -104,7 +104,7 @@ class GemmInt4CpuPlan {
   int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
   bool invariant_, int8_, dequant_, normal_float_;
   bool rounded_;  // x is rounded to int8, but multiplied as f32
-  bool tiles_;    // there are kernels for tile registers, and the problem is one for them
+  bool tiles_;    // there are kernels for tiles, and the problem is one for them
   DType dtype_;   // of x as it is multiplied
   const GemmKernels& gemm_;
   int64_t capacity_;
@@ -156,7 +156,8 @@ GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info&
       dequant_(args.mode == Int4Mode::dequant),
       normal_float_(args.w.dtype == DType::nf4),
       rounded_(int8_ && (dequant_ || normal_float_)),
-      tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ && (int8_ || args.x.dtype != DType::bf16)),
+      tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ &&
+             (int8_ || (kernels_.tiles->splits && args.x.dtype != DType::bf16))),
       dtype_(rounded_ ? DType::f32 : args.x.dtype),
       gemm_(gemm_kernels(static_cast<Isa>(device.isa), dtype_)),
       capacity_(capacity(resolve(args))) {}

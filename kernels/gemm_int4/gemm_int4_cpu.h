@@ -52,7 +52,7 @@ struct Int4Panel {
   float* to;
 };
 
-// Products on tile registers: x in parts that a tile multiplies exactly with the whole numbers of w, sums of a segment of k
+// Products on tiles: x in parts that a tile multiplies exactly with the whole numbers of w, sums of a segment of k
 // in a tile, and then both scales. Rows of x come in sixteens, of w in thirty-twos.
 struct Int4TileShape {
   int64_t k = 0, segment = 0;  // neighbours along k whose sum one scale of x and one of w apply to
@@ -78,6 +78,7 @@ struct Int4TileBlock {
 };
 
 struct Int4TileKernels {
+  bool splits;  // x into bf16 as well; otherwise int8 alone
   // Row `lane` of sixteen; row: k floats to work in. Rows that are absent are left out and give rubbish that no one reads.
   void (*arrange)(float* to, const Int4TileShape&, int lane, const Int4Row&, float* row);
   // Segments [first, first + segments) of `rows` rows of w (32 at most) from `row` on.
@@ -102,7 +103,7 @@ struct Int4Kernels {
   void (*stream_int8)(const Int4Stream&);  // w is u4
   void (*panel)(const Int4Panel&);         // cells of one f32
   void (*panel_pairs)(const Int4Panel&);   // cells of two bf16, or null
-  const Int4TileKernels* tiles;            // null without tile registers
+  const Int4TileKernels* tiles;            // or null
 };
 
 extern const Int4Kernels kInt4Generic, kInt4Avx2, kInt4Avx512, kInt4Avx512Bf16, kInt4Amx;

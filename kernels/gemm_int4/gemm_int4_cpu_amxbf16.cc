@@ -8,15 +8,11 @@
 namespace kw::cpu {
 namespace {
 
-constexpr Int4TileKernels kTiles = {.arrange = arrange_tiles, .panel = tile_panel, .block = block_of_tiles<AmxTiles>};
-
-constexpr Int4Kernels with_tiles(Int4Kernels kernels) {
-  kernels.tiles = &kTiles;
-  return kernels;
-}
+constexpr Int4TileKernels kTiles = {
+    .splits = true, .arrange = arrange_tiles, .panel = tile_panel, .block = block_of_tiles<AmxTiles>};
 
 }  // namespace
 
-const Int4Kernels kInt4Amx = with_tiles(int4_kernels<4, 4, 12>("amx_bf16"));
+const Int4Kernels kInt4Amx = int4_kernels<4, 4, 5, 8>("amx_bf16", &kTiles);
 
 }  // namespace kw::cpu

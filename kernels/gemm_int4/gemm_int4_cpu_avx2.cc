@@ -4,6 +4,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Avx2 = int4_kernels<2, 2, 6>("avx2");
+const Int4Kernels kInt4Avx2 = int4_kernels<2, 2, 6, 6>("avx2");
 
 }  // namespace kw::cpu

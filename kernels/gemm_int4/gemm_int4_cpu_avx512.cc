@@ -4,6 +4,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Avx512 = int4_kernels<4, 4, 12>("avx512");
+const Int4Kernels kInt4Avx512 = int4_kernels<4, 4, 12, 12>("avx512");
 
 }  // namespace kw::cpu

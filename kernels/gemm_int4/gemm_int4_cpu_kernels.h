@@ -132,16 +132,17 @@ inline F zeros_of(const Int4Weight& w, int64_t group, int64_t row, int rows) {
   }
   return Simd::load(zeros);
 }
-inline const float* codes_of(const Int4Weight& w, int zero) {
-  return w.normal_float ? kNormalFloat4 : kWhole + kZero - zero;
-}
+// The sixteen values of a group are codes_of(w) from offset_of(its zero) on.
+inline const float* codes_of(const Int4Weight& w) { return w.normal_float ? kNormalFloat4 : kWhole; }
+inline int offset_of(const Int4Weight& w, int zero) { return w.normal_float ? 0 : kZero - zero; }
 
 inline const uint8_t* bytes_of(const Int4Weight& w, int64_t row, int64_t p) { return w.data + (row * w.k + p) / 2; }
 
 // NW rows of w from `row` on, `first` being their place among those of scales and zeros [groups][kInt4Rows], against MX
 // rows of x.
 template <int MX, int NW>
-void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const int32_t* zeros) {
+void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales,
+                const int32_t* offsets) {
   const Int4Weight& w = s.w;
   const float* x = s.x + x_row * s.stride_x;
   F sums[MX][NW] = {}, total[MX][NW] = {};
@@ -152,16 +153,22 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
   for (int v = 0; v < kVectors; ++v) {
     for (int l = 0; l < kW; ++l) shifts[v][l] = (v * kW + l) / 4 * 4;
   }
+  const float* const codes = codes_of(w);
+  int64_t group_end = w.group, chain_end = kChain;
   for (int64_t start = 0, end; start < w.k; start = end) {
-    const int64_t group = start / w.group, chain = (start / kChain + 1) * kChain;
-    end = lesser(lesser((group + 1) * w.group, chain), w.k);
+    end = lesser(lesser(group_end, chain_end), w.k);
     F table[NW][kTables];
+#pragma GCC unroll 8
     for (int r = 0; r < NW; ++r) {
-      const int64_t at = group * kInt4Rows + first + r;
-      const float* codes = codes_of(w, zeros[at]);
-      for (int t = 0; t < kTables; ++t)
-        table[r][t] = rounded_to(w.round, Simd::load(codes + t * kW) * Simd::set(scales[at]));
+      const F scale = Simd::set(scales[first + r]);
+      for (int t = 0; t < kTables; ++t) table[r][t] = Simd::load(codes + offsets[first + r] + t * kW) * scale;
     }
+    if (w.round != DType::f32) {
+      for (int r = 0; r < NW; ++r) {
+        for (int t = 0; t < kTables; ++t) table[r][t] = rounded_to(w.round, table[r][t]);
+      }
+    }
+    if (end == group_end) group_end += w.group, scales += kInt4Rows, offsets += kInt4Rows;
     for (int64_t p = start; p < end; p += kInt4Unit) {
       // A line of one of the rows that come next: four units fill a line.
       __builtin_prefetch(from[p / kInt4Unit % NW] + next + p / 2);
@@ -181,7 +188,8 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
         }
       }
     }
-    if (end < w.k && end != chain) continue;
+    if (end < w.k && end != chain_end) continue;
+    chain_end += kChain;
     for (int i = 0; i < MX; ++i) {
       for (int r = 0; r < NW; ++r) total[i][r] += sums[i][r], sums[i][r] = Simd::set(0);
     }
@@ -259,16 +267,21 @@ template <int MX, int NW>
 void stream(const Int4Stream& s) {
   const Int4Weight& w = s.w;
   const int64_t groups = w.k / w.group;
-  auto* zeros = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
+  auto* offsets = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
+  if (!w.zeros) {
+    for (int64_t i = 0; i < groups * kInt4Rows; ++i) offsets[i] = offset_of(w, kSymmetric);
+  }
   for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
     const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
     for (int64_t g = 0; g < groups; ++g) {
-      for (int r = 0; r < kInt4Rows; r += kW)
+      for (int r = 0; r < kInt4Rows; r += kW) {
         Simd::store(s.scratch + g * kInt4Rows + r, scales_of(w, g, row + r, rows - r));
-      for (int r = 0; r < rows; ++r) zeros[g * kInt4Rows + r] = zero_of(w, g, row + r);
+      }
+      for (int r = 0; w.zeros && r < rows; ++r) offsets[g * kInt4Rows + r] = offset_of(w, zero_of(w, g, row + r));
     }
-    for (int r = 0; r < rows; r += NW)
-      tiles<ExactTile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, zeros);
+    for (int r = 0; r < rows; r += NW) {
+      tiles<ExactTile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, offsets);
+    }
   }
 }
 
@@ -314,7 +327,7 @@ struct F32Cell {
 template <class Cell>
 void panel(const Int4Panel& d) {
   const Int4Weight& w = d.w;
-  const float* codes = codes_of(w, w.zeros ? 0 : kSymmetric);
+  const float* codes = codes_of(w) + offset_of(w, w.zeros ? 0 : kSymmetric);
   F table[kTables];
   for (int t = 0; t < kTables; ++t) table[t] = Simd::load(codes + t * kW);
   for (int r = 0; r < d.panel; r += kW) {
@@ -358,12 +371,13 @@ struct PairCell {
 };
 #endif
 
-template <int MX, int NW, int M>
-constexpr Int4Kernels int4_kernels(const char* isa) {
+// MX x NW: the tile of stream; M and M8: rows of x worth streaming, as they are and as int8.
+template <int MX, int NW, int M, int M8>
+constexpr Int4Kernels int4_kernels(const char* isa, const Int4TileKernels* tiles = nullptr) {
   static_assert(kInt4Rows % NW == 0);
   return {.isa = isa,
           .stream_m = M,
-          .stream_int8_m = M,
+          .stream_int8_m = M8,
           .stream_mx = MX,
           .row_floats = row_floats,
           .row_floats_int8 = row_floats_int8,
@@ -379,7 +393,7 @@ constexpr Int4Kernels int4_kernels(const char* isa) {
 #else
           .panel_pairs = nullptr,
 #endif
-          .tiles = nullptr};
+          .tiles = tiles};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The loops of gemm_int4 over tile registers (core/cpu/amx.h), after nibbles_avx512.h. Weights are multiplied as the whole
+// The loops of gemm_int4 over tiles, AMX's registers (core/cpu/amx.h) or what stands in for them, after nibbles_avx512.h. Weights are multiplied as the whole
 // numbers they are, which int8 and bf16 hold exactly; x as int8, or split into bf16 that add up to it: two for f16, three for
 // f32. The sums of a segment, in i32 or f32, then meet both scales.
 //
