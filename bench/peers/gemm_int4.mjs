@@ -18,7 +18,9 @@ const classes = [
 ];
 
 export const title = 'y = x Ŵᵀ, Ŵ in 4 bits with f32 scales, x and y in f32; weights cold';
-export const notes = ['g: neighbours along K that share a scale. int8: x rounded to int8 in blocks of g on both sides.'];
+export const notes = [
+  'g: neighbours along K that share a scale. int8: x rounded to int8 in blocks of g on both sides.',
+];
 
 export async function* cases(house) {
   for (const [n, k] of layers) {

@@ -1,6 +1,6 @@
-// The loops of gemm_int4 over tiles, AMX's registers (core/cpu/amx.h) or what stands in for them, after nibbles_avx512.h. Weights are multiplied as the whole
-// numbers they are, which int8 and bf16 hold exactly; x as int8, or split into bf16 that add up to it: two for f16, three for
-// f32. The sums of a segment, in i32 or f32, then meet both scales.
+// The loops of gemm_int4 over tiles, AMX's registers (core/cpu/amx.h) or what stands in for them, after nibbles_avx512.h.
+// Weights are multiplied as the whole numbers they are, which int8 and bf16 hold exactly; x as int8, or split into bf16 that
+// add up to it: two for f16, three for f32. The sums of a segment, in i32 or f32, then meet both scales.
 //
 // Roofline, one core: 512 products a cycle in bf16, a third of them for f32, against 32 of f32 multiply-adds; 1024 in int8.
 // A segment's 32 x 32 sums take some 130 cycles of vector instructions on their way to the scales: as many as the tiles for a
