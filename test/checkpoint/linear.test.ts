@@ -3,9 +3,21 @@ import { statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { loadInt4Linear, openGguf, openSafetensors, readInt4Linear } from '../../src/checkpoint/index.js';
-import { type Device, openDevice } from '../../src/index.js';
+import { type Device, gemmInt4, openDevice } from '../../src/index.js';
 import { native } from '../../src/native.js';
-import { awq, blocks, compressed, gguf, gptq, model, type Stored, scratch, truth } from './files.js';
+import {
+  awq,
+  blocks,
+  compressed,
+  gguf,
+  gptq,
+  halfValue,
+  model,
+  type Stored,
+  scratch,
+  truth,
+  weights,
+} from './files.js';
 
 const folder = scratch();
 const layer = 'model.layers.3.mlp.down_proj';
@@ -26,21 +38,45 @@ afterEach(async () => {
 const bias = (dtype: string, n: number) => ({
   [`${layer}.bias`]: { dtype, shape: [n], data: new Uint16Array(n).map((_, i) => 0x3c00 + i) },
 });
-const gguFile = () => {
-  const path = join(folder, 'x.gguf');
-  writeFileSync(path, gguf({ [`${layer}.weight`]: blocks(truth(24, 128, 4, { symmetric: true }), 'Q4_0', () => 0) }));
-  return openGguf(path);
+const layers = {
+  gptq: truth(24, 128, 4, { actOrder: true }),
+  awq: truth(24, 128, 4, { seed: 2 }),
+  compressed: truth(24, 128, 4, { seed: 3 }),
+  gguf: truth(24, 128, 4, { seed: 4, symmetric: true }),
 };
 const opened = {
-  gptq: () =>
-    openSafetensors(model(folder, { ...gptq(layer, truth(24, 128, 4, { actOrder: true }), 0), ...bias('F16', 24) })),
-  awq: () => openSafetensors(model(folder, awq(layer, truth(24, 128, 4)))),
-  compressed: () => openSafetensors(model(folder, compressed(layer, truth(24, 128, 4), { zeros: 'packed' }))),
-  gguf: gguFile,
+  gptq: () => openSafetensors(model(folder, { ...gptq(layer, layers.gptq, 0), ...bias('F16', 24) })),
+  awq: () => openSafetensors(model(folder, awq(layer, layers.awq))),
+  compressed: () => openSafetensors(model(folder, compressed(layer, layers.compressed, { zeros: 'packed' }))),
+  gguf: () => {
+    const path = join(folder, 'x.gguf');
+    writeFileSync(path, gguf({ [`${layer}.weight`]: blocks(layers.gguf, 'Q4_0', () => 0) }));
+    return openGguf(path);
+  },
 };
+const formats = Object.keys(layers) as (keyof typeof layers)[];
 
-test.each(Object.entries(opened))('%s: tensors as in host memory', async (_, open) => {
-  await using checkpoint = await open();
+test.each(formats)('%s: gemmInt4 multiplies with the weights of the formula', async (format) => {
+  const w = weights(layers[format]);
+  const [m, k, rows] = [3, 128, 24];
+  const values = Float32Array.from({ length: m * k }, (_, i) => Math.sin(i));
+  await using checkpoint = await opened[format]();
+  using linear = await loadInt4Linear(checkpoint, layer, { device, checkpointFormat: 'gptq_v2' });
+  using x = device.tensor(values, [m, k]);
+  using y = gemmInt4({ x, ...linear.operands }).y;
+  const got = await y.read();
+  for (let i = 0; i < m; ++i)
+    for (let r = 0; r < rows; ++r) {
+      const terms = Array.from({ length: k }, (_, p) => values[i * k + p]! * w[r * k + p]!);
+      if (format === 'gptq') terms.push(halfValue(0x3c00 + r));
+      const size = terms.reduce((sum, term) => sum + Math.abs(term), 0);
+      const expected = terms.reduce((sum, term) => sum + term, 0);
+      expect(Math.abs(got[i * rows + r]! - expected)).toBeLessThan(1e-6 * size);
+    }
+});
+
+test.each(formats)('%s: tensors as in host memory', async (format) => {
+  await using checkpoint = await opened[format]();
   const options = { checkpointFormat: 'gptq_v2' } as const;
   const host = await readInt4Linear(checkpoint, layer, options);
   using linear = await loadInt4Linear(checkpoint, layer, { device, ...options });
