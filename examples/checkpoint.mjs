@@ -24,10 +24,10 @@ await checkpoint.close();
 await device.close();
 if (!process.argv[2]) await rm(folder, { recursive: true });
 
-/** 64 rows of 128 columns as compressed-tensors stores them: codes 0 to 15 in turn, groups of 64, every scale 1/16. */
+/** 64 rows of 128 columns as compressed-tensors stores them: eight codes to a word, groups of 64, every scale 1/16. */
 async function makeTiny() {
   const tensors = {
-    weight_packed: ['I32', [64, 16], new Uint32Array(64 * 16).map((_, i) => (i % 2 ? 0xfedcba98 : 0x76543210))],
+    weight_packed: ['I32', [64, 16], new Uint32Array(64 * 16).map((_, i) => Math.imul(i, 0x9e3779b1))],
     weight_scale: ['F32', [64, 2], new Float32Array(64 * 2).fill(1 / 16)],
     weight_shape: ['I64', [2], BigInt64Array.of(64n, 128n)],
   };
