@@ -58,6 +58,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_transfer(exports);
   export_format(exports);
   export_fill(exports);
+  export_quantize(exports);
   export_plan(exports);
   export_check(exports);
   export_sample(exports);

@@ -12,6 +12,7 @@ void export_host_memory(Napi::Object exports);
 void export_transfer(Napi::Object exports);
 void export_format(Napi::Object exports);
 void export_fill(Napi::Object exports);
+void export_quantize(Napi::Object exports);
 void export_ops(Napi::Object exports);
 void export_plan(Napi::Object exports);
 void export_check(Napi::Object exports);

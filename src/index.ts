@@ -40,6 +40,14 @@ export type { PrepackArgs, PrepackOptions } from './packed.js';
 export type { Backend, CallOptions, Explanation, Plan } from './plan.js';
 export type { PoolArray, PoolInput, PoolResult } from './pool/request.js';
 export type { Pool, PoolCapacity, PoolInputs, PoolOptions, PoolResults, PoolRunOptions } from './pool.js';
+export {
+  dequantize,
+  type QuantizedWeight,
+  type QuantizeInt4Options,
+  type QuantizeNf4Options,
+  quantizeInt4,
+  quantizeNf4,
+} from './quantize.js';
 export type { Shape, SliceRange } from './shape.js';
 export type { SharedTensor } from './share.js';
 export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';

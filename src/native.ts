@@ -276,6 +276,19 @@ export interface Native {
   copy(stream: StreamHandle, src: NativeView, dst: NativeView): void;
   /** Queues a seeded fill, identical on every device: element i depends on (seed, i) alone, i in row-major order; kernels/core/host/distribution.h says how. */
   fill(stream: StreamHandle, view: NativeView, distribution: string, seed: number, a: number, b: number): void;
+  /** Queues rows of a weight to four bits (kernels/core/host/quantize.h); CPU only. */
+  quantize(
+    stream: StreamHandle,
+    w: NativeView,
+    codes: NativeView,
+    scales: NativeView,
+    zeros: NativeView | undefined,
+    clipped: boolean,
+    begin: number,
+    end: number,
+  ): void;
+  /** The same, back: writes `w`; `clipped` says nothing. */
+  dequantize: Native['quantize'];
   /** 64-bit FNV-1a over the view's bytes in row-major order, hexadecimal. */
   hash(stream: StreamHandle, view: NativeView): Promise<string>;
   /** The format that a backend wants an operand in; null: plain. */
