@@ -1,6 +1,7 @@
 // Creating, rebinding and queueing plans.
 #include "plan.h"
 
+#include <sstream>
 #include <utility>
 
 #include "export.h"
@@ -10,11 +11,19 @@
 
 namespace kw {
 
-Kernel::Kernel(const kw_op& entry, std::shared_ptr<Stream> stream, const Arguments& arguments)
+Kernel::Kernel(const kw_op& entry, std::shared_ptr<Stream> stream, const Arguments& arguments,
+               const std::string& configuration)
     : entry_(entry), stream_(std::move(stream)), argument_(stream_->argument()) {
   const Device& device = *stream_->device;
   check_backend(device, entry_.supports(&device.info(), arguments.data()));
-  check_backend(device, entry_.plan_create(&device.info(), arguments.data(), &plan_));
+  if (configuration.empty()) {
+    check_backend(device, entry_.plan_create(&device.info(), arguments.data(), &plan_));
+  } else if (entry_.plan_create_as == nullptr) {
+    throw Error(Code::UNSUPPORTED, std::string(entry_.name) + ": configuration is " + configuration +
+                                       ", expected none: the backend has one way alone");
+  } else {
+    check_backend(device, entry_.plan_create_as(&device.info(), arguments.data(), configuration.c_str(), &plan_));
+  }
   try {
     workspace_ = stream_->workspace(entry_.plan_workspace(plan_));
     bind(arguments);
@@ -38,13 +47,15 @@ void Kernel::run() noexcept {
 
 std::string Kernel::explain() const { return entry_.plan_explain(plan_); }
 
-Plan::Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> stream, Arguments arguments)
+Plan::Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> stream, Arguments arguments,
+           std::string configuration)
     : op_(op),
       entry_(entry),
       stream_(std::move(stream)),
-      kernel_(std::make_shared<Kernel>(entry, stream_, arguments)),
+      kernel_(std::make_shared<Kernel>(entry, stream_, arguments, configuration)),
       buffers_(std::move(arguments.buffers)),
-      created_with_{std::move(arguments.bytes), {}} {
+      created_with_{std::move(arguments.bytes), {}},
+      configuration_(std::move(configuration)) {
   stream_->device->add(this);
 }
 
@@ -56,7 +67,7 @@ void Plan::rebind(Arguments arguments) {
   if (stream_->launched(number_)) {
     kernel_->bind(arguments);
   } else {
-    auto kernel = std::make_shared<Kernel>(entry_, stream_, created_with_);
+    auto kernel = std::make_shared<Kernel>(entry_, stream_, created_with_, configuration_);
     kernel->bind(arguments);
     retire(std::exchange(kernel_, std::move(kernel)));
     number_ = 0;
@@ -82,6 +93,16 @@ void Plan::check_buffers() const {
   }
 }
 
+std::vector<std::string> Plan::configurations() const {
+  if (entry_.configurations == nullptr) return {};
+  const char* lines = nullptr;
+  check_backend(*stream_->device, entry_.configurations(&stream_->device->info(), created_with_.data(), &lines));
+  std::vector<std::string> names;
+  std::istringstream text(lines);
+  for (std::string name; std::getline(text, name);) names.push_back(name);
+  return names;
+}
+
 void Plan::used(uint64_t number) {
   number_ = number;
   for (const std::shared_ptr<Buffer>& buffer : buffers_) buffer->used(stream_, number);
@@ -105,7 +126,9 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   const kw_op& entry = get_backend(op, info[1].ToString(), *stream->device);
   Arguments arguments = read_arguments(op.schema, info[3], *stream->device, op.name.c_str(), stream.get());
   check_formats(op, entry, *stream->device, arguments);
-  return make_handle(info.Env(), std::make_shared<Plan>(op, entry, stream, std::move(arguments)));
+  std::string configuration = info[4].IsString() ? info[4].As<Napi::String>().Utf8Value() : "";
+  return make_handle(info.Env(),
+                     std::make_shared<Plan>(op, entry, stream, std::move(arguments), std::move(configuration)));
 }
 
 Napi::Value declines(const Napi::CallbackInfo& info) {
@@ -172,6 +195,14 @@ Napi::Value explain(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), get_handle<Plan>(info[0], "explain")->kernel("explain")->explain());
 }
 
+Napi::Value configurations(const Napi::CallbackInfo& info) {
+  const Plan& plan = *get_handle<Plan>(info[0], "configurations");
+  plan.kernel("configurations");
+  auto names = Napi::Array::New(info.Env());
+  for (const std::string& name : plan.configurations()) names.Set(names.Length(), name);
+  return names;
+}
+
 Napi::Value workspace_bytes(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Plan>& plan = get_handle<Plan>(info[0], "workspaceBytes");
   return Napi::Number::New(info.Env(), static_cast<double>(plan->kernel("workspaceBytes")->workspace_bytes()));
@@ -192,6 +223,7 @@ void export_plan(Napi::Object exports) {
   exported<enqueue_function>(exports, "enqueueFunction");
   exported<enqueue_often>(exports, "enqueueOften");
   exported<explain>(exports, "explain");
+  exported<configurations>(exports, "configurations");
   exported<workspace_bytes>(exports, "workspaceBytes");
   exported<destroy_plan>(exports, "destroyPlan");
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "args.h"
 #include "counters.h"
@@ -18,8 +19,9 @@ namespace kw {
 // another.
 class Kernel final : public Work {
  public:
-  // Throws UNSUPPORTED with the backend's reason where it declines.
-  Kernel(const kw_op& entry, std::shared_ptr<Stream> stream, const Arguments& arguments);
+  // configuration: empty, or one of those that the backend names. Throws UNSUPPORTED with the backend's reason where it declines.
+  Kernel(const kw_op& entry, std::shared_ptr<Stream> stream, const Arguments& arguments,
+         const std::string& configuration);
   ~Kernel() override;
 
   // Throws where the backend refuses; the plan then stays bound as it was.
@@ -43,7 +45,8 @@ class Kernel final : public Work {
 // JavaScript thread only.
 class Plan final : public Resource {
  public:
-  Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> stream, Arguments arguments);
+  Plan(const Operator& op, const kw_op& entry, std::shared_ptr<Stream> stream, Arguments arguments,
+       std::string configuration);
   ~Plan() override;
 
   // Queues it once. Throws DISPOSED, BUSY, DEVICE_LOST.
@@ -70,6 +73,8 @@ class Plan final : public Resource {
   const std::vector<std::shared_ptr<Buffer>>& buffers() const { return buffers_; }
   // Throws DISPOSED where a buffer was freed.
   void check_buffers() const;
+  // What the backend names for the arguments that the plan was created with; its own choice first.
+  std::vector<std::string> configurations() const;
   // Work `number` of the stream uses this plan.
   void used(uint64_t number);
 
@@ -83,7 +88,8 @@ class Plan final : public Resource {
   const std::shared_ptr<Stream> stream_;
   std::shared_ptr<Kernel> kernel_;
   std::vector<std::shared_ptr<Buffer>> buffers_;
-  const Arguments created_with_;                                     // its bytes alone
+  const Arguments created_with_;  // its bytes alone
+  const std::string configuration_;
   uint64_t number_ = 0;                                              // of the last work that uses kernel_
   std::optional<Counted<&Counters::plans>> counted_{std::in_place};  // until disposed of
 };

@@ -24,6 +24,7 @@ import { adoptTensor, type SharedTensor } from './share.js';
 import { Storage } from './storage.js';
 import { Stream } from './stream.js';
 import { type Origin, Tensor } from './tensor.js';
+import type { Tuned } from './tune/store.js';
 import { type UploadOptions, upload } from './upload.js';
 
 export type DeviceKind = 'cpu' | 'cuda' | 'emu';
@@ -74,6 +75,8 @@ export class Device {
   readonly info: DeviceInfo;
   /** The stream that everything uses unless told otherwise. */
   readonly stream: Stream;
+  /** Configurations measured by `op.tune()` that calls and plans on this device use; null unless it was opened with `tuned`. */
+  readonly tuned: Tuned | null = null;
   /** @internal */
   readonly handle: DeviceHandle;
   /** @internal Opens the same device once more, alike but for a limit of memory: memory and streams of its own. */

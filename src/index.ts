@@ -2,6 +2,7 @@
 export type { CalibrateOptions, CalibrationResult } from './calibrate/calibrate.js';
 export type { Calibration } from './calibrate/calibration.js';
 export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
+export type { Roofline } from './ceilings.js';
 export type { CheckOpOptions, CheckOptions, CheckOutcome } from './check.js';
 export type { Device, DeviceKind, MemoryUse, RandomOptions } from './device.js';
 export { bitsOf, type DType, dtypes, type NumericData, type RawData, type TensorData } from './dtype.js';
@@ -53,3 +54,5 @@ export type { SharedTensor } from './share.js';
 export type { Args, OpSpec, Outputs, ParamSpec, TensorSpec, Work } from './spec.js';
 export type { Stream } from './stream.js';
 export type { Origin, Tensor } from './tensor.js';
+export type { Decision, IgnoredFile, Tuned, TunedFact } from './tune/store.js';
+export type { Candidate, TuneOptions, TuneProgress, Tuning } from './tune/tune.js';

@@ -295,12 +295,16 @@ export interface Native {
   packedFormat(...query: FormatQuery): Packed | null;
   /** Bytes of a packed tensor, and its format in words; throws UNSUPPORTED for a tag of another version. */
   packedExtent(dtype: number, shape: Shape, tag: number): Packed;
-  /** Creates, sizes workspace from the stream's arena, binds. args: C++ field name -> NativeView | number | boolean | choice index | undefined. */
+  /**
+   * Creates, sizes workspace from the stream's arena, binds. args: C++ field name -> NativeView | number | boolean | choice index |
+   * undefined. configuration: one of `configurations`; throws UNSUPPORTED where it does not take the arguments.
+   */
   createPlan(
     op: string,
     backend: 'ref' | 'cpu' | 'library',
     stream: StreamHandle,
     args: Record<string, unknown>,
+    configuration?: string,
   ): PlanHandle;
   /** As createPlan without creating: the reason the backend declines, or ''. */
   declines(op: string, backend: 'ref' | 'cpu' | 'library', device: DeviceHandle, args: Record<string, unknown>): string;
@@ -316,6 +320,8 @@ export interface Native {
   enqueueOften(plan: PlanHandle, times: number): void;
   /** JSON object: variant, tile, reason ... */
   explain(plan: PlanHandle): string;
+  /** The ways in which what the plan was created with can be computed, the backend's own choice first; empty: it names none. */
+  configurations(plan: PlanHandle): string[];
   workspaceBytes(plan: PlanHandle): number;
   /** Idempotent; after queued calls of it have run. */
   destroyPlan(plan: PlanHandle): void;
@@ -361,11 +367,18 @@ export interface Native {
 export const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 
 let addon: Native | undefined;
+let file = '';
 
 /** The addon, loaded on first use, so that importing this package works on every platform. Throws `LIBRARY` where it cannot load. */
 export function native(): Native {
   addon ??= load();
   return addon;
+}
+
+/** The file that the addon was loaded from. */
+export function addonFile(): string {
+  native();
+  return file;
 }
 
 /**
@@ -386,6 +399,7 @@ function load(): Native {
       const loaded = require(candidate) as Native & { setErrorClass(errorClass: typeof KernwattError): void };
       if (manifest && loaded.abi !== manifest.abi) throw new Error(`has ABI ${loaded.abi}, expected ${manifest.abi}`);
       loaded.setErrorClass(KernwattError);
+      file = candidate;
       return loaded;
     } catch (cause) {
       tried.push(`\n  ${candidate}: ${(cause as Error).message.split('\n')[0]}`);

@@ -2,9 +2,10 @@
 import { type Compiled, compile } from './compile.js';
 import { type PrepackArgs, type PrepackOptions, prepack } from './packed.js';
 import { type CallOptions, callOnce, Plan, prepare } from './plan.js';
-import { Pool, type OutputNames, type PoolCapacity, type PoolInputs, type PoolOptions } from './pool.js';
+import { type OutputNames, Pool, type PoolCapacity, type PoolInputs, type PoolOptions } from './pool.js';
 import type { Args, OpSpec, Outputs, ParamSpecs, TensorSpecs } from './spec.js';
 import type { Tensor } from './tensor.js';
+import type { TuneOptions, Tuning } from './tune/tune.js';
 
 /** Any operator, for code that walks over all of them; arguments are checked at run time alone. */
 export interface Operator {
@@ -13,6 +14,7 @@ export interface Operator {
   run(args: Readonly<Record<string, unknown>>, options?: CallOptions): Record<string, Tensor>;
   pool(capacity: Readonly<Record<string, unknown>>, options?: PoolOptions): Pool;
   prepack(args: Readonly<Record<string, unknown>>, options?: PrepackOptions): Tensor;
+  tune(args: Readonly<Record<string, unknown>>, options?: TuneOptions): Promise<Tuning>;
   /** @internal */
   readonly compiled: Compiled;
 }
@@ -50,6 +52,16 @@ export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
    *   `DISPOSED`.
    */
   prepack(args: PrepackArgs<T, P>, options?: PrepackOptions): Tensor;
+  /**
+   * Measures every configuration that the backend names for these arguments (`plan.configurations()`) with cold operands, in turns with the
+   * one it takes by itself, and keeps one that is faster with confidence in the user's cache folder. Nothing uses it unasked:
+   * `openDevice(name, { tuned: true })` does, and so does the option `configuration` of a call. Outputs are overwritten.
+   * @example
+   * const { configuration, speedup, reason } = await gemm.tune({ x, w });
+   * @throws {KernwattError} as the call; `UNSUPPORTED` on an emulated device; `OUT_OF_MEMORY`; the signal's reason when aborted. A
+   *   folder that cannot be written is a note, never an error.
+   */
+  tune(args: Args<T, P>, options?: TuneOptions): Promise<Tuning>;
   readonly spec: OpSpec<T, P>;
   /** @internal */
   readonly compiled: Compiled;
@@ -64,16 +76,18 @@ export function defineOp<const T extends TensorSpecs, const P extends ParamSpecs
   const run = (args: object, options: CallOptions = {}) =>
     callOnce(compiled, args as Record<string, unknown>, options) as Outputs<T>;
   const bind = (args: object, options: CallOptions = {}) => {
-    const { handle, backend, stream, solved } = prepare(compiled, args as Record<string, unknown>, options);
-    return new Plan<Outputs<T>>(compiled, handle, backend, stream, solved);
+    return new Plan<Outputs<T>>(compiled, prepare(compiled, args as Record<string, unknown>, options));
   };
   const pool = (capacity: object, options: PoolOptions = {}) => new Pool(compiled, capacity, options);
   const pack = (args: PrepackArgs<T, P>, options: PrepackOptions = {}) => prepack(compiled, args, options);
-  const op = Object.assign((args: Args<T, P>, options?: CallOptions) => run(args, options), {
+  const tune = async (args: object, options: TuneOptions = {}) =>
+    (await import('./tune/tune.js')).tune(op as unknown as Operator, args as Record<string, unknown>, options);
+  const op: Op<T, P> = Object.assign((args: Args<T, P>, options?: CallOptions) => run(args, options), {
     run,
     bind,
     pool,
     prepack: pack,
+    tune,
     spec,
     compiled,
   });

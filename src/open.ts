@@ -27,6 +27,12 @@ export interface OpenOptions {
    * `.build/cuda/lib/` of a checkout, then beside the addon.
    */
   library?: string;
+  /**
+   * Use configurations that `op.tune()` has measured on this very device, driver and build: `true` from the user's cache folder, or from the
+   * folder given. Default: none, so that what a call computes depends on its arguments and this package alone. Read once, when opening;
+   * `device.tuned` lists what is used and what was ignored, and why.
+   */
+  tuned?: boolean | string;
 }
 
 /** Oldest compute capability that the kernels are built for. */
@@ -40,6 +46,20 @@ const oldest = { major: 8, minor: 0 };
  */
 export async function openDevice(name: DeviceName = 'auto', options: OpenOptions = {}): Promise<Device> {
   checkOptions(options);
+  const device = await openNamed(name, options);
+  if (options.tuned === undefined || options.tuned === false) return device;
+  try {
+    const { openTuned } = await import('./tune/store.js');
+    return Object.assign(device, {
+      tuned: await openTuned(device, options.tuned === true ? undefined : options.tuned),
+    });
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+}
+
+async function openNamed(name: DeviceName, options: OpenOptions): Promise<Device> {
   const match = /^(?:(auto|cpu)|(cuda|emu)(?::(\d+))?)$/.exec(name);
   if (!match)
     throw new KernwattError(
@@ -110,13 +130,15 @@ async function openLibrary(kind: LibraryKind, index: number, options: OpenOption
   return new Device(handle, kind, name, library, () => openLibrary(kind, index, unlimited(options)));
 }
 
-const optionNames = ['threads', 'isa', 'affinity', 'memoryLimit', 'library'];
+const optionNames = ['threads', 'isa', 'affinity', 'memoryLimit', 'library', 'tuned'];
 
 function checkOptions(options: OpenOptions): void {
   for (const key of Object.keys(options))
     if (!optionNames.includes(key))
       throw new KernwattError('ARGUMENT', `openDevice: ${key} is not an option, expected ${optionNames.join(', ')}`);
-  const { threads, affinity, memoryLimit } = options;
+  const { threads, affinity, memoryLimit, tuned } = options;
+  if (tuned !== undefined && typeof tuned !== 'boolean' && (typeof tuned !== 'string' || tuned === ''))
+    throw new KernwattError('ARGUMENT', `openDevice: tuned is ${String(tuned)}, expected true, false or a folder`);
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 1024))
     throw new KernwattError('ARGUMENT', `openDevice: threads is ${threads}, expected a whole number from 1 to 1024`);
   const cpus: unknown = affinity;

@@ -1,4 +1,5 @@
 // An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
+import { type Roofline, rooflineOf } from './ceilings.js';
 import type { Compiled } from './compile.js';
 import type { Device } from './device.js';
 import type { DType } from './dtype.js';
@@ -9,6 +10,8 @@ import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unkn
 import type { OpSpec, Work } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';
+import { problemOf } from './tune/problem.js';
+import type { TunedFact } from './tune/store.js';
 
 /** `cpu` and `ref` run on the CPU, `cuda` on `cuda:N` and, emulated, on `emu:N`. */
 export type Backend = 'cpu' | 'ref' | 'cuda';
@@ -20,6 +23,8 @@ export interface CallOptions {
   backend?: Backend | undefined;
   /** Element type of outputs that are not given. */
   dtype?: DType | undefined;
+  /** One of `plan.configurations()`; default: what was measured where the device was opened with `tuned`, else the backend's own choice. */
+  configuration?: string | undefined;
 }
 
 /** Facts about how a plan runs: what was chosen and why. */
@@ -28,6 +33,10 @@ export interface Explanation {
   backend: Backend;
   device: string;
   workspaceBytes: number;
+  /** FLOPs and bytes of a call, and the least time that the device's ceilings allow; null in the definition's explanation. */
+  roofline: Roofline | null;
+  /** Whether a measured configuration is used and why; absent unless the device was opened with `tuned`. */
+  tuned?: TunedFact;
   /** Whatever the backend adds: variant, tile, instruction set, reason. */
   [fact: string]: unknown;
 }
@@ -51,14 +60,18 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
    * @throws {KernwattError} `DISPOSED` once the plan, its stream or its device is gone.
    */
   enqueue: () => void;
+  /** @internal What was asked for, by the caller or by what was measured. */
+  readonly configuration: string | undefined;
   /** @internal */
   readonly handle: PlanHandle;
   readonly #compiled: Compiled;
   #tensors: Record<string, Tensor>;
   #disposed = false;
 
+  readonly #tuned: TunedFact | undefined;
+
   /** @internal Use `op.bind`. */
-  constructor(compiled: Compiled, handle: PlanHandle, backend: Backend, stream: Stream, solved: Solved) {
+  constructor(compiled: Compiled, { handle, backend, stream, solved, configuration, tuned }: Prepared) {
     this.op = compiled.spec;
     this.backend = backend;
     this.device = solved.device;
@@ -67,6 +80,8 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
     this.params = solved.params;
     this.work = workOf(compiled, solved);
     this.handle = handle;
+    this.configuration = configuration;
+    this.#tuned = tuned;
     this.workspaceBytes = native().workspaceBytes(handle);
     this.enqueue = native().enqueueFunction(handle);
     this.#compiled = compiled;
@@ -84,6 +99,16 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
     const outputs: Record<string, Tensor> = {};
     for (const { name, spec } of this.#compiled.tensors) if (spec.role === 'out') outputs[name] = this.#tensors[name]!;
     return outputs as O;
+  }
+
+  /** @internal Element type that decides which ceiling applies. */
+  get dtype(): DType | null {
+    return Object.values(this.#tensors)[0]?.dtype ?? null;
+  }
+
+  /** @internal What a measurement of it holds for. */
+  get problem(): string {
+    return problemOf(this.#compiled, this.backend, { tensors: this.#tensors, params: this.params });
   }
 
   /** Queues one call and resolves to the outputs when it has run. */
@@ -130,7 +155,18 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
     this.#check(`${this.op.name}.explain`);
     const facts = JSON.parse(native().explain(this.handle)) as Record<string, unknown>;
     const { backend, device, workspaceBytes } = this;
-    return { op: this.op.name, backend, device: device.name, workspaceBytes, ...facts };
+    const roofline = backend === 'ref' ? null : rooflineOf(device, this.dtype, this.work, facts);
+    const tuned = this.#tuned && { tuned: this.#tuned };
+    return { op: this.op.name, backend, device: device.name, workspaceBytes, ...facts, roofline, ...tuned };
+  }
+
+  /**
+   * Names of the ways in which the backend can compute what the plan was bound to, for the option `configuration`: its own choice first, then by
+   * falling hope. Empty where it has one way alone. Names are stable within a version of this package.
+   */
+  configurations(): string[] {
+    this.#check(`${this.op.name}.configurations`);
+    return native().configurations(this.handle);
   }
 
   get disposed(): boolean {
@@ -214,9 +250,11 @@ export interface Prepared {
   backend: Backend;
   stream: Stream;
   solved: Solved;
+  configuration: string | undefined;
+  tuned: TunedFact | undefined;
 }
 
-const optionNames = new Set(['stream', 'backend', 'dtype']);
+const optionNames = ['stream', 'backend', 'dtype', 'configuration'];
 
 /** @internal Checks, allocates and binds; on failure nothing stays allocated. */
 export function prepare(compiled: Compiled, args: Readonly<Record<string, unknown>>, options: CallOptions): Prepared {
@@ -224,11 +262,17 @@ export function prepare(compiled: Compiled, args: Readonly<Record<string, unknow
   if (options === null || typeof options !== 'object')
     throw new KernwattError(
       'ARGUMENT',
-      `${where}: options are ${String(options)}, expected { stream, backend, dtype }`,
+      `${where}: options are ${String(options)}, expected { ${optionNames.join(', ')} }`,
     );
   for (const name of Object.keys(options))
-    if (!optionNames.has(name))
-      throw new KernwattError('ARGUMENT', `${where}: ${name} is not an option, expected stream, backend or dtype`);
+    if (!optionNames.includes(name))
+      throw new KernwattError('ARGUMENT', `${where}: ${name} is not an option, expected ${optionNames.join(', ')}`);
+  const asked = options.configuration;
+  if (asked !== undefined && (typeof asked !== 'string' || asked === ''))
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: configuration is ${String(asked)}, expected one of plan.configurations()`,
+    );
   const solved = solve(compiled, args, options.dtype);
   const { device, tensors } = solved;
   const backend = chooseBackend(where, device, options.backend);
@@ -248,8 +292,23 @@ export function prepare(compiled: Compiled, args: Readonly<Record<string, unknow
       tensors[name] = tensor;
     }
     const raw = nativeArgs(compiled, tensors, solved.params);
-    const handle = native().createPlan(where, backend === 'cuda' ? 'library' : backend, stream.handle, raw);
-    return { handle, backend, stream, solved };
+    const create = (configuration?: string) =>
+      native().createPlan(where, backend === 'cuda' ? 'library' : backend, stream.handle, raw, configuration);
+    const measured =
+      asked === undefined && backend !== 'ref'
+        ? device.tuned?.find(where, problemOf(compiled, backend, solved))
+        : undefined;
+    const common = { backend, stream, solved };
+    if (measured?.configuration === undefined)
+      return { ...common, handle: create(asked), configuration: asked, tuned: measured?.fact };
+    const { configuration, fact } = measured;
+    try {
+      return { ...common, handle: create(configuration), configuration, tuned: fact };
+    } catch (error) {
+      if (!(error instanceof KernwattError) || error.code !== 'ERR_KERNWATT_UNSUPPORTED') throw error;
+      const tuned: TunedFact = { state: 'declined', reason: error.message };
+      return { ...common, handle: create(), configuration: undefined, tuned };
+    }
   } catch (error) {
     for (const tensor of made) tensor.dispose();
     throw error;

@@ -1,13 +1,13 @@
 // Pools: many requests at a time for one operator, each with memory of its own, behind a queue that has an end.
 import type { Compiled } from './compile.js';
 import type { Device } from './device.js';
-import { type DType, checkDType, type RawData, type TensorData } from './dtype.js';
+import { checkDType, type DType, type RawData, type TensorData } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { type Backend, chooseBackend } from './plan.js';
 import { Aborts } from './pool/aborts.js';
 import { Capacity } from './pool/capacity.js';
 import { Lane } from './pool/lane.js';
-import { Reader, type PoolInput, type PoolResult, type Request } from './pool/request.js';
+import { type PoolInput, type PoolResult, Reader, type Request } from './pool/request.js';
 import { Slot } from './pool/slot.js';
 import { kindOf } from './solve.js';
 import type { Dims, ParamSpecs, ParamValues, TensorSpecs } from './spec.js';

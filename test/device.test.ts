@@ -60,7 +60,10 @@ describe('openDevice', () => {
       refused('ARGUMENT', 'openDevice: device is gpu, expected auto, cpu, cuda, cuda:N, emu or emu:N'),
     );
     await expect(openDevice('cpu', { thread: 1 } as never)).rejects.toThrow(
-      refused('ARGUMENT', 'openDevice: thread is not an option, expected threads, isa, affinity, memoryLimit, library'),
+      refused(
+        'ARGUMENT',
+        'openDevice: thread is not an option, expected threads, isa, affinity, memoryLimit, library, tuned',
+      ),
     );
     for (const threads of [0, 1.5, -1, 1e9])
       await expect(openDevice('cpu', { threads })).rejects.toThrow(

@@ -134,10 +134,10 @@ describe('gemm refuses', () => {
     );
     expect(call(undefined)).toThrow(KernwattError);
     expect(call({ x, w }, null)).toThrow(
-      refused('ARGUMENT', 'gemm: options are null, expected { stream, backend, dtype }'),
+      refused('ARGUMENT', 'gemm: options are null, expected { stream, backend, dtype, configuration }'),
     );
     expect(call({ x, w }, { strem: 1 })).toThrow(
-      refused('ARGUMENT', 'gemm: strem is not an option, expected stream, backend or dtype'),
+      refused('ARGUMENT', 'gemm: strem is not an option, expected stream, backend, dtype, configuration'),
     );
   });
 

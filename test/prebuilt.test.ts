@@ -36,7 +36,7 @@ const describeFile = (path: string) => {
 function writeManifest(changes: Partial<Manifest> = {}): void {
   const files = { 'kernwatt.node': describeFile(addon), 'libkernwatt_cuda.so': describeFile(library) };
   const { platform, arch } = process;
-  const base = { schema: 'kernwatt.prebuild/0', version, platform, arch, glibc: '2.34', napi: 9, abi: 2, files };
+  const base = { schema: 'kernwatt.prebuild/0', version, platform, arch, glibc: '2.34', napi: 9, abi: 3, files };
   writeFileSync(join(folder, 'manifest.json'), JSON.stringify({ ...base, ...changes }));
 }
 
@@ -118,7 +118,7 @@ describe('an addon that does not agree', () => {
     writeManifest({ napi: 99 });
     refused(`needs Node-API 99, Node ${process.version} has ${process.versions.napi}`);
     writeManifest({ abi: 77 });
-    refused('has ABI 2, expected 77');
+    refused('has ABI 3, expected 77');
   });
 
   test('without a manifest, with a broken one, with one that does not know it', () => {

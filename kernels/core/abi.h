@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define KW_ABI 2
+#define KW_ABI 3
 
 typedef struct kw_plan kw_plan; /* opaque, owned by the backend that made it */
 
@@ -47,6 +47,11 @@ typedef struct kw_op {
   /* The format (kernels/core/packed.h) in which an operand, a kw::TensorView of its shape and dtype, is fastest; 0: plain.
      It is the only one but plain that the operator takes. Null: plain alone. */
   uint64_t (*format)(const kw_device_info*, const char* operand, const void* view);
+  /* The ways in which the arguments can be computed, by stable names, each followed by a newline: first the one that
+     plan_create takes, then by falling hope. Valid until the thread's next call. Null: there is one way alone. */
+  int32_t (*configurations)(const kw_device_info*, const void* args, const char** names);
+  /* As plan_create, in one of those ways; bound to another problem later, the plan may choose again. Null with the former. */
+  int32_t (*plan_create_as)(const kw_device_info*, const void* args, const char* configuration, kw_plan** plan);
 } kw_op;
 
 typedef enum { KW_TO_DEVICE = 1, KW_TO_HOST = 2, KW_ON_DEVICE = 3 } kw_copy_kind;

@@ -9,11 +9,17 @@
 //     std::string explain() const;                                          // a JSON object
 //     // Optional: the format (packed.h) in which an operand is fastest, or 0.
 //     static uint64_t format(const kw_device_info&, const char* operand, const TensorView& plain);
+//     // Optional, both: the names of the ways in which a problem can be computed, the plan's own choice first, and a plan
+//     // that takes one of them.
+//     static std::vector<std::string> configurations(const GemmArgs&, const kw_device_info&);
+//     GemmCpuPlan(const GemmArgs&, const kw_device_info&, const std::string& configuration);
 //   };
 //   const kw_op kGemmCpu = make_op<GemmArgs, GemmCpuPlan>("gemm");
 #pragma once
+#include <concepts>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "abi.h"
 #include "error.h"
@@ -61,6 +67,42 @@ constexpr auto format_entry() -> uint64_t (*)(const kw_device_info*, const char*
   }
 }
 
+template <class Plan, class Args>
+concept HasConfigurations = requires(const Args& args, const kw_device_info& device) {
+                              { Plan::configurations(args, device) } -> std::same_as<std::vector<std::string>>;
+                            };
+
+// Plan::configurations and the plan of one of them as table entries; null without them.
+template <class Args, class Plan>
+constexpr auto configurations_entry() -> int32_t (*)(const kw_device_info*, const void*, const char**) {
+  if constexpr (HasConfigurations<Plan, Args>) {
+    return [](const kw_device_info* device, const void* args, const char** names) {
+      return guarded([&] {
+        static thread_local std::string lines;
+        lines.clear();
+        for (const std::string& name : Plan::configurations(*static_cast<const Args*>(args), *device))
+          lines += name + '\n';
+        *names = lines.c_str();
+      });
+    };
+  } else {
+    return nullptr;
+  }
+}
+template <class Args, class Plan>
+constexpr auto create_as_entry() -> int32_t (*)(const kw_device_info*, const void*, const char*, kw_plan**) {
+  if constexpr (HasConfigurations<Plan, Args>) {
+    return [](const kw_device_info* device, const void* args, const char* configuration, kw_plan** plan) {
+      return guarded([&] {
+        *plan = reinterpret_cast<kw_plan*>(
+            new PlanBox<Plan>{Plan(*static_cast<const Args*>(args), *device, std::string(configuration)), {}});
+      });
+    };
+  } else {
+    return nullptr;
+  }
+}
+
 template <class Args, class Plan>
 constexpr kw_op make_op(const char* name) {
   using Box = PlanBox<Plan>;
@@ -98,6 +140,8 @@ constexpr kw_op make_op(const char* name) {
       },
       .plan_destroy = [](kw_plan* plan) { delete reinterpret_cast<Box*>(plan); },
       .format = format_entry<Plan>(),
+      .configurations = configurations_entry<Args, Plan>(),
+      .plan_create_as = create_as_entry<Args, Plan>(),
   };
 }
 

@@ -14,8 +14,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "../core/abi.h"
 #include "gemm_shape.h"
@@ -167,11 +171,25 @@ struct GemmChoice {
   double second_seconds = 0;
 };
 
-// An experiment's wish: only this configuration, only this number of parts.
+// Only this configuration, only this number of parts.
 struct GemmWish {
   const GemmConfig* config = nullptr;
   int splits = 0;  // 0: as predicted
 };
+
+// NAME or NAME/PARTS; without a configuration where it is neither.
+inline GemmWish wish_of(const std::string& text) {
+  GemmWish wish;
+  const size_t slash = std::min(text.find('/'), text.size());
+  for (const GemmConfig& c : kConfigs)
+    if (text.compare(0, slash, c.name) == 0) wish.config = &c;
+  if (slash == text.size()) return wish;
+  wish.splits = std::atoi(text.c_str() + slash + 1);
+  return wish.splits < 1 || wish.splits > kMostSplits ? GemmWish{} : wish;
+}
+inline std::string name_of(const GemmConfig& c, int splits) {
+  return splits > 1 ? std::string(c.name) + '/' + std::to_string(splits) : c.name;
+}
 
 inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -253,12 +271,16 @@ inline int resident_blocks(const GemmConfig& c, int64_t smem_per_block) {
 // Elements of k in each of at most `splits` parts, whole tiles of every configuration.
 inline int64_t depth_of(int64_t k, int splits) { return divided(divided(k, splits), 64) * 64; }
 
-// most_bytes: of workspace.
-inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64_t most_bytes,
-                         const GemmWish& wish = {}) {
-  const DeviceModel d = model_of(info);
-  GemmChoice best;
-  const int64_t pitch = divided(p.columns, 8) * 8, part_bytes = p.batch * p.m * pitch * 4;
+inline int64_t partial_pitch_of(const GemmProblem& p) { return divided(p.columns, 8) * 8; }
+// Of workspace, for each part of k.
+inline int64_t part_bytes_of(const GemmProblem& p) { return p.batch * p.m * partial_pitch_of(p) * 4; }
+
+// Everything that may run the problem within most_bytes of workspace: visit(configuration, parts of k, elements of k in
+// each, blocks on a multiprocessor).
+template <class Visit>
+void for_each_candidate(const GemmProblem& p, const DeviceModel& d, int64_t most_bytes, const GemmWish& wish,
+                        Visit&& visit) {
+  const int64_t part_bytes = part_bytes_of(p);
   most_bytes = std::min(most_bytes, kMostPartialBytes);
   for (const GemmConfig& c : p.configs) {
     if (!(c.access & bit(p.access)) || c.element != p.element || (wish.config && wish.config != &c)) continue;
@@ -267,19 +289,7 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
     const int resident = resident_blocks(c, d.smem);
     if (resident == 0) continue;
     const auto consider = [&](int splits, int64_t depth) {
-      if (wish.splits && wish.splits != splits) return;
-      const double seconds = predicted(p, d, c, splits, depth, resident);
-      ++best.candidates;
-      if (best.config && seconds >= best.seconds) {
-        if (!best.second || seconds < best.second_seconds)
-          best.second = &c, best.second_splits = splits, best.second_seconds = seconds;
-        return;
-      }
-      if (best.config) best.second = best.config, best.second_splits = best.splits, best.second_seconds = best.seconds;
-      best.config = &c;
-      best.splits = splits, best.split_depth = static_cast<int>(depth);
-      best.blocks_per_sm = resident;
-      best.seconds = seconds;
+      if (!wish.splits || wish.splits == splits) visit(c, splits, depth, resident);
     };
     if (c.sm90) {
       for (int splits = 1; sm90_declines(*c.sm90, splits, p.k, p.gated).empty(); splits *= 2)
@@ -298,11 +308,32 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
       consider(splits, depth);
     }
   }
+}
+
+// most_bytes: of workspace.
+inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64_t most_bytes,
+                         const GemmWish& wish = {}) {
+  const DeviceModel d = model_of(info);
+  GemmChoice best;
+  for_each_candidate(p, d, most_bytes, wish, [&](const GemmConfig& c, int splits, int64_t depth, int resident) {
+    const double seconds = predicted(p, d, c, splits, depth, resident);
+    ++best.candidates;
+    if (best.config && seconds >= best.seconds) {
+      if (!best.second || seconds < best.second_seconds)
+        best.second = &c, best.second_splits = splits, best.second_seconds = seconds;
+      return;
+    }
+    if (best.config) best.second = best.config, best.second_splits = best.splits, best.second_seconds = best.seconds;
+    best.config = &c;
+    best.splits = splits, best.split_depth = static_cast<int>(depth);
+    best.blocks_per_sm = resident;
+    best.seconds = seconds;
+  });
   if (!best.config) return best;
   best.tiles_m = divided(p.m, best.config->m);
   best.tiles_n = divided(p.columns, best.config->n);
-  best.partial_pitch = pitch;
-  best.partial_bytes = best.splits > 1 && !best.config->sm90 ? part_bytes * best.splits : 0;
+  best.partial_pitch = partial_pitch_of(p);
+  best.partial_bytes = best.splits > 1 && !best.config->sm90 ? part_bytes_of(p) * best.splits : 0;
   if (p.batch * best.tiles_m * best.tiles_n == 0) return best;  // nothing to do, nothing to read
   const double batch = static_cast<double>(p.batch), m = static_cast<double>(p.m), k = static_cast<double>(p.k);
   const double columns = static_cast<double>(p.columns);
@@ -312,6 +343,20 @@ inline GemmChoice choose(const GemmProblem& p, const kw_device_info& info, int64
   best.roof_seconds = std::max(arithmetic, bytes / d.bandwidth);
   best.bandwidth_bound = bytes / d.bandwidth >= arithmetic;
   return best;
+}
+
+// Names of all that may run the problem, by predicted time: the first is what choose takes.
+inline std::vector<std::string> candidates(const GemmProblem& p, const kw_device_info& info, int64_t most_bytes,
+                                           const GemmWish& wish = {}) {
+  const DeviceModel d = model_of(info);
+  std::vector<std::pair<double, std::string>> found;
+  for_each_candidate(p, d, most_bytes, wish, [&](const GemmConfig& c, int splits, int64_t depth, int resident) {
+    found.emplace_back(predicted(p, d, c, splits, depth, resident), name_of(c, splits));
+  });
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  for (auto& [seconds, name] : found) names.push_back(std::move(name));
+  return names;
 }
 
 }  // namespace kw::gemm_cuda

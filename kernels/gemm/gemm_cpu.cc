@@ -27,10 +27,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <iomanip>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "../core/cpu/features.h"
 #include "../core/numeric.h"
@@ -63,6 +63,27 @@ namespace {
 
 int64_t element_bytes(DType t) { return bits(t) / 8; }
 
+// Micro-kernels that this processor runs and w's format allows: those of gemm_kernels first, then by falling strength.
+std::vector<const GemmKernels*> all_kernels(Isa isa, const GemmOperand& w) {
+  std::vector<const GemmKernels*> all{&gemm_kernels(isa, w.dtype)};
+#if defined(__x86_64__)
+  const int index = static_cast<int>(w.dtype);
+  const auto add = [&](Isa least, const GemmKernels& kernels) {
+    const bool reads_w = w.format == 0 || panel_format(w.format).rows == kernels.nr;
+    if (isa >= least && reads_w && &kernels != all[0]) all.push_back(&kernels);
+  };
+  if (w.dtype == DType::bf16) {
+    add(Isa::amx_bf16, kGemmAmxBf16);
+    add(Isa::avx512_bf16, kGemmAvx512Bf16);
+  }
+  add(Isa::avx512, kGemmAvx512[index]);
+  add(Isa::avx2, kGemmAvx2[index]);
+#endif
+  return all;
+}
+
+constexpr std::string_view kStream = "/stream", kBlocks = "/blocks";
+
 const void* at(const GemmOperand& o, int64_t b, int64_t i, int64_t j) {
   return static_cast<const char*>(o.data) + (b * o.batch + i * o.row + j * o.column) * element_bytes(o.dtype);
 }
@@ -71,7 +92,8 @@ class GemmCpuPlan {
  public:
   static std::string declines(const GemmArgs& args, const kw_device_info&);
   static uint64_t format(const kw_device_info&, const char* operand, const TensorView&);
-  GemmCpuPlan(const GemmArgs& args, const kw_device_info& device);
+  static std::vector<std::string> configurations(const GemmArgs& args, const kw_device_info& device);
+  GemmCpuPlan(const GemmArgs& args, const kw_device_info& device, const std::string& configuration = "");
   uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
   void rebind(const GemmArgs& args, void* workspace);
   void enqueue(void* stream) const;
@@ -96,6 +118,8 @@ class GemmCpuPlan {
   Activation activation_;
   int halves_;      // 2 with a gated activation: the gate's rows of w and the up rows
   bool invariant_;  // to m: always in blocks, where an element's sum depends on k alone
+  bool asked_;      // for a configuration
+  bool blocks_;     // never stream
   bool widened_;    // bf16 as f32, although there is an instruction for it
   int64_t capacity_;
   GemmShape shape_;
@@ -142,19 +166,49 @@ uint64_t GemmCpuPlan::format(const kw_device_info& device, const char* operand, 
   return view.dtype == DType::bf16 ? PanelFormat{nr, 2, 32}.tag() : PanelFormat{nr, 1, 2}.tag();
 }
 
-GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device)
+// Micro-kernels and the way they are fed, "avx512/stream": of each that streams this problem, blocks as well. batch_invariant
+// has one: the others may round otherwise.
+std::vector<std::string> GemmCpuPlan::configurations(const GemmArgs& args, const kw_device_info& device) {
+  const GemmShape shape = fold_batch(resolve(args));
+  std::vector<std::string> names;
+  for (const GemmKernels* kernels : all_kernels(static_cast<Isa>(device.isa), shape.w)) {
+    const bool streams = gemm_layout(shape, *kernels, gemm_machine(device), args.batch_invariant).stream;
+    for (const std::string_view way : {kStream, kBlocks})
+      if (streams || way == kBlocks) names.push_back(kernels->isa + std::string(way));
+  }
+  if (args.batch_invariant || shape.batch * shape.m * shape.n == 0) names.resize(1);
+  return names;
+}
+
+const GemmKernels& kernels_of(const GemmArgs& args, const kw_device_info& device, const std::string& configuration) {
+  const Isa isa = static_cast<Isa>(device.isa);
+  if (configuration.empty()) return gemm_kernels(isa, args.x.dtype);
+  const auto all = all_kernels(isa, resolve(args).w);
+  std::string expected;
+  for (const std::string& name : GemmCpuPlan::configurations(args, device)) {
+    if (name == configuration)
+      for (const GemmKernels* kernels : all)
+        if (name.compare(0, name.find('/'), kernels->isa) == 0) return *kernels;
+    expected += (expected.empty() ? "" : ", ") + name;
+  }
+  throw Error(Code::UNSUPPORTED, "gemm: configuration is " + configuration + ", expected one of " + expected);
+}
+
+GemmCpuPlan::GemmCpuPlan(const GemmArgs& args, const kw_device_info& device, const std::string& configuration)
     : machine_(gemm_machine(device)),
-      kernels_(gemm_kernels(static_cast<Isa>(device.isa), args.x.dtype)),
+      kernels_(kernels_of(args, device, configuration)),
       activation_(args.activation),
       halves_(is_gated(args.activation) ? 2 : 1),
       invariant_(args.batch_invariant),
-      widened_(args.x.dtype == DType::bf16 && static_cast<Isa>(device.isa) == Isa::avx512_bf16 &&
+      asked_(!configuration.empty()),
+      blocks_(invariant_ || configuration.ends_with(kBlocks)),
+      widened_(!asked_ && args.x.dtype == DType::bf16 && static_cast<Isa>(device.isa) == Isa::avx512_bf16 &&
                kernels_.per_cell == 1),
       capacity_(gemm_capacity(resolve(args), kernels_, machine_)) {}
 
 void GemmCpuPlan::rebind(const GemmArgs& args, void* workspace) {
   const GemmShape shape = fold_batch(resolve(args));
-  const GemmLayout layout = gemm_layout(shape, kernels_, machine_, invariant_);
+  const GemmLayout layout = gemm_layout(shape, kernels_, machine_, blocks_);
   if (layout.floats() > capacity_) {
     throw Error(Code::SHAPE, "gemm: workspace is " + std::to_string(capacity_ * 4) + " bytes, expected " +
                                  std::to_string(layout.floats() * 4) + " for the shape bound now");
@@ -339,20 +393,15 @@ std::string GemmCpuPlan::explain() const {
   const GemmLayout& l = layout_;
   std::ostringstream json;
   const char* path = !l.stream ? shape_.w.format ? "panels" : "blocks" : shape_.m == 1 ? "gemv" : "skinny";
-  json << R"({"variant":"gemm_cpu_)" << kernels_.isa << R"(","path":")" << path << '"';
+  json << R"({"variant":"gemm_cpu_)" << kernels_.isa << R"(","configuration":")" << kernels_.isa
+       << (l.stream ? kStream : kBlocks) << R"(","path":")" << path << '"';
   if (l.stream) {
     json << R"(,"tile":[)" << shape_.m << ',' << l.chunk << ',' << shape_.k << ']';
   } else {
     json << R"(,"tile":[)" << l.mr << ',' << kernels_.nr << ',' << l.depth * kernels_.per_cell << R"(],"block":[)"
          << l.panels * l.mr << ',' << l.panels_w * kernels_.nr << ']';
   }
-  // The roofline's two sides: operations, and bytes if every operand moved once.
-  const double flops =
-      2.0 * static_cast<double>(shape_.batch * shape_.m * shape_.rows_w) * static_cast<double>(shape_.k);
-  const double bytes = static_cast<double>(gemm_bytes(shape_));
-  json << std::setprecision(12);
-  json << R"(,"threads":)" << l.threads << R"(,"flops":)" << flops << R"(,"bytes":)" << bytes << R"(,"flops_per_byte":)"
-       << (bytes > 0 ? flops / bytes : 0) << R"(,"reason":")";
+  json << R"(,"threads":)" << l.threads << R"(,"reason":")";
   if (l.stream) {
     json << "m is " << shape_.m << ", at most " << kernels_.stream_m << ": w is read once, in place";
   } else if (shape_.k == 0) {
@@ -362,11 +411,12 @@ std::string GemmCpuPlan::explain() const {
   } else if (shape_.w.column != 1) {
     json << "w is stored [k, rows_w]: packed as it is used";
   } else if (shape_.m <= kernels_.stream_m) {
-    json << "batch_invariant: one row goes the way of many, w is packed as it is used";
+    json << (invariant_ ? "batch_invariant: one row goes the way of many, " : "") << "w is packed as it is used";
   } else {
     json << "m is " << shape_.m << ", above " << kernels_.stream_m << ": w is packed as it is used";
   }
   if (widened_) json << "; bf16 is widened to f32, which is faster here than vdpbf16ps";
+  if (asked_) json << "; configuration asks for it";
   json << "\"}";
   return json.str();
 }

@@ -20,8 +20,8 @@
 // aligned, element by element with the same arithmetic. A gated weight's gate and up rows interleave in blocks of 8 within
 // a tile (TileRows), so one block holds both halves of every output.
 //
-// Limits: m, rows of w and k below 2^31 - 1024; tiles of y below 2^31. KERNWATT_GEMM=NAME or NAME/PARTS, for experiments,
-// allows one configuration alone, by its name in kConfigs.
+// Limits: m, rows of w and k below 2^31 - 1024; tiles of y below 2^31. A plan of one of configurations() takes that one; bound
+// to another problem later it chooses again. KERNWATT_GEMM=NAME or NAME/PARTS, for experiments, allows one alone.
 //
 // Prediction, not measured: bytes b_x m k + b_w r k + b_y m n (+ c, residual), FLOPs 2 m r k, r = rows of w. At 4096^3
 // bf16, 1365 FLOP/byte: compute-bound; mma.sync reaches 70-80 % of an A100's 312 TFLOP/s and 45-55 % of an H200's 989.
@@ -113,21 +113,24 @@ Resolved resolve_problem(const GemmArgs& args, const kw_device_info& device) {
   return r;
 }
 
-// KERNWATT_GEMM, or a problem with it in `wrong`.
-GemmWish wish_of_environment(std::string& wrong) {
+// What was asked for, and by which name a message calls that; empty: nothing was.
+struct Asked {
   GemmWish wish;
+  std::string by, text;
+};
+
+Asked asked(const char* by, const std::string& text) {
+  Asked all{wish_of(text), by, text};
+  if (!all.wish.config)
+    throw Error(Code::UNSUPPORTED, "gemm cuda: " + all.by + " is " + text +
+                                       ", expected a configuration of kernels/gemm/gemm_choose.h and at most " +
+                                       std::to_string(kMostSplits) + " parts, NAME or NAME/PARTS");
+  return all;
+}
+
+Asked asked_by_environment() {
   const char* given = std::getenv("KERNWATT_GEMM");
-  if (!given || !*given) return wish;
-  const std::string text = given;
-  const size_t slash = std::min(text.find('/'), text.size());
-  for (const GemmConfig& c : kConfigs)
-    if (text.compare(0, slash, c.name) == 0) wish.config = &c;
-  if (slash < text.size()) wish.splits = std::atoi(text.c_str() + slash + 1);
-  if (!wish.config || (slash < text.size() && (wish.splits < 1 || wish.splits > kMostSplits)))
-    wrong = "gemm cuda: KERNWATT_GEMM is " + text +
-            ", expected a configuration of kernels/gemm/gemm_choose.h and at most " + std::to_string(kMostSplits) +
-            " parts, NAME or NAME/PARTS";
-  return wish;
+  return given && *given ? asked("KERNWATT_GEMM", given) : Asked{};
 }
 
 class GemmCudaPlan {
@@ -136,10 +139,19 @@ class GemmCudaPlan {
     const std::string reason = refuses(args, device);
     if (!reason.empty()) return reason;
     GemmChoice choice;
-    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, choice);
+    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, asked_by_environment(), choice);
   }
 
-  GemmCudaPlan(const GemmArgs& args, const kw_device_info& device) : device_(device) {
+  static std::vector<std::string> configurations(const GemmArgs& args, const kw_device_info& device) {
+    return candidates(resolve_problem(args, device).problem, device, INT64_MAX, asked_by_environment().wish);
+  }
+
+  GemmCudaPlan(const GemmArgs& args, const kw_device_info& device, const std::string& configuration = "")
+      : device_(device), created_for_(resolve_problem(args, device).problem) {
+    if (!configuration.empty()) {
+      asked_ = asked("configuration", configuration);
+      asked_.wish.splits = std::max(asked_.wish.splits, 1);  // configurations() names them whole
+    }
     choose_and_prepare(args, INT64_MAX);
     bytes_ = choice_.partial_bytes;
     for (const int64_t m :
@@ -149,7 +161,8 @@ class GemmCudaPlan {
       fewer.epilogue_bytes = fewer.epilogue_bytes / fewer.m * m;
       fewer.m = m;
       GemmChoice choice;
-      if (choose_or_say(fewer, device_, INT64_MAX, choice).empty()) bytes_ = std::max(bytes_, choice.partial_bytes);
+      if (choose_or_say(fewer, device_, INT64_MAX, asked_for(fewer), choice).empty())
+        bytes_ = std::max(bytes_, choice.partial_bytes);
     }
   }
 
@@ -172,7 +185,8 @@ class GemmCudaPlan {
     const GemmConfig& c = *choice_.config;
     std::ostringstream json;
     json.precision(3);
-    json << R"({"variant":")" << c.name << R"(","reason":")" << resolved_.reason << reason_of_choice() << R"(",)";
+    json << R"({"variant":")" << c.name << R"(","configuration":")" << name_of(c, choice_.splits) << R"(","reason":")"
+         << resolved_.reason << reason_of_choice() << R"(",)";
     explain_choice(json, choice_, resolved_.params, device_);
     json << '}';
     return json.str();
@@ -206,14 +220,15 @@ class GemmCudaPlan {
     return "";
   }
 
+  Asked asked_for(const GemmProblem& problem) const {
+    return asked_.wish.config && problem == created_for_ ? asked_ : asked_by_environment();
+  }
+
   static std::string choose_or_say(const GemmProblem& problem, const kw_device_info& device, int64_t most_bytes,
-                                   GemmChoice& choice) {
-    std::string wrong;
-    const GemmWish wish = wish_of_environment(wrong);
-    if (!wrong.empty()) return wrong;
-    choice = choose(problem, device, most_bytes, wish);
-    if (!choice.config && wish.config)
-      return expected("KERNWATT_GEMM", std::getenv("KERNWATT_GEMM"), "a configuration that takes this problem");
+                                   const Asked& asked, GemmChoice& choice) {
+    choice = choose(problem, device, most_bytes, asked.wish);
+    if (!choice.config && asked.wish.config)
+      return expected(asked.by, asked.text, "a configuration that takes this problem");
     if (!choice.config)
       return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 40 KB");
     const int64_t tiles = choice.tiles_m * choice.tiles_n;
@@ -227,9 +242,11 @@ class GemmCudaPlan {
     resolved_ = resolve_problem(args, device_);
     GemmParams& p = resolved_.params;
     if (!choice_.config || resolved_.problem != chosen_for_) {
-      wrong = choose_or_say(resolved_.problem, device_, most_bytes, choice_);
+      const Asked asked = asked_for(resolved_.problem);
+      wrong = choose_or_say(resolved_.problem, device_, most_bytes, asked, choice_);
       if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
       chosen_for_ = resolved_.problem;
+      asked_by_ = asked.by;
     }
     const GemmConfig& c = *choice_.config;
     if (c.sm90) return sm90_.bind(*c.sm90, choice_.splits, p, device_);
@@ -246,7 +263,12 @@ class GemmCudaPlan {
     std::ostringstream text;
     text.precision(2);
     if (chosen_for_.invariant) text << "; batch_invariant: k in one part";
-    text << "; the least predicted time of " << choice_.candidates;
+    if (!asked_by_.empty() && choice_.candidates == 1) {
+      text << "; " << asked_by_ << " asks for it";
+    } else {
+      text << "; the least predicted time of " << choice_.candidates;
+      if (!asked_by_.empty()) text << " that " << asked_by_ << " allows";
+    }
     if (choice_.second && choice_.seconds > 0) {
       text << ", before " << choice_.second->name;
       if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
@@ -259,7 +281,9 @@ class GemmCudaPlan {
 
   kw_device_info device_;
   Resolved resolved_;
-  GemmProblem chosen_for_;
+  GemmProblem created_for_, chosen_for_;
+  Asked asked_;           // holds for the problem that the plan was created for
+  std::string asked_by_;  // what decided the choice below; empty: the prediction
   GemmChoice choice_;
   Kernel kernel_ = nullptr;
   Sm90Launch sm90_;

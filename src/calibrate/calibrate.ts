@@ -92,6 +92,7 @@ async function calibrateDevice(device: Device, options: CalibrateOptions): Promi
   const before = readCalibration(identity, cache);
   const notes = before.note === null ? [] : [before.note];
   if (before.calibration && !force) {
+    useCalibration(device, before.calibration);
     const file = calibrationFile(cache!, identity);
     return { calibration: before.calibration, cached: true, file, notes };
   }

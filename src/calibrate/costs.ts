@@ -1,4 +1,5 @@
 // What measure() and compare() take from a calibration: the costs of the device at hand, from the cache, by what multiplies.
+import { noteCeiling } from '../ceilings.js';
 import type { Device } from '../device.js';
 import type { EnergyCalibration } from '../measure/energy_floor.js';
 import type { Peaks } from '../measure/peaks.js';
@@ -17,9 +18,11 @@ function calibrationOf(device: Device): Promise<Calibration | null> {
   return found;
 }
 
-/** A calibration that has just been made; what is measured on this device from now on uses it. */
+/** A calibration made or read just now: what is measured and explained on this device from now on uses it. */
 export function useCalibration(device: Device, calibration: Calibration): void {
   read.set(device, Promise.resolve(calibration));
+  for (const peak of calibration.peaks) noteCeiling(device, peak.name, peak);
+  for (const { name, reason } of calibration.missing) noteCeiling(device, name, missing('', reason));
 }
 
 /** Costs for work whose ceiling is `flops`; null where the device has not been calibrated. */

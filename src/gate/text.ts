@@ -1,7 +1,8 @@
 // What the gate says: a table for terminals, Markdown for pull requests, JUnit XML for build servers.
+
+import { place } from '../records/read.js';
 import { digits } from '../report/format.js';
 import { table } from '../report/table.js';
-import { place } from '../records/read.js';
 import type { GateCase, GateReport } from './gate.js';
 
 const ratio = (value: number | null): string => (value === null ? 'n/a' : value.toFixed(3));

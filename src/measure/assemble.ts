@@ -1,5 +1,7 @@
 // Puts a record together from what was observed: rates, utilisation, roofline, the six metrics, flags. Arithmetic only.
+
 import { randomUUID } from 'node:crypto';
+import { roofOf } from '../ceilings.js';
 import { aec } from '../metrics/aec.js';
 import { al } from '../metrics/al.js';
 import { amu } from '../metrics/amu.js';
@@ -172,18 +174,15 @@ function roofline(
   { perCallJ }: EnergyRecord,
 ): RooflineRecord | null {
   if (!work.flops || !work.minBytes || !('provenance' in flops) || !('provenance' in bandwidth)) return null;
-  const compute = work.flops / flops.value;
-  const traffic = work.minBytes / bandwidth.value;
+  const roof = roofOf(work.flops, work.minBytes, flops.value, bandwidth.value);
+  const { floorSeconds } = roof;
   // The memory side of the roof holds only for operands that come from memory.
-  if (traffic > compute && time.cache !== 'cold') return null;
-  const floorSeconds = Math.max(compute, traffic);
+  if (roof.boundBy === 'bandwidth' && time.cache !== 'cold') return null;
   // Operands that stay in a cache need not move at all.
   const moved = time.cache === 'cold' ? work : { ...work, minBytes: 0 };
   const energyFloorJ = energyFloor(moved, floorSeconds, calibration);
   return {
-    intensity: work.flops / work.minBytes,
-    boundBy: compute >= traffic ? 'compute' : 'bandwidth',
-    floorSeconds,
+    ...roof,
     fraction: floorSeconds / time[time.headline]!.median,
     energyFloorJ,
     energyEfficiency: energyEfficiency(energyFloorJ, perCallJ),

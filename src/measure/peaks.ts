@@ -1,5 +1,6 @@
 // Ceilings that utilisation refers to: the best rates of the loads of loads.ts, measured here and now (`empirical`), and for a
 // GPU what follows from its memory clock and bus width (`spec`). A utilisation always names which one it is a share of.
+import { dotCeiling, flopsCeiling, noteCeiling } from '../ceilings.js';
 import type { Device } from '../device.js';
 import type { DType } from '../dtype.js';
 import { KernwattError } from '../errors.js';
@@ -71,7 +72,12 @@ const rateOf = (name: LoadName): Peak['unit'] => (name === 'read' || name === 'c
 export async function peakOf(device: Device, name: LoadName, seconds: number, again = false): Promise<Peak | Missing> {
   const unit = rateOf(name);
   const rate = await empirical(device, name, seconds, again);
-  if (typeof rate === 'string') return missing(unit, rate);
+  const found = typeof rate === 'string' ? missing(unit, rate) : ceiling(device, name, rate, unit, seconds);
+  noteCeiling(device, name, found);
+  return found;
+}
+
+function ceiling(device: Device, name: LoadName, rate: number, unit: Peak['unit'], seconds: number): Peak {
   const { isa, threads } = device.info;
   const what =
     unit === 'FLOP/s' ? `independent ${name} out of registers` : `memory ${name} beyond the last-level cache`;
@@ -86,18 +92,14 @@ export async function peakOf(device: Device, name: LoadName, seconds: number, ag
   };
 }
 
-const isPeak = (peak: Peak | Missing): peak is Peak => 'provenance' in peak;
-
 /**
  * The ceilings for work whose operands are of `dtype`. Measured once for a device and process, `seconds` each, and once more
  * with `again`: when work was faster than its ceiling, something held the ceiling down.
  */
 export async function peaksFor(device: Device, dtype: DType | null, seconds: number, again = false): Promise<Peaks> {
   const fma = await peakOf(device, 'fma_f32', seconds, again);
-  const half = dtype === 'bf16' ? 'dot_bf16' : dtype === 'f16' ? 'dot_f16' : null;
-  const dot = half && (await peakOf(device, half, seconds, again));
-  // 16-bit operands may be widened and multiplied in f32, which on some processors is the faster way.
-  const flops = dot && isPeak(dot) && !(isPeak(fma) && fma.value > dot.value) ? dot : fma;
+  const half = dotCeiling(dtype);
+  const flops = flopsCeiling(fma, half && (await peakOf(device, half, seconds, again)));
   return { flops, bandwidth: await peakOf(device, 'read', seconds, again), spec: specPeaks(device) };
 }
 

@@ -4,13 +4,13 @@
 import type { EnergyEstimate } from '../energy/estimate.js';
 import type { Judgement } from '../energy/judge.js';
 import type { MeterScope } from '../energy/recording.js';
+import type { MeterDomain } from '../meter/meter.js';
 import type { Aec } from '../metrics/aec.js';
 import type { Al } from '../metrics/al.js';
 import type { Amu } from '../metrics/amu.js';
 import type { At } from '../metrics/at.js';
 import type { Mcr } from '../metrics/mcr.js';
 import type { Pcu } from '../metrics/pcu.js';
-import type { MeterDomain } from '../meter/meter.js';
 import type { Environment, Tool } from './environment.js';
 import type { Peak } from './peaks.js';
 import type { MissingState, Quantity } from './quantity.js';

@@ -93,7 +93,14 @@ function copyPlan(plan: Plan, op: Operator): Copy {
       const at = nativeView.offset - first;
       views[name] = new Tensor(flat.storage.retain(), at, dtype, [...shape], [...stride], packed);
     }
-    const copy = op.bind({ ...views, ...plan.params }, { backend: plan.backend, stream: plan.stream });
+    const copy = op.bind(
+      { ...views, ...plan.params },
+      {
+        backend: plan.backend,
+        stream: plan.stream,
+        configuration: plan.configuration,
+      },
+    );
     return { plan: copy, tensors: Object.values(views) };
   } catch (error) {
     for (const view of Object.values(views)) view.dispose();

@@ -270,7 +270,7 @@ class PlanSubject implements Subject {
   }
 
   get dtype() {
-    return Object.values(this.plan.args)[0]?.dtype ?? null;
+    return this.plan.dtype;
   }
 
   get weights(): string {

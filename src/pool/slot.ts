@@ -217,8 +217,7 @@ export class Slot {
     for (const { name, dtype, shape } of form.outputs) tensors[name] = this.#tensor(name, dtype, shape);
     try {
       const args = { ...this.#args(), ...tensors };
-      const { handle, backend, solved } = prepare(this.#compiled, args, this.#options(stream));
-      const plan = new Plan(this.#compiled, handle, backend, stream, solved);
+      const plan = new Plan(this.#compiled, prepare(this.#compiled, args, this.#options(stream)));
       if (this.#plans.size >= this.#mostPlans) {
         const [oldest, old] = this.#plans.entries().next().value!;
         this.#plans.delete(oldest);

@@ -2,8 +2,8 @@
 // stands beside it, a bad line becomes one sentence with its number. Works without the addon.
 import { readFileSync } from 'node:fs';
 import { KernwattError } from '../errors.js';
-import { type MeasureRecord, schema } from '../measure/record.js';
 import type { Quantity } from '../measure/quantity.js';
+import { type MeasureRecord, schema } from '../measure/record.js';
 import { type Check, compile, type Schema } from './schema.js';
 import { readable, upgraded } from './upgrade.js';
 

@@ -6,7 +6,7 @@ import { paperSlips, rankText, type Scoring, scoring, shown } from '../report/an
 import { metricTable, reasons } from '../report/bench.js';
 import { ceilings, conventions, kernel, ofPeak, places } from '../report/describe.js';
 import { digits, plusMinus, quantity, si } from '../report/format.js';
-import { report, type Row } from '../report/model.js';
+import { type Row, report } from '../report/model.js';
 import { equalWeights, type Form } from '../report/quantities.js';
 import { table } from '../report/table.js';
 import { type PaperTable, paperTables, slipsOf } from './paper.js';

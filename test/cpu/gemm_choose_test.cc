@@ -3,6 +3,7 @@
 // the rules of thumb that a wrong sign in the cost model would break. gemm_emu_configs.cc runs every entry of kConfigs.
 #include "../../kernels/gemm/gemm_choose.h"
 
+#include <algorithm>
 #include <set>
 
 #include "gpus.h"
@@ -152,11 +153,49 @@ void rules() {
   }
 }
 
+// All that may run a problem: first what is chosen, none twice, and each of them is what its name asks for.
+void all_candidates() {
+  const auto wanted = [](const std::vector<std::string>& names, const char* part) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return name.find(part) != std::string::npos; });
+  };
+  for (const char* name : {"A100", "L40S", "H200", "emulated sm_89"}) {
+    const kw_device_info& d = on(name);
+    for (const int64_t m : {1, 16, 300, 4096}) {
+      GemmProblem p = problem(m, 4096, 4096);
+      for (const bool invariant : {false, true})
+        for (const bool sm90 : {false, true}) {
+          p.invariant = invariant, p.sm90 = sm90;
+          const auto names = candidates(p, d, INT64_MAX);
+          const GemmChoice chosen = choose(p, d, INT64_MAX);
+          const std::string what = text(name, p, chosen);
+          expect(
+              static_cast<int>(names.size()) == chosen.candidates && names[0] == name_of(*chosen.config, chosen.splits),
+              what + ": the choice is the first of all it compared, not " + names[0]);
+          expect(std::set<std::string>(names.begin(), names.end()).size() == names.size(),
+                 what + ": none is named twice");
+          expect(!invariant || !wanted(names, "/"), what + ": batch_invariant has k in one part");
+          expect(wanted(names, "sm90") == (sm90 && !invariant), what + ": kernels for 9.0 with leave alone");
+          for (const std::string& each : names) {
+            GemmWish wish = wish_of(each);
+            if (wish.splits == 0) wish.splits = 1;
+            const GemmChoice again = choose(p, d, INT64_MAX, wish);
+            holds(name, p, d, INT64_MAX, again);
+            expect(again.config && name_of(*again.config, again.splits) == each, what + ": its name asks for " + each);
+          }
+        }
+    }
+  }
+  for (const char* wrong : {"", "mma", "mma_64x64/0", "mma_64x64/33", "mma_64x64/x", "sm90_64x128 "})
+    expect(!wish_of(wrong).config, std::string("no configuration is called '") + wrong + "'");
+}
+
 }  // namespace
 
 int main() {
   sweep();
   rules();
+  all_candidates();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed ? 1 : 0;
 }

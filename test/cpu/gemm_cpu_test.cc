@@ -6,7 +6,9 @@
 //   gemm_cpu_test [cases [seed]]
 #include <array>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <sstream>
 
 #include "../../kernels/core/packed.h"
 #include "../../kernels/gemm/gemm_cpu_layout.h"
@@ -98,6 +100,8 @@ std::unique_ptr<Case> random_case(bool exact) {
   return t;
 }
 
+std::map<std::string, int> ran;  // how often each configuration did
+
 ReferenceOutput reference(const GemmArgs& args) {
   ReferenceOutputs out;
   ref::gemm(args, RowList{}, out);
@@ -127,9 +131,34 @@ kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
   return device;
 }
 
+// Every configuration that is named for the case, the first being the one it takes by itself.
+void check_configurations(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool) {
+  const kw_device_info device = device_of(isa, pool);
+  const char* lines = nullptr;
+  if (cpu::gemm().configurations(&device, &t.args, &lines) != 0) return expect(false, t.text + ": " + last_error());
+  const ReferenceOutput r = reference(t.args);
+  const std::vector<uint8_t> before = t.y.bytes;
+  std::string own = run(t.args, isa, pool);
+  std::istringstream names{std::string(lines)};
+  for (std::string name; std::getline(names, name);) {
+    std::copy(before.begin(), before.end(), t.y.bytes.begin());
+    const std::string explained = test::run(cpu::gemm(), t.args, isa, pool, name.c_str()),
+                      what = t.text + " as " + name;
+    const std::string says = "\"configuration\":\"" + name + '"';
+    expect(explained.find(says) != std::string::npos, what + ": " + explained);
+    if (!own.empty()) expect(own.find(says) != std::string::npos, what + ": first is what it takes itself, " + own);
+    own.clear();
+    compare(what, t.y, r, exact);
+    ++ran[name];
+  }
+  std::copy(before.begin(), before.end(), t.y.bytes.begin());
+  const std::string refused = test::run(cpu::gemm(), t.args, isa, pool, "amx/rows");
+  expect(refused.rfind("plan_create: gemm: configuration is amx/rows, expected one of ", 0) == 0, refused);
+}
+
 // The case again with its weight packed as the instruction set wants it: the definition says the same of it, unpacking
 // gives the elements back, and the result is right.
-void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool) {
+void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, bool configurations) {
   TensorView plain = t.args.w;
   if (t.args.trans_w) {
     std::swap(plain.shape[plain.rank - 2], plain.shape[plain.rank - 1]);
@@ -177,6 +206,7 @@ void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool) {
   for (size_t i = 0; alike && i < r.value.size(); ++i) alike = equal(r.value[i], packed.value[i]);
   expect(alike, p.text + ": the definition says otherwise");
   compare(p.text, p.y, r, exact);
+  if (configurations) check_configurations(p, exact, isa, pool);
 }
 
 // Activations over their whole range, through an epilogue without a product.
@@ -339,7 +369,8 @@ int main(int argc, char** argv) {
       const bool exact = n % 3 == 0;
       const auto t = random_case(exact);
       check(*t, exact, isa, pool, n % 2 ? other : alone);
-      check_packed(*t, exact, isa, pool);
+      check_packed(*t, exact, isa, pool, n % 4 == 0);
+      if (n % 2 == 0) check_configurations(*t, exact, isa, pool);
     }
     check_activations(isa, pool);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -347,6 +378,12 @@ int main(int argc, char** argv) {
     }
     check_rebind(isa, pool);
     std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
+  }
+  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
+    for (const char* way : {"/stream", "/blocks"}) {
+      const std::string name = cpu::name(static_cast<cpu::Isa>(i)) + std::string(way);
+      expect(ran[name] > 0, "some case runs as " + name);
+    }
   }
   check_layouts();
   check_declines();

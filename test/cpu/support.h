@@ -108,16 +108,20 @@ inline std::string describe(const char* field, const TensorView& v) {
   return s + "]";
 }
 
-// Runs the plan with a workspace of exactly the promised size, full of NaN. Returns explain(), or what went wrong.
+// Runs the plan, in its own way or the one named, with a workspace of exactly the promised size, full of NaN. Returns
+// explain(), or what went wrong.
 template <class Args>
-std::string run(const kw_op& op, const Args& args, cpu::Isa isa, ThreadPool& pool) {
+std::string run(const kw_op& op, const Args& args, cpu::Isa isa, ThreadPool& pool,
+                const char* configuration = nullptr) {
   kw_device_info device{};
   device.size = sizeof(device);
   device.sm_count = pool.threads();
   device.isa = static_cast<int32_t>(isa);
   if (op.supports(&device, &args) != 0) return "declined: " + last_error();
   kw_plan* plan = nullptr;
-  if (op.plan_create(&device, &args, &plan) != 0) return "plan_create: " + last_error();
+  if ((configuration ? op.plan_create_as(&device, &args, configuration, &plan)
+                     : op.plan_create(&device, &args, &plan)) != 0)
+    return "plan_create: " + last_error();
   const uint64_t bytes = op.plan_workspace(plan);
   void* space = nullptr;
   if (posix_memalign(&space, 64, std::max<uint64_t>(bytes, 1)) != 0) return "no memory for the workspace";

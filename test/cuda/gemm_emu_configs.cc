@@ -4,6 +4,7 @@
 //
 // KERNWATT_FULL=1 takes every pair of edges instead of a sample of them.
 #include <algorithm>
+#include <sstream>
 
 #include "../../kernels/gemm/gemm_choose.h"
 #include "gemm_problem.h"
@@ -192,6 +193,35 @@ void properties(const Device& d) {
   }
   Rows rows(d, DType::bf16, 1, 1, kN, kK), none(d, DType::bf16, 1, 0, kN, kK);
   expect(GemmPlan(d, none.args).explain().find("roofline") == std::string::npos, "of nothing nothing is predicted");
+  {
+    // Every configuration that is named for a problem takes it and is right; the first is what the plan takes itself.
+    Rows some(d, DType::bf16, 1, 20, kN, kK);
+    const char* lines = nullptr;
+    d.must(gemm_of(*d.table).configurations(&d.info, &some.args, &lines), "configurations");
+    std::istringstream names{std::string(lines)};
+    int count = 0;
+    for (std::string name; std::getline(names, name); ++count) {
+      GemmPlan plan(d, some.args, "", name);
+      const auto same = [&](const std::string& words) { return words.find("\"configuration\":\"" + name + '"') + 1; };
+      some.result(d, plan);
+      expect(some.right() && same(plan.explain()), "as " + name + ": " + plan.explain());
+      if (count == 0) expect(same(GemmPlan(d, some.args).explain()), "the first is the plan's own: " + name);
+    }
+    expect(count > 8, "all that may run are named");
+    // Bound to another problem, a plan of one of them chooses as any other does.
+    Rows most(d, DType::bf16, 1, 200, kN, kK), fewer(d, DType::bf16, 1, 3, kN, kK);
+    GemmPlan plan(d, most.args, "", "mma_128x128");
+    plan.rebind(fewer.args);
+    fewer.result(d, plan);
+    expect(plan.variant() == "mma_128x128" && fewer.right(), "bound to few rows: " + plan.explain());
+    expect(explained(plan.explain().c_str(), "variant") != "mma_128x128", "it chooses again: " + plan.explain());
+    kw_plan* none = nullptr;
+    for (const char* wrong : {"mma_1x1", "fma_64x64", "mma_64x64/33"})
+      expect(
+          gemm_of(*d.table).plan_create_as(&d.info, &some.args, wrong, &none) == static_cast<int>(Code::UNSUPPORTED) &&
+              std::strstr(d.table->last_error(), std::string("configuration is ").append(wrong).c_str()),
+          std::string("refused: ") + wrong + ", " + d.table->last_error());
+  }
   const auto refused = [&](const char* wish, const char* words) {
     setenv("KERNWATT_GEMM", wish, 1);
     const int32_t status = gemm_of(*d.table).supports(&d.info, &rows.args);

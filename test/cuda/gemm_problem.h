@@ -46,11 +46,11 @@ struct GemmCase {
   }
 };
 
-// wish: KERNWATT_GEMM while it is chosen.
+// wish: KERNWATT_GEMM while it is chosen; configuration: one of configurations(), or empty.
 class GemmPlan : public BoundPlan {
  public:
-  GemmPlan(const Device& d, const GemmArgs& args, const std::string& wish = "")
-      : BoundPlan(d, gemm_of(*d.table), &args, "KERNWATT_GEMM", wish) {}
+  GemmPlan(const Device& d, const GemmArgs& args, const std::string& wish = "", const std::string& configuration = "")
+      : BoundPlan(d, gemm_of(*d.table), &args, "KERNWATT_GEMM", wish, configuration) {}
   void rebind(const GemmArgs& args) { BoundPlan::rebind(&args); }
 };
 

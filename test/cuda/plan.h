@@ -21,14 +21,18 @@ inline std::string explained(const char* json, const char* name) {
   return text.substr(from + quote, text.find_first_of(",\"}", from + quote) - from - quote);
 }
 
-// A plan bound to its arguments, with NaN in its workspace. wish: the value of an environment variable while it is chosen.
+// A plan bound to its arguments, with NaN in its workspace. wish: the value of an environment variable while it is chosen;
+// configuration: one of the operator's configurations(), or empty.
 class BoundPlan {
  public:
-  BoundPlan(const Device& d, const kw_op& op, const void* args, const char* variable, const std::string& wish)
+  BoundPlan(const Device& d, const kw_op& op, const void* args, const char* variable, const std::string& wish,
+            const std::string& configuration = "")
       : d_(d), op_(op) {
     wish.empty() ? unsetenv(variable) : setenv(variable, wish.c_str(), 1);
-    const int32_t status = op_.supports(&d.info, args);
-    d.must(status ? status : op_.plan_create(&d.info, args, &plan_), "plan_create");
+    int32_t status = op_.supports(&d.info, args);
+    if (!status && configuration.empty()) status = op_.plan_create(&d.info, args, &plan_);
+    if (!status && !configuration.empty()) status = op_.plan_create_as(&d.info, args, configuration.c_str(), &plan_);
+    d.must(status, "plan_create");
     unsetenv(variable);
     bytes_ = op_.plan_workspace(plan_);
     if (bytes_) {

@@ -25,7 +25,7 @@ function scaling(on: Bench, x: NativeView, alpha: number, delay = 0, y = on.empt
 
 describe('loading', () => {
   test('says what a library offers', () => {
-    expect(native().loadLibrary(library)).toEqual({ abi: 2, build: 'fake', ops: ['gemm'], deviceCount: 2, reason: '' });
+    expect(native().loadLibrary(library)).toEqual({ abi: 3, build: 'fake', ops: ['gemm'], deviceCount: 2, reason: '' });
     expect(native().loadLibrary(fakeLibrary('empty'))).toMatchObject({ deviceCount: 0, reason: 'fake: no driver' });
   });
 
@@ -37,8 +37,8 @@ describe('loading', () => {
     ],
     ['a file that is no library', () => new URL(import.meta.url).pathname, /library.test.ts: .*invalid ELF header/],
     ['a library without the table', () => addonFile, /has no function kw_cuda_table/],
-    ['another abi', () => fakeLibrary('abi'), /speaks abi 99, expected 2/],
-    ['a table it will not give', () => fakeLibrary('mute'), /does not speak abi 2/],
+    ['another abi', () => fakeLibrary('abi'), /speaks abi 99, expected 3/],
+    ['a table it will not give', () => fakeLibrary('mute'), /does not speak abi 3/],
     ['arguments of another build', () => fakeLibrary('args'), /arguments of gemm have 8 bytes, expected \d+/],
   ])('refuses %s with LIBRARY and the reason', async (_, file, reason) => {
     const path = file();

@@ -24,7 +24,7 @@ KW_FIELDS(TensorView, data, dtype, rank, shape, stride, format)
 KW_FIELDS(kw_device_info, size, name, uuid, pci, cc_major, cc_minor, sm_count, emulated, total_bytes, smem_bytes,
           llc_bytes, driver_version, runtime_version, clock_khz, memory_clock_khz, memory_bus_bits, isa)
 KW_FIELDS(kw_op, size, name, args_size, supports, plan_create, plan_workspace, plan_rebind, plan_enqueue, plan_explain,
-          plan_destroy, format)
+          plan_destroy, format, configurations, plan_create_as)
 template <class Visit>
 void for_each_field(kw_table& s, Visit&& visit) {  // more members than KW_FIELDS takes
   KW_EXPAND(KW_EACH(size, abi, build, last_error, device_count, device_info, memory_info, alloc, free, host_alloc,

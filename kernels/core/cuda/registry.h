@@ -38,7 +38,15 @@ class OnDevice {
     return Plan::declines(args, info);
   }
   template <class Args>
+    requires HasConfigurations<Plan, Args>
+  static std::vector<std::string> configurations(const Args& args, const kw_device_info& info) {
+    return Plan::configurations(args, info);
+  }
+  template <class Args>
   OnDevice(const Args& args, const kw_device_info& info) : device_(use_device(info)), plan_(args, info) {}
+  template <class Args>
+  OnDevice(const Args& args, const kw_device_info& info, const std::string& configuration)
+      : device_(use_device(info)), plan_(args, info, configuration) {}
   uint64_t workspace() const { return plan_.workspace(); }
   template <class Args>
   void rebind(const Args& args, void* workspace) {

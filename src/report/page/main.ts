@@ -2,7 +2,7 @@
 import type { Chart } from 'chart.js';
 import { definition, estimate, frontOf, labels, paperSlips, rankText, scoring, undecidedText } from '../analysis.js';
 import type { PageRow } from '../model.js';
-import { type PageGroup, type PageReport, type Packed, unpack } from '../pack.js';
+import { type Packed, type PageGroup, type PageReport, unpack } from '../pack.js';
 import { type Form, paretoAxes, quantities, sixMetrics, type Weights } from '../quantities.js';
 import { bars, pareto, radar, roofline } from './charts.js';
 import { choice, h, replace, section } from './dom.js';
