@@ -107,7 +107,7 @@ async function write() {
     '<!-- Written by `npm run docs` from src/ops; edit the declarations there. -->',
     'A dimension ending in `?` may be absent, or 1 where others have more: it is then shared; `n or 1` may be 1 likewise, and\n' +
       '`n + 1` has one element more than others have. The last dimension of every tensor is contiguous; the others may have any\n' +
-      'strides. Every operator takes `(args, { stream, backend, dtype })`, and `op.bind(args, options)` gives a plan to queue as\n' +
+      'strides. Every operator takes `(args, { stream, backend, dtype, configuration })`, and `op.bind(args, options)` gives a plan to queue as\n' +
       'often as wanted. Errors are `KernwattError` with a stable `code`.',
     table(
       ['operator', 'summary'],
