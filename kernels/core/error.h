@@ -20,12 +20,13 @@ enum class Code : int32_t {
   CUDA,
   NVML,
   LIBRARY,
+  FILE,
   ARGUMENT,
   INTERNAL
 };
 inline constexpr const char* kCodeNames[] = {"OK",       "SHAPE",   "DTYPE",         "INDEX",       "UNSUPPORTED",
                                              "DISPOSED", "BUSY",    "OUT_OF_MEMORY", "DEVICE_LOST", "CUDA",
-                                             "NVML",     "LIBRARY", "ARGUMENT",      "INTERNAL"};
+                                             "NVML",     "LIBRARY", "FILE",          "ARGUMENT",    "INTERNAL"};
 inline constexpr int kCodeCount = sizeof(kCodeNames) / sizeof(kCodeNames[0]);
 
 struct Error : std::runtime_error {
