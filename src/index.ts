@@ -31,7 +31,7 @@ export type {
   MeterOptions,
   MeterReading,
 } from './meter/meter.js';
-export type { SamplerCost } from './native.js';
+export type { SamplerCost } from './native.sources.js';
 export type { Op, Operator } from './op.js';
 export { type DeviceName, type OpenOptions, openDevice } from './open.js';
 export * from './ops/index.js';

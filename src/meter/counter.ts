@@ -1,7 +1,8 @@
 // What the finders of counters hand over: where a cumulative energy counter is, what it covers, and why it cannot be read.
 import { readFileSync } from 'node:fs';
 import type { MissingState } from '../measure/quantity.js';
-import { native, type SourceSpec } from '../native.js';
+import { native } from '../native.js';
+import type { SourceSpec } from '../native.sources.js';
 
 /** Why there is no number, and the one line that changes it, where there is one. */
 export interface Refusal {

@@ -4,7 +4,8 @@ import { boundEnergy } from '../energy/bounds.js';
 import type { MeterData, MeterScope } from '../energy/recording.js';
 import { type MissingState, missing, type Quantity } from '../measure/quantity.js';
 import type { Interval } from '../measure/stats.js';
-import { native, type SourceHandle, type SourceReadings, type SourceSpec, type SourceStatus } from '../native.js';
+import { native, type SourceHandle } from '../native.js';
+import type { SourceReadings, SourceSpec, SourceStatus } from '../native.sources.js';
 import type { CounterFound, Refusal } from './counter.js';
 import * as fixes from './fixes.js';
 
