@@ -1,7 +1,7 @@
 // What is measured: a plan (all three clocks, cold or hot, checked) or a function (host clock alone). Both look alike from here
 // on: they describe themselves, give a runner for each clock, and are checked before and after.
 import type { Device } from '../device.js';
-import { isInteger } from '../dtype.js';
+import { bitsOf, isInteger } from '../dtype.js';
 import type { LoadWindow } from '../energy/recording.js';
 import { KernwattError } from '../errors.js';
 import { native, type SampleResult } from '../native.js';
@@ -66,6 +66,8 @@ export interface LoadOptions {
   /** About how long a call takes. */
   secondsPerCall: number;
 }
+
+const toItself = 'relative to itself the ratio is 1 by definition';
 
 /** Seconds of CLOCK_MONOTONIC, on which native loops and meters stamp, too. */
 export const monotonic = (): number => Number(process.hrtime.bigint()) / 1e9;
@@ -276,7 +278,11 @@ class PlanSubject implements Subject {
   get weights(): string {
     const [name] =
       this.plan.op.work(this.plan.dims, this.plan.params, new Set(Object.keys(this.plan.args))).weights ?? [];
-    return name ? `${name} is stored as it came, uncompressed` : 'this operator has no weights';
+    if (!name) return `this operator has no weights; ${toItself}`;
+    const dtype = this.plan.args[name]!.dtype;
+    if (bitsOf(dtype) < 8)
+      return `${name} is ${dtype}, and a measurement does not know how close results are to those of the weight it was made from`;
+    return `${name} is stored as it came, uncompressed; ${toItself}`;
   }
 
   readonly call = () => this.rotation.next().run();
@@ -347,7 +353,7 @@ class FunctionSubject implements Subject {
   readonly extraBytes = 0;
   readonly inPlace = false;
   readonly dtype = null;
-  readonly weights = 'a function does not say what weights it has';
+  readonly weights = `a function does not say what weights it has; ${toItself}`;
   readonly zeroInputs = false;
   readonly operandBytes = missing('B', noOperands);
   readonly workspaceBytes = missing('B', noOperands);

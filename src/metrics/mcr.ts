@@ -18,10 +18,10 @@ export interface Compression {
   fidelity: { value: number; kind: string };
 }
 
-/** Null means nothing is compressed, for the reason `weights`: the ratio of a format to itself would say nothing. */
+/** Null means that there is no number, for the reason `weights`. */
 export function mcr(compression: Compression | null, weights: string): Mcr {
   if (compression === null) {
-    const none = missing('1', `${weights}; relative to itself the ratio is 1 by definition`);
+    const none = missing('1', weights);
     return { paper: { MCR: none }, honest: { MCR: none } };
   }
   const { baseline, nominalBits, bytes, fidelity } = compression;

@@ -5,6 +5,7 @@ import {
   compare,
   type Device,
   gemm,
+  gemmInt4,
   type MeasureRecord,
   measure,
   openDevice,
@@ -56,6 +57,18 @@ function expectNoNumbers(record: MeasureRecord): void {
 }
 
 describe('a plan', () => {
+  test('of a 4-bit weight says what its compression rate lacks', async () => {
+    const x = keep(device.random([m, k], 'f32', { seed: 1 }));
+    const w = keep(device.random([n, k], 'u4', { distribution: 'integers', low: 0, high: 15, seed: 2 }));
+    const scales = keep(device.random([1, n], 'f32', { seed: 3 }));
+    const { metrics } = await measure(gemmInt4.bind({ x, w, scales }), { ...quick, clocks: ['device'] });
+    for (const { MCR } of [metrics!.MCR.paper, metrics!.MCR.honest])
+      expect(MCR).toMatchObject({
+        value: null,
+        reason: expect.stringMatching(/^w is u4, and .* how close results are/),
+      });
+  });
+
   test('gives a valid record whose exact parts are exact', async () => {
     const plan = product('bf16');
     const record = await measure(plan, { ...quick, name: 'one' });
