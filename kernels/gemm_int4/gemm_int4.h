@@ -64,8 +64,9 @@ struct GemmInt4Args {
 };
 KW_FIELDS(GemmInt4Args, x, w, scales, zeros, perm, bias, residual, y, activation, mode, accuracy, batch_invariant)
 
-// The sixteen values of NF4: quantiles of the normal distribution, normalised to [-1, 1], zero among them.
-inline constexpr float kNormalFloat4[16] = {
+// The sixteen values of NF4: quantiles of the normal distribution, normalised to [-1, 1], zero among them. Not inline: an object
+// for one instruction set defines no symbol that others share.
+constexpr float kNormalFloat4[16] = {
     -1.0f,
     -0.6961928009986877f,
     -0.5250730514526367f,
