@@ -94,7 +94,8 @@ describe('arguments', () => {
     [{ dtype: 12 }, 'DTYPE'],
     [{ dtype: -1 }, 'DTYPE'],
     [{ dtype: 'f32' }, 'ARGUMENT'],
-    [{ dtype: 8 }, 'UNSUPPORTED'],
+    [{ dtype: 9, offset: 1 }, 'ARGUMENT'],
+    [{ dtype: 9, stride: [8, 1] }, 'ARGUMENT'],
   ])('a view with %j is refused with %s', async (change, expected) => {
     const bench = await Bench.open();
     const view = { ...bench.empty([4, 4]), ...change } as never;
