@@ -31,6 +31,8 @@ export type {
   MeterOptions,
   MeterReading,
 } from './meter/meter.js';
+export { type Fidelity, fidelity } from './metrics/fidelity.js';
+export type { KeptPerformance } from './metrics/mcr.js';
 export type { SamplerCost } from './native.sources.js';
 export type { Op, Operator } from './op.js';
 export { type DeviceName, type OpenOptions, openDevice } from './open.js';

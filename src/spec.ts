@@ -162,7 +162,8 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
   ): readonly (false | readonly [Code, string])[];
   /**
    * Floating-point operations of one call, inputs that the parameters make the operator skip, the share of others that it
-   * reads (1 unless named), rows of activations (tokens), and the inputs that are weights.
+   * reads (1 unless named), rows of activations (tokens), the inputs that are weights, and those that these cannot be read without,
+   * such as scales.
    */
   work(
     dims: Dims<T>,
@@ -174,6 +175,7 @@ export interface OpSpec<T extends TensorSpecs = TensorSpecs, P extends ParamSpec
     read?: Readonly<Record<string, number>>;
     tokens?: number;
     weights?: readonly string[];
+    withWeights?: readonly string[];
   };
   /** What `flops` counts, in words. */
   flops: string;

@@ -8,6 +8,7 @@ import { describeEnvironment, describeTool } from '../measure/environment.js';
 import type { MeasureRecord } from '../measure/record.js';
 import { native } from '../native.js';
 import { type FileRecord, place, readRecords } from '../records/read.js';
+import { keptPerformance, layerFidelity } from '../suites/fidelity.js';
 import { finishedRun } from '../suites/resume.js';
 import { chosenGroups, type PaperSuite, paperSuites, type SuiteGroup } from '../suites/suites.js';
 import { type GroupRuns, groupScores, suiteText } from '../suites/text.js';
@@ -135,6 +136,15 @@ export class SuiteRun implements SuiteOutcome {
     const target = flags.quick ? 0.05 : 0.02;
     const env = describeEnvironment(native().cpu(), { name: device.name, info: device.info }, null, null);
     const bound: BoundCase[] = [];
+    const fidelity = group.members.some(({ label }) => label === 'int4')
+      ? await layerFidelity(group.members[0]!.model.dims.k!, seed)
+      : [];
+    const kept = Object.fromEntries(
+      group.members.flatMap(({ label, model }) => {
+        const found = fidelity.find((one) => one.label === label);
+        return found ? [[model.name, keptPerformance(found)]] : [];
+      }),
+    );
     const runs: Partial<Record<'device' | 'host', readonly FileRecord[]>> = {};
     try {
       for (const [i, clock] of (['device', 'host'] as const).entries()) {
@@ -148,6 +158,7 @@ export class SuiteRun implements SuiteOutcome {
         if (bound.length === 0) for (const member of group.members) bound.push(new BoundCase(member, device, seed));
         const cases = Object.fromEntries(bound.map(({ plan }, at) => [names[at]!, plan]));
         const { records } = await compare(cases, {
+          fidelity: kept,
           clock,
           cache,
           seed,
@@ -167,7 +178,7 @@ export class SuiteRun implements SuiteOutcome {
     } finally {
       for (const one of bound) one[Symbol.dispose]();
     }
-    return { group, device: runs.device!, host: runs.host! };
+    return { group, device: runs.device!, host: runs.host!, fidelity };
   }
 
   text(): string {
@@ -185,6 +196,7 @@ export class SuiteRun implements SuiteOutcome {
         group: runs.group.name,
         device,
         members: runs.group.members.map(({ label }) => label),
+        fidelity: runs.fidelity,
         records: { device: ids(runs.device), host: ids(runs.host) },
         ratios: runs.device.map(({ record: { comparison } }) =>
           comparison ? { value: comparison.ratio, ci95: comparison.ci95 } : null,

@@ -106,7 +106,7 @@ export function assemble(subject: Subject, seen: Observation): MeasureRecord {
       AL: latency,
       AT: at({ tokens, params, meanSeconds: latency.paper.AL, medianSeconds: seconds }),
       AEC: aec(energy.powerW, energy.perCallJ, tokens),
-      MCR: mcr(null, subject.weights),
+      MCR: mcr(subject.compression),
     },
     comparison: seen.comparison,
     env,

@@ -13,7 +13,7 @@ import { Interleaved, mirroredBlocks } from './interleave.js';
 import { calibrate, stolenAbove } from './loop.js';
 import { cpuOf, invalid, peaksOf, sampleSeconds } from './measure.js';
 import { meterEnergy } from './metering.js';
-import { type CompareOptions, type Settings, settings } from './options.js';
+import { type CompareOptions, checkFidelity, type Settings, settings } from './options.js';
 import { missing, type Quantity } from './quantity.js';
 import {
   type Clock,
@@ -61,11 +61,17 @@ export async function compare(
   const baseline = options.baseline ?? names[0]!;
   if (!(baseline in cases))
     throw new KernwattError('ARGUMENT', `compare: baseline is ${baseline}, expected one of ${names.join(', ')}`);
+  for (const [name, given] of Object.entries(options.fidelity ?? {})) {
+    if (!(name in cases))
+      throw new KernwattError('ARGUMENT', `compare: fidelity is of ${name}, expected one of ${names.join(', ')}`);
+    checkFidelity('compare', given);
+  }
   set.signal?.throwIfAborted();
   const clock = chooseClock(Object.values(cases), options.clock);
   const subjects: Subject[] = [];
   try {
-    for (const name of names) subjects.push(await subject(cases[name]!, { ...set, name }));
+    for (const name of names)
+      subjects.push(await subject(cases[name]!, { ...set, name, fidelity: options.fidelity?.[name] }));
     return await run(subjects, names.indexOf(baseline), clock, set);
   } finally {
     for (const one of subjects) await one[Symbol.asyncDispose]();

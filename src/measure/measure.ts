@@ -10,7 +10,14 @@ import { readSteal, stealShare } from './environment.js';
 import { gpuFacts } from './gpu_facts.js';
 import { timeClock } from './loop.js';
 import { meterEnergy } from './metering.js';
-import { chosenClocks, type MeasureOptions, type MeasureProgress, type Settings, settings } from './options.js';
+import {
+  checkFidelity,
+  chosenClocks,
+  type MeasureOptions,
+  type MeasureProgress,
+  type Settings,
+  settings,
+} from './options.js';
 import { type Peaks, peaksFor } from './peaks.js';
 import { missing } from './quantity.js';
 import type { Clock, ClockRecord, MeasureRecord } from './record.js';
@@ -23,7 +30,8 @@ export const sampleSeconds: Record<Clock, number> = { device: 1e-3, stream: 1e-3
 export async function measure(what: Measurable, options: MeasureOptions = {}): Promise<MeasureRecord> {
   const set = settings('measure', options);
   set.signal?.throwIfAborted();
-  await using it = await subject(what, { ...set, name: options.name });
+  checkFidelity('measure', options.fidelity);
+  await using it = await subject(what, { ...set, name: options.name, fidelity: options.fidelity });
   const asked = chosenClocks(options.clocks, it.clocks, it.name);
   const report = reporter(it, asked, set);
   const start = { runId: randomUUID(), createdAt: new Date(), cpu: cpuOf(it) };

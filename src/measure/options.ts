@@ -2,6 +2,7 @@
 import { Device } from '../device.js';
 import { KernwattError } from '../errors.js';
 import type { Meter } from '../meter/meter.js';
+import type { KeptPerformance } from '../metrics/mcr.js';
 import { type Clock, clocks } from './record.js';
 import { fullStop, quickStop, type StopRule } from './stop.js';
 
@@ -66,6 +67,8 @@ export interface EnergySettings {
 }
 
 export interface MeasureOptions extends CommonOptions {
+  /** Of a weight of fewer than eight bits: performance' / performance of MCR, which no measurement of time knows; see fidelity(). */
+  fidelity?: KeptPerformance;
   /** Default: all that exist, `device`, `stream` and `host` for a plan, `host` for a function. */
   clocks?: readonly Clock[];
   /** How the record is called. Default: the name of the operator or function. */
@@ -73,6 +76,8 @@ export interface MeasureOptions extends CommonOptions {
 }
 
 export interface CompareOptions extends CommonOptions {
+  /** As of measure(), by the name of the case. */
+  fidelity?: Readonly<Record<string, KeptPerformance>>;
   /** Default: `device` when all are plans of one stream, else `host`. */
   clock?: Clock;
   /** What the others are divided by. Default: the first. */
@@ -104,7 +109,7 @@ const common = [
   'check',
   'seed',
   'signal',
-].concat(['onProgress', 'device', 'energy']);
+].concat(['onProgress', 'device', 'energy', 'fidelity']);
 const names = { measure: [...common, 'clocks', 'name'], compare: [...common, 'clock', 'baseline'] };
 
 export function settings(where: 'measure' | 'compare', options: MeasureOptions | CompareOptions): Settings {
@@ -171,6 +176,16 @@ export function energySettings(
   if (meter !== undefined && typeof meter?.recording !== 'function')
     refuse('energy.meter', meter, 'a meter, as openMeter() gives it');
   return { meter, windows, windowSeconds, idleSeconds };
+}
+
+/** Throws unless it is a number above 0 with its kind in words, or absent. */
+export function checkFidelity(where: string, given: KeptPerformance | undefined): void {
+  if (given === undefined) return;
+  if (!(given?.value > 0 && Number.isFinite(given.value)) || typeof given.kind !== 'string')
+    throw new KernwattError(
+      'ARGUMENT',
+      `${where}: fidelity is ${JSON.stringify(given)}, expected a value above 0 and its kind in words`,
+    );
 }
 
 /** The clocks to read, in the fixed order device, stream, host. */

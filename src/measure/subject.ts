@@ -1,14 +1,16 @@
 // What is measured: a plan (all three clocks, cold or hot, checked) or a function (host clock alone). Both look alike from here
 // on: they describe themselves, give a runner for each clock, and are checked before and after.
 import type { Device } from '../device.js';
-import { bitsOf, isInteger } from '../dtype.js';
+import { isInteger } from '../dtype.js';
 import type { LoadWindow } from '../energy/recording.js';
 import { KernwattError } from '../errors.js';
+import type { Compression, KeptPerformance } from '../metrics/mcr.js';
 import { native, type SampleResult } from '../native.js';
 import type { Operator } from '../op.js';
 import * as ops from '../ops/index.js';
 import { Plan } from '../plan.js';
 import type { Tensor } from '../tensor.js';
+import { compressionOf, toItself } from './compression.js';
 import { Correctness, overwrittenInputs, unchecked } from './correctness.js';
 import { readSteal, stealShare } from './environment.js';
 import type { Round, Runner } from './loop.js';
@@ -26,6 +28,8 @@ export interface SubjectOptions {
   coldLimitBytes: number;
   /** Null: do not check. */
   check: { seconds: number; seed: number } | null;
+  /** What MCR of a weight of fewer than eight bits is multiplied by. */
+  fidelity?: KeptPerformance | undefined;
   /** Whose allocator is read for a function. */
   device?: Device | undefined;
 }
@@ -47,8 +51,8 @@ export interface Subject extends AsyncDisposable {
   readonly inPlace: boolean;
   /** Data type that decides which peak applies; null for a function. */
   readonly dtype: Plan['args'][string]['dtype'] | null;
-  /** Why there is no compression to report, for MCR. */
-  readonly weights: string;
+  /** For MCR; or why there is none. */
+  readonly compression: Compression | string;
   /** One call from JavaScript. */
   readonly call: () => unknown;
   /** Whether everything it reads is 0, so that its energy would say nothing about real data. */
@@ -66,8 +70,6 @@ export interface LoadOptions {
   /** About how long a call takes. */
   secondsPerCall: number;
 }
-
-const toItself = 'relative to itself the ratio is 1 by definition';
 
 /** Seconds of CLOCK_MONOTONIC, on which native loops and meters stamp, too. */
 export const monotonic = (): number => Number(process.hrtime.bigint()) / 1e9;
@@ -275,14 +277,8 @@ class PlanSubject implements Subject {
     return this.plan.dtype;
   }
 
-  get weights(): string {
-    const [name] =
-      this.plan.op.work(this.plan.dims, this.plan.params, new Set(Object.keys(this.plan.args))).weights ?? [];
-    if (!name) return `this operator has no weights; ${toItself}`;
-    const dtype = this.plan.args[name]!.dtype;
-    if (bitsOf(dtype) < 8)
-      return `${name} is ${dtype}, and a measurement does not know how close results are to those of the weight it was made from`;
-    return `${name} is stored as it came, uncompressed; ${toItself}`;
+  get compression(): Compression | string {
+    return compressionOf(this.plan, this.options.fidelity);
   }
 
   readonly call = () => this.rotation.next().run();
@@ -353,7 +349,7 @@ class FunctionSubject implements Subject {
   readonly extraBytes = 0;
   readonly inPlace = false;
   readonly dtype = null;
-  readonly weights = `a function does not say what weights it has; ${toItself}`;
+  readonly compression = `a function does not say what weights it has; ${toItself}`;
   readonly zeroInputs = false;
   readonly operandBytes = missing('B', noOperands);
   readonly workspaceBytes = missing('B', noOperands);

@@ -14,14 +14,19 @@ export interface Compression {
   nominalBits: { baseline: number; stored: number };
   /** Bytes with everything that has to be stored: scales, zero points, padding. */
   bytes: { baseline: number; stored: number };
-  /** performance' / performance and how it was taken, e.g. '1 - relative error of y'. */
-  fidelity: { value: number; kind: string };
+  fidelity: KeptPerformance;
 }
 
-/** Null means that there is no number, for the reason `weights`. */
-export function mcr(compression: Compression | null, weights: string): Mcr {
-  if (compression === null) {
-    const none = missing('1', weights);
+/** performance' / performance and how it was taken, e.g. '1 - relative error of y'. */
+export interface KeptPerformance {
+  value: number;
+  kind: string;
+}
+
+/** A sentence in its place says why there is no number. */
+export function mcr(compression: Compression | string): Mcr {
+  if (typeof compression === 'string') {
+    const none = missing('1', compression);
     return { paper: { MCR: none }, honest: { MCR: none } };
   }
   const { baseline, nominalBits, bytes, fidelity } = compression;

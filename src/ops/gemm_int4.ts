@@ -83,6 +83,7 @@ export const gemmInt4 = defineOp({
     flops: 2 * d.batch * d.m * d.rowsW * d.k,
     tokens: d.batch * d.m,
     weights: ['w'],
+    withWeights: ['scales', 'zeros', 'perm'],
   }),
   flops: '2 batch m rowsW k for the product; widening the weights and the epilogue are not counted',
   draw: { k: [0, 32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 768], groups: { divides: 'k' } },

@@ -66,6 +66,7 @@ const layerGroup = /^(\S+) (\S+) (decode|prefill 512)$/;
 /** Their linear layers in the element types that the table compares. */
 function quantization(): SuiteGroup[] {
   const op = ops.gemm as unknown as Operator;
+  const int4 = ops.gemmInt4 as unknown as Operator;
   const groups = op.spec.models.flatMap((model) => {
     const [name, body, layer, phase] = layerGroup.exec(model.name) ?? [];
     if (name === undefined || !quantized.includes(body!)) return [];
@@ -73,6 +74,8 @@ function quantization(): SuiteGroup[] {
       const dtypes = Object.fromEntries(Object.keys(model.dtypes!).map((tensor) => [tensor, dtype]));
       return { label: dtype, op, model: { ...model, name: `${name} ${dtype}`, dtypes } };
     });
+    const packed = int4.spec.models.find((one) => one.name === name);
+    if (packed) members.push({ label: 'int4', op: int4, model: { ...packed, name: `${name} int4` } });
     const short = layer !== 'head' && (phase === 'decode' || layer === 'o');
     return [{ name, body: body!, quick: body === 'qwen2.5-1.5b' && short, members }];
   });
@@ -97,11 +100,12 @@ export const paperSuites: readonly PaperSuite[] = [
     title: 'linear layers of models that EfficientLLM quantizes (its Table 9), decode and prefill of 512 tokens',
     groups: quantization(),
     absent: [
-      'int4, a row of Table 9: gemm_int4 has these layers among its own shapes (kernwatt bench gemm_int4), not yet in this comparison. bf16 and f16 remain.',
+      'int4 of the output heads: quantized checkpoints leave them as they were.',
       'A second model of 14B, which Table 9 has under two names with the same layers.',
     ],
     differences: [
       'bf16 and f16 move the same bytes and count the same FLOPs. On a GPU they run the same kernel, tile for tile, with instructions of equal rate. What can be left is data: f16 has three more bits of mantissa that change from element to element, which costs power, and clocks follow power under a limit.',
+      'int4 is bf16 activations with weights of four bits, symmetric in groups of 128: a quarter of the bytes of w, and work to decode them. With one row the bytes count, with 512 the work.',
       'On a CPU the instructions differ: f16 is converted to f32 first, bf16 is multiplied by vdpbf16ps where that pays, or widened by a shift.',
     ],
     unknowable: ['task scores (MMLU-Pro, BBH, GPQA, IFEval, MATH, MUSR)', 'latency of a served request, host included'],

@@ -9,6 +9,7 @@ import { digits, plusMinus, quantity, si } from '../report/format.js';
 import { type Row, report } from '../report/model.js';
 import { equalWeights, type Form } from '../report/quantities.js';
 import { table } from '../report/table.js';
+import type { LayerFidelity } from './fidelity.js';
 import { type PaperTable, paperTables, slipsOf } from './paper.js';
 import type { PaperSuite, SuiteGroup } from './suites.js';
 
@@ -17,6 +18,8 @@ export interface GroupRuns {
   group: SuiteGroup;
   device: readonly FileRecord[];
   host: readonly FileRecord[];
+  /** Of linear layers in several types. */
+  fidelity: readonly LayerFidelity[];
 }
 
 const runOf = ({ device, host }: GroupRuns, form: Form): readonly FileRecord[] => (form === 'honest' ? device : host);
@@ -140,12 +143,33 @@ function scoreTable({ form, labels, metrics, members, leftOut }: FormScores): st
   return `Ranks (as far as the intervals allow), normalised values and efficiency score, ${titles[form]}:\n${table(heads, rows)}${noise}${out}`;
 }
 
+function fidelityTable(found: readonly LayerFidelity[]): string {
+  const rows = found.map(({ label, relativeError, snr, cosine, bits }) => [
+    label,
+    relativeError.toExponential(2),
+    snr.toFixed(1),
+    (1 - cosine).toExponential(2),
+    String(bits.nominal),
+    bits.stored.toFixed(3),
+  ]);
+  const heads = [
+    left(''),
+    right('relative error'),
+    right('SNR dB'),
+    right('1 - cosine'),
+    right('bits'),
+    right('stored'),
+  ];
+  return `Fidelity of y against f32, 256 rows of the layer, normal weights and activations, int4 to the nearest:\n${table(heads, rows)}`;
+}
+
 export function groupText(runs: GroupRuns): string {
   const { group } = runs;
   const parts = [
     `${group.name}, ${group.members.map(({ label }) => label).join(', ')} in turns\n\n${timeTable(runs)}${ratioText(runs)}`,
   ];
   const kept = rightMembers(runs);
+  if (runs.fidelity.length > 0) parts.push(fidelityTable(runs.fidelity));
   if (kept.length > 0)
     parts.push(metricTable(kept.map((i) => bothForms(runs.device[i]!.record, runs.host[i]!.record))));
   const found = groupScores(runs);

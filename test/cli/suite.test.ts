@@ -25,7 +25,7 @@ const one = ['quantization', '--quick', '--backend', 'cpu', '--cache', 'hot', '-
 test('a group is measured by both clocks, written, and not measured again', () => {
   const first = bench(...one, '--out', 'q.jsonl');
   expect(first).toMatchObject({ code: 0, err: '' });
-  for (const part of [/^qwen2\.5-1\.5b o decode, bf16, f16 in turns$/m, /^For context, Table 9/m, /^- int4/m])
+  for (const part of [/^qwen2\.5-1\.5b o decode, bf16, f16, int4 in turns$/m, /^For context, Table 9/m, /^- int4/m])
     expect(first.out).toMatch(part);
   expect(first.out).not.toMatch(/NaN|undefined/);
   const read = () => readFileSync(join(folder, 'q.jsonl'), 'utf8');
@@ -37,10 +37,17 @@ test('a group is measured by both clocks, written, and not measured again', () =
   expect(records.map(({ time, case: { name } }) => [time.headline, name.split(' ').at(-1)])).toEqual([
     ['device', 'bf16'],
     ['device', 'f16'],
+    ['device', 'int4'],
     ['host', 'bf16'],
     ['host', 'f16'],
+    ['host', 'int4'],
   ]);
   for (const record of records) expect(complaints(record)).toEqual([]);
+  const { MCR } = records[2].metrics;
+  // Four times and 16 / 4.125 times what is kept.
+  expect(MCR.paper.MCR.value / MCR.honest.MCR.value).toBeCloseTo(4.125 / 4, 6);
+  expect(MCR.paper.MCR.value).toBeGreaterThan(4 * 0.8);
+  expect(MCR.paper.MCR.value).toBeLessThan(4 * 0.95);
 
   const again = bench(...one, '--out', 'q.jsonl', '--json');
   expect(again).toMatchObject({ code: 0, err: '' });
@@ -49,9 +56,17 @@ test('a group is measured by both clocks, written, and not measured again', () =
   expect(fresh).toEqual([]);
   expect(notes).toEqual([expect.stringMatching(/^not measured again, finished in q\.jsonl on this machine/)]);
   expect(result).toMatchObject([
-    { suite: 'quantization', group: 'qwen2.5-1.5b o decode', members: ['bf16', 'f16'], ratios: [null, {}] },
+    { suite: 'quantization', group: 'qwen2.5-1.5b o decode', members: ['bf16', 'f16', 'int4'], ratios: [null, {}, {}] },
   ]);
-  expect(result[0].records.device).toEqual(records.slice(0, 2).map(({ id }) => id));
+  expect(result[0].records.device).toEqual(records.slice(0, 3).map(({ id }) => id));
+  const bits = Object.fromEntries(
+    result[0].fidelity.map((one: { label: string; bits: object }) => [one.label, one.bits]),
+  );
+  expect(bits.int4).toEqual({ nominal: 4, stored: 4.125 });
+  const error = (label: string) =>
+    result[0].fidelity.find((one: { label: string }) => one.label === label).relativeError;
+  expect(error('f16')).toBeLessThan(error('bf16'));
+  expect(error('bf16')).toBeLessThan(error('int4') / 10);
   expect(Object.keys(result[0].scores)).toEqual(['honest', 'paper']);
 }, 120_000);
 

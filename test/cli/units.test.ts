@@ -119,7 +119,7 @@ describe('cases to measure', () => {
   test('a shape picks the operators that have its dimensions', () => {
     const names = (shape: Record<string, number>) =>
       selectCases(operators, 'quick', { shape }).map(({ op }) => op.spec.name);
-    expect(names({ m: 3, n: 16 })).toEqual(['gemm']);
+    expect(names({ m: 3, n: 16 })).toEqual(['gemm', 'gemm_int4']);
     expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa']);
     expect(names({ lenQ: 4 })).toEqual(['attention_gqa', 'attention_merge']);
     expect(() => names({ m: 3, lenKv: 16 })).toThrow('no operator has the dimensions m, lenKv');

@@ -57,7 +57,7 @@ function expectNoNumbers(record: MeasureRecord): void {
 }
 
 describe('a plan', () => {
-  test('of a 4-bit weight says what its compression rate lacks', async () => {
+  test('of a 4-bit weight has a compression rate once it is told the fidelity, and says so before', async () => {
     const x = keep(device.random([m, k], 'f32', { seed: 1 }));
     const w = keep(device.random([n, k], 'u4', { distribution: 'integers', low: 0, high: 15, seed: 2 }));
     const scales = keep(device.random([1, n], 'f32', { seed: 3 }));
@@ -67,6 +67,17 @@ describe('a plan', () => {
         value: null,
         reason: expect.stringMatching(/^w is u4, and .* how close results are/),
       });
+    const told = { ...quick, clocks: ['device'], fidelity: { value: 0.9, kind: 'of this test' } } as const;
+    const { MCR } = (await measure(gemmInt4.bind({ x, w, scales }), told)).metrics!;
+    expect(MCR.paper.MCR.value).toBeCloseTo(0.9 * 8, 12);
+    // f32 beside codes of half a byte and a scale of four bytes for each row.
+    expect(MCR.honest.MCR.value).toBeCloseTo((0.9 * n * k * 4) / (n * k * 0.5 + n * 4), 12);
+    expect(MCR.honest.MCR).toMatchObject({ basis: expect.stringContaining('of this test, relative to f32') });
+    for (const fidelity of [{ value: 0, kind: 'x' }, { value: 1 }, null] as never[])
+      await expect(measure(product(), { ...quick, fidelity })).rejects.toThrow('measure: fidelity is ');
+    await expect(
+      compare({ a: product(), b: product() }, { ...quick, fidelity: { c: { value: 1, kind: 'x' } } }),
+    ).rejects.toThrow('compare: fidelity is of c, expected one of a, b');
   });
 
   test('gives a valid record whose exact parts are exact', async () => {

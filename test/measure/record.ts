@@ -63,7 +63,7 @@ export const subject: Subject = {
   workspaceBytes: known(0, 'B', 'a test'),
   inPlace: false,
   dtype: 'f32',
-  weights: 'w is stored as it came, uncompressed',
+  compression: 'w is stored as it came, uncompressed',
   zeroInputs: false,
   call: () => {},
   runner: () => async () => ({ seconds: Float64Array.of(1), stealShare: 0 }),

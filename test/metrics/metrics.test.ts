@@ -7,6 +7,7 @@ import { aec } from '../../src/metrics/aec.js';
 import { al } from '../../src/metrics/al.js';
 import { amu } from '../../src/metrics/amu.js';
 import { at } from '../../src/metrics/at.js';
+import { fidelity as fidelityOf } from '../../src/metrics/fidelity.js';
 import { mcr } from '../../src/metrics/mcr.js';
 import { pcu } from '../../src/metrics/pcu.js';
 
@@ -87,20 +88,33 @@ test('AEC: watts under the name of energy, joules beside them', () => {
   expect(aec(nothing('W'), known(6, 'J', 'm'), null).honest.joulesPerToken.value).toBeNull();
 });
 
+describe('fidelity', () => {
+  test('of vectors whose distance and angle are known', () => {
+    expect(fidelityOf([3, 4], [3, 4])).toEqual({ relativeError: 0, snr: Infinity, cosine: 1 });
+    expect(fidelityOf([3, 4], [6, 8])).toEqual({ relativeError: 1, snr: -0, cosine: 1 });
+    const { relativeError, snr, cosine } = fidelityOf([10, 0], [10, 1]);
+    expect([relativeError, snr]).toEqual([0.1, 20]);
+    expect(cosine).toBeCloseTo(10 / Math.sqrt(101), 12);
+    expect(fidelityOf([1], [0]).cosine).toBeNaN();
+  });
+
+  test('refuses lists of different lengths and a reference of zeros', () => {
+    expect(() => fidelityOf([1, 2], [1])).toThrow('fidelity: result has 1 elements, expected 2 as reference');
+    expect(() => fidelityOf([0, 0], [1, 2])).toThrow('fidelity: reference is 0 everywhere, expected another value');
+  });
+});
+
 describe('MCR', () => {
   const fidelity = (value: number) => ({ value, kind: 'score ratio' });
 
   test("the paper's own rows: DeepSeek-14B 3.6965 and Qwen-32B 3.69 are four times the score ratio", () => {
     const of = (score: number) =>
-      mcr(
-        {
-          baseline: 'bf16',
-          nominalBits: { baseline: 16, stored: 4 },
-          bytes: { baseline: 16, stored: 4.25 },
-          fidelity: fidelity(score),
-        },
-        'w',
-      );
+      mcr({
+        baseline: 'bf16',
+        nominalBits: { baseline: 16, stored: 4 },
+        bytes: { baseline: 16, stored: 4.25 },
+        fidelity: fidelity(score),
+      });
     expect(of(0.4361 / 0.4719).paper.MCR.value).toBeCloseTo(3.6965, 3);
     expect(of(0.5095 / 0.5523).paper.MCR.value).toBeCloseTo(3.69, 2);
     // With an fp16 scale and zero for every 128 weights the true ratio is below the nominal 4.
@@ -108,7 +122,7 @@ describe('MCR', () => {
   });
 
   test('weights as they came have no ratio', () => {
-    const { paper, honest } = mcr(null, 'w is stored as it came');
+    const { paper, honest } = mcr('w is stored as it came');
     expect(paper.MCR).toMatchObject({ value: null, reason: expect.stringContaining('w is stored') });
     expect(honest.MCR.value).toBeNull();
   });

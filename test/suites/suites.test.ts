@@ -29,20 +29,24 @@ describe('groups', () => {
     }
   });
 
-  test('quantization: the same layer in two types, and int4 is said to be missing', () => {
+  test('quantization: the same layer in three types, its head in two', () => {
     const bodies = new Set(quantization.groups.map(({ body }) => body));
     expect(bodies.size).toBe(8);
     // Four layers, decode and prefill, and the head of decode.
     expect(quantization.groups).toHaveLength(8 * 9);
     for (const body of ['qwen2.5-1.5b', 'llama-3-8b', 'qwen2.5-14b'])
       expect(paperTables[body]!.rows[0]![0]).toBe('bf16');
-    for (const { members } of quantization.groups) {
-      const [bf16, f16] = members.map(({ model }) => model);
+    for (const { name, members } of quantization.groups) {
+      const [bf16, f16, int4] = members.map(({ model }) => model);
+      expect(int4 === undefined, name).toBe(/ head /.test(name));
+      if (int4) {
+        expect(int4.dims).toEqual({ ...bf16!.dims, groups: bf16!.dims.k! / 128 });
+        expect(int4.dtypes).toMatchObject({ x: 'bf16', scales: 'bf16' });
+      }
       expect([bf16!.dtypes!.x, f16!.dtypes!.x]).toEqual(['bf16', 'f16']);
       expect(new Set(Object.values(f16!.dtypes!))).toEqual(new Set(['f16']));
       expect(f16!.dims).toEqual(bf16!.dims);
     }
-    expect(quantization.absent.join(' ')).toMatch(/int4.*not yet in this comparison/);
   });
 
   test('--quick runs the smallest body and names what it leaves out', () => {
@@ -126,7 +130,12 @@ describe('resume', () => {
 });
 
 describe('what a group says', () => {
-  const of = (device: readonly FileRecord[], host: readonly FileRecord[]): GroupRuns => ({ group, device, host });
+  const of = (device: readonly FileRecord[], host: readonly FileRecord[]): GroupRuns => ({
+    group,
+    device,
+    host,
+    fidelity: [],
+  });
   const made = of(whole, madeRun('host', apart));
 
   test('ranks by the device clock in the honest form, by the host clock in the form of the paper', () => {

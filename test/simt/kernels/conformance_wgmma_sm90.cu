@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(128) rs_kernel(const uint32_t* image, const ui
   ptx::wgmma_rs<T, N, TransB>(d, a, db, 1);  // adds to what was there
   ptx::wgmma_commit();
   ptx::wgmma_wait<0>(d);
+  ptx::wgmma_release(a);
 #pragma unroll
   for (int i = 0; i < N / 2; ++i) out[threadIdx.x * (N / 2) + i] = d[i];
 }
