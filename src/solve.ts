@@ -246,7 +246,11 @@ function checkDTypes(op: Compiled, tensors: Record<string, Tensor>, dtype: DType
           `${op.spec.name}: ${name} is ${tensor.dtype}, but ${spec.dtype.like} is ${other.dtype}`,
         );
     } else if (!spec.dtype.includes(tensor.dtype)) {
-      throw new KernwattError('DTYPE', `${op.spec.name}: ${name} is ${tensor.dtype}, expected ${either(spec.dtype)}`);
+      const reserved = spec.reserved?.includes(tensor.dtype);
+      throw new KernwattError(
+        reserved ? 'UNSUPPORTED' : 'DTYPE',
+        `${op.spec.name}: ${name} is ${tensor.dtype}${reserved ? ', for which there is no kernel yet' : ''}, expected ${either(spec.dtype)}`,
+      );
     }
     if (spec.role === 'out' && spec.from && dtype !== undefined && tensor.dtype !== dtype)
       throw new KernwattError('DTYPE', `${op.spec.name}: ${name} is ${tensor.dtype}, but options.dtype is ${dtype}`);

@@ -19,6 +19,8 @@ export interface TensorSpec {
   readonly role: 'in' | 'in?' | 'out';
   readonly dims: DimNames;
   readonly dtype: DTypeRule;
+  /** Types that make sense here, and that no backend takes in this version. */
+  readonly reserved?: readonly DType[] | undefined;
   /** Name of the flag that swaps the last two dimensions. */
   readonly transpose?: string | undefined;
   /** Outputs: the tensor whose dtype is the default; without it there is one dtype, whatever `options.dtype` says. */
@@ -42,6 +44,7 @@ export type Holds =
 
 interface InputOptions {
   dtype: DTypeRule;
+  reserved?: readonly DType[];
   transpose?: string;
   holds?: Holds;
 }

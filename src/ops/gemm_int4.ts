@@ -32,7 +32,7 @@ const isGated = (activation: string): boolean => activation === 'swiglu' || acti
  * @throws {KernwattError} `SHAPE` if sizes disagree, the groups do not divide `k` into multiples of 32, or a gated activation meets an
  *   odd `rowsW`; `DTYPE`; `INDEX` for a `perm` beyond `k`, at once where the host wrote it, else from the stream; `ARGUMENT` for zeros of
  *   an nf4 weight, and if tensors are on different devices, overlap, or have a strided last dimension; `UNSUPPORTED` if the backend
- *   declines; `OUT_OF_MEMORY`; `DISPOSED`.
+ *   declines, and for weights of i8 and f8, which are reserved; `OUT_OF_MEMORY`; `DISPOSED`.
  * @see Frantar et al. 2022 (GPTQ), https://arxiv.org/abs/2210.17323; Dettmers et al. 2023 (NF4), https://arxiv.org/abs/2305.14314
  */
 export const gemmInt4 = defineOp({
@@ -44,7 +44,7 @@ export const gemmInt4 = defineOp({
     /** Activations, `[batch?, m, k]`. */
     x: input(['batch?', 'm', 'k'], { dtype: floats }),
     /** Weight, `[rowsW, k]`: whole numbers 0 to 15, or codes of NF4. */
-    w: input(['rowsW', 'k'], { dtype: ['u4', 'nf4'] }),
+    w: input(['rowsW', 'k'], { dtype: ['u4', 'nf4'], reserved: ['i8', 'f8e4m3', 'f8e5m2'] }),
     /** One for each group of a row, `[groups, rowsW]`. */
     scales: input(['groups', 'rowsW'], { dtype: floats }),
     /** What stands for zero in each group, `[groups, rowsW]`; 8 when absent. Not with nf4. */

@@ -309,7 +309,14 @@ describe('refuses', () => {
       [{ perm: device.zeros([64], 'i32') }, 'SHAPE', 'gemm_int4: perm has k 64, but x has 128'],
       [{ w: device.zeros([6, 128]) }, 'DTYPE', 'gemm_int4: w is f32, expected u4 or nf4'],
       [{ w: device.zeros([6, 128], 'i4') }, 'DTYPE', 'gemm_int4: w is i4, expected u4 or nf4'],
-      [{ w: device.zeros([6, 128], 'f8e4m3') }, 'DTYPE', 'gemm_int4: w is f8e4m3, expected u4 or nf4'],
+      ...(['i8', 'f8e4m3', 'f8e5m2'] as const).map(
+        (dtype) =>
+          [
+            { w: device.zeros([6, 128], dtype) },
+            'UNSUPPORTED',
+            `gemm_int4: w is ${dtype}, for which there is no kernel yet, expected u4 or nf4`,
+          ] as const,
+      ),
       [{ zeros: device.zeros([2, 6]) }, 'DTYPE', 'gemm_int4: zeros is f32, expected u4'],
       [{ scales: device.zeros([2, 6], 'i32') }, 'DTYPE', 'gemm_int4: scales is i32, expected f32, bf16 or f16'],
       [{ perm: device.zeros([128], 'u8') }, 'DTYPE', 'gemm_int4: perm is u8, expected i32'],
