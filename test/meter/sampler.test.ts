@@ -23,6 +23,18 @@ const dist = new URL('../../dist/index.js', import.meta.url).href;
 
 const threads = () => Number(/^Threads:\s*(\d+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
 
+/** Of this process, once no thread has come or gone for a while: one that was told to end still counts. */
+async function steadyThreads(): Promise<number> {
+  let last = threads();
+  for (let same = 0; same < 10; same++) {
+    await setTimeout(20);
+    const now = threads();
+    if (now !== last) same = 0;
+    last = now;
+  }
+  return last;
+}
+
 /** Waits until `what` holds; the test's own limit is what ends it otherwise. */
 async function until(what: () => boolean): Promise<void> {
   while (!what()) await setTimeout(5);
@@ -92,7 +104,7 @@ describe('on real time', () => {
     fake = await Fake.start({ power: 100 });
     const root = tree(zone('intel-rapl:0', 'package-0'));
     await until(() => native().samplerCost().sources === 0);
-    const before = threads();
+    const before = await steadyThreads();
     const meters = [await openMeter({ gpu: 0 }), await openMeter({ gpu: 0 }), await openMeter({ sysfs: root })];
     expect(native().samplerCost().sources).toBe(2);
     expect(threads()).toBe(before + 1);
