@@ -1,10 +1,10 @@
 // Layers of every format on a device: what lies there is what readInt4Linear gives, and nothing stays behind on an error.
 import { statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { loadInt4Linear, openGguf, openSafetensors, readInt4Linear } from '../../src/checkpoint/index.js';
 import { type Device, gemmInt4, openDevice } from '../../src/index.js';
-import { native } from '../../src/native.js';
+import { cleanDevice } from './device.js';
 import {
   awq,
   blocks,
@@ -22,17 +22,8 @@ import {
 const folder = scratch();
 const layer = 'model.layers.3.mlp.down_proj';
 let device: Device;
-let buffers: number;
-beforeAll(async () => {
-  device = await openDevice('cpu');
-});
-afterAll(() => device.close());
-beforeEach(() => {
-  buffers = native().counters().buffers;
-});
-afterEach(async () => {
-  await device.stream.sync();
-  expect(native().counters().buffers).toBe(buffers);
+cleanDevice((opened) => {
+  device = opened;
 });
 
 const bias = (dtype: string, n: number) => ({

@@ -1,26 +1,16 @@
 // Plain tensors of a checkpoint on a device, and blocks of GGUF dequantised.
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { loadTensor, openGguf, openSafetensors } from '../../src/checkpoint/index.js';
-import { type Device, openDevice } from '../../src/index.js';
-import { native } from '../../src/native.js';
+import type { Device } from '../../src/index.js';
+import { cleanDevice } from './device.js';
 import { blocks, gguf, halfValue, type Stored, safetensors, scratch, truth, weights } from './files.js';
 
 const folder = scratch();
 let device: Device;
-let buffers: number;
-beforeAll(async () => {
-  device = await openDevice('cpu');
-});
-afterAll(() => device.close());
-beforeEach(() => {
-  buffers = native().counters().buffers;
-});
-// Whatever happened, nothing stays on the device.
-afterEach(async () => {
-  await device.stream.sync();
-  expect(native().counters().buffers).toBe(buffers);
+cleanDevice((opened) => {
+  device = opened;
 });
 
 const open = (tensors: Record<string, Stored>, name = 'model.safetensors') => {
