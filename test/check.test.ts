@@ -15,6 +15,7 @@ import {
 import { native } from '../src/native.js';
 import { nativeArgs } from '../src/solve.js';
 import { Tensor } from '../src/tensor.js';
+import { collect } from './native/raw.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -244,6 +245,7 @@ test('checkOp yields each case as it is known, filtered or random, and stops whe
 
 test('nothing stays allocated, whatever the outcome', async () => {
   await device.stream.sync();
+  await collect();
   const before = native().counters();
   await checkCase(gemm, padded, { device });
   await checkCase(

@@ -147,7 +147,7 @@ describe('an abort', () => {
   test('between the pieces of an upload launches nothing', async () => {
     await using pool = large({ slots: 1 });
     await pool.run({ x: wideX });
-    const launches = native().counters().plans;
+    const launches = (await living(device)).plans;
     const controller = new AbortController();
     const aborted = pool.run({ x: wideX.subarray(wide.k) }, { signal: controller.signal });
     await Promise.resolve();

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Device, gemm, openDevice } from '../src/index.js';
 import { native } from '../src/native.js';
+import { collect } from './native/raw.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -203,6 +204,7 @@ describe('plans', () => {
 test('eager calls leave nothing behind but their outputs', async () => {
   await device.stream.sync();
   const x = device.random([8, 8]);
+  await collect();
   const before = native().counters();
   const outputs = Array.from({ length: 100 }, () => gemm({ x, w: x }).y);
   await device.stream.sync();
@@ -216,6 +218,7 @@ test('eager calls leave nothing behind but their outputs', async () => {
 test('a failed bind leaves nothing behind', async () => {
   const x = device.zeros([4, 4]);
   await device.stream.sync();
+  await collect();
   const before = native().counters();
   expect(() => gemm({ x, w: x, activation: 'swish' as never })).toThrow();
   expect(() => gemm({ x, w: x, y: x })).toThrow();

@@ -31,11 +31,13 @@ afterEach(() => {
   for (const tensor of made.splice(0)) tensor.dispose();
 });
 
-function product(dtype: 'f32' | 'bf16' = 'f32') {
-  const x = keep(device.random([m, k], dtype, { seed: 1 }));
-  const w = keep(device.random([n, k], dtype, { seed: 2 }));
-  return gemm.bind({ x, w, y: keep(device.empty([m, n], dtype)) });
+function product(dtype: 'f32' | 'bf16' = 'f32', on = device) {
+  const x = keep(on.random([m, k], dtype, { seed: 1 }));
+  const w = keep(on.random([n, k], dtype, { seed: 2 }));
+  return gemm.bind({ x, w, y: keep(on.empty([m, n], dtype)) });
 }
+/** For tests that count bytes: what other tests let go of is collected at any time. */
+const ownDevice = () => openDevice('cpu', { threads: 2 });
 const quick = { quick: true, cache: 'hot', maxSeconds: 0.2, check: { seconds: 0.2 } } as const;
 
 /** Makes a plan come to a wrong result from its nth run on. */
@@ -81,7 +83,8 @@ describe('a plan', () => {
   });
 
   test('gives a valid record whose exact parts are exact', async () => {
-    const plan = product('bf16');
+    await using own = await ownDevice();
+    const plan = product('bf16', own);
     const record = await measure(plan, { ...quick, name: 'one' });
     expect(complaints(JSON.parse(JSON.stringify(record)))).toEqual([]);
     expect(record).toMatchObject({
@@ -109,15 +112,16 @@ describe('a plan', () => {
     expect(correctness.worst).toBeLessThanOrEqual(1);
     expect(correctness.hashAfter).toBe(correctness.hashBefore);
     // Nothing was allocated while it ran, so average and peak are what the device holds, to the byte.
-    expect(memory!.averageBytes.value).toBe(device.memory().currentBytes);
-    expect(memory!.peakBytes.value).toBe(device.memory().currentBytes);
+    expect(memory!.averageBytes.value).toBe(own.memory().currentBytes);
+    expect(memory!.peakBytes.value).toBe(own.memory().currentBytes);
     expect(memory!.operandBytes.value).toBe(record.work.minBytes);
     plan.dispose();
   });
 
   test('cold: copies take turns, are not counted as memory in use, and are given back', async () => {
-    const plan = product();
-    const held = device.memory().currentBytes;
+    await using own = await ownDevice();
+    const plan = product('f32', own);
+    const held = own.memory().currentBytes;
     const record = await measure(plan, { ...quick, cache: 'cold', clocks: ['device'], coldLimitBytes: 2 ** 20 });
     const { time, memory } = record;
     expect(time!.copies).toBeGreaterThan(1);
@@ -127,8 +131,8 @@ describe('a plan', () => {
     // A megabyte does not exceed any last-level cache twofold.
     expect(time!.cache).toBe('warm');
     expect(record.flags).toContain('cold-not-reached');
-    await device.stream.mark();
-    expect(device.memory().currentBytes).toBe(held);
+    await own.stream.mark();
+    expect(own.memory().currentBytes).toBe(held);
     plan.dispose();
   });
 
@@ -275,8 +279,9 @@ describe('refusals', () => {
   });
 
   test('an aborted measurement rejects with the reason and leaves nothing behind', async () => {
-    const plan = product();
-    const held = device.memory().currentBytes;
+    await using own = await ownDevice();
+    const plan = product('f32', own);
+    const held = own.memory().currentBytes;
     const controller = new AbortController();
     const reason = new Error('enough');
     const measuring = measure(plan, {
@@ -286,8 +291,8 @@ describe('refusals', () => {
       onProgress: ({ phase }) => phase === 'device' && controller.abort(reason),
     });
     await expect(measuring).rejects.toBe(reason);
-    await device.stream.mark();
-    expect(device.memory().currentBytes).toBe(held);
+    await own.stream.mark();
+    expect(own.memory().currentBytes).toBe(held);
     await expect(measure(plan, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     plan.dispose();
   });

@@ -40,6 +40,8 @@ describe('copies', () => {
   afterAll(() => device.close());
 
   test('keep contents, strides, sharing and alignment, and give their memory back', async () => {
+    // A device of its own: tensors that other tests let go of are collected at any time.
+    await using device = await openDevice('cpu', { threads: 2 });
     const packed = device.random([40, 48], 'f32', { seed: 3 });
     // Two operands cut out of one tensor, and an output over another.
     const x = packed.slice([

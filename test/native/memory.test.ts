@@ -122,6 +122,7 @@ describe.each(kinds)('blocks of %s', (_, options) => {
   });
 
   test('are all given back when the device closes or is collected', async () => {
+    await collect();
     const before = native().counters();
     const { device, close } = await open(options());
     native().free(native().alloc(device, 64 * MiB));

@@ -187,6 +187,7 @@ describe('released things', () => {
   });
 
   test('closing a device waits for its work and gives all of its memory back', async () => {
+    await collect();
     const before = native().counters();
     const bench = await Bench.open();
     const { enqueue } = bench.square(256);
@@ -198,6 +199,7 @@ describe('released things', () => {
   });
 
   test('what nobody released is collected', async () => {
+    await collect();
     const before = native().counters();
     await (async () => {
       for (let i = 0; i < 50; i++) {
@@ -213,6 +215,7 @@ describe('released things', () => {
   test('ten thousand tensors and plans leave nothing behind', async () => {
     const bench = await Bench.open();
     const { args } = bench.square(4);
+    await collect();
     const before = native().counters();
     for (let i = 0; i < 10_000; i++) {
       const y = bench.empty([4, 4]);
@@ -254,6 +257,7 @@ describe('memory that is not there', () => {
     const bench = await Bench.open();
     const kept = bench.tensor([1, 2, 3]);
     const available = native().cpu().availableBytes;
+    await collect();
     const before = native().counters();
     for (const bytes of [available * 2, 2 ** 50, Number.MAX_SAFE_INTEGER]) {
       const error = await failure(() => native().alloc(bench.device, bytes));
