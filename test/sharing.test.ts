@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { gemm, openDevice } from '../src/index.js';
 import { native } from '../src/native.js';
 
@@ -31,8 +31,8 @@ describe('sharing', () => {
     expect(await again.hash()).toMatch(/^[0-9a-f]{16}$/);
     again.dispose();
     await other.stream.mark(); // the hash's own step lets go a moment after it has resolved
-    await new Promise((done) => setTimeout(done, 20));
-    expect(() => other.adopt(token)).toThrow(refused('DISPOSED', /tensor that is gone/));
+    const gone = () => expect(() => other.adopt(token).dispose()).toThrow(refused('DISPOSED', /tensor that is gone/));
+    await vi.waitFor(gone, 5000);
   });
 
   test('outlives the device that it began on', async () => {

@@ -65,14 +65,14 @@ describe('loading', () => {
 describe('work', () => {
   test('runs in order without blocking, and promises wait for it', async () => {
     const x = bench.tensor([1, 2, 3]);
-    const a = scaling(bench, x, 2, 20);
+    const a = scaling(bench, x, 2, 300);
     const b = scaling(bench, a.y, 5);
     const from = performance.now();
     a.enqueue();
     b.enqueue();
-    expect(performance.now() - from).toBeLessThan(15);
+    expect(performance.now() - from).toBeLessThan(250);
     expect(await bench.read(b.y)).toEqual([10, 20, 30]);
-    expect(performance.now() - from).toBeGreaterThanOrEqual(20);
+    expect(performance.now() - from).toBeGreaterThanOrEqual(300);
   });
 
   test('queued behind a host step keeps its place', async () => {
@@ -98,7 +98,7 @@ describe('work', () => {
 
   test('on one stream does not hold up another', async () => {
     const other = native().createStream(bench.device);
-    const slow = scaling(bench, bench.tensor([1]), 1, 200);
+    const slow = scaling(bench, bench.tensor([1]), 1, 500);
     slow.enqueue();
     const long = bench.mark().then(() => performance.now());
     await native().mark(other);
