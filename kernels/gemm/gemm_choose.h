@@ -178,10 +178,10 @@ struct GemmWish {
 };
 
 // NAME or NAME/PARTS; without a configuration where it is neither.
-inline GemmWish wish_of(const std::string& text) {
+inline GemmWish wish_of(const std::string& text, const GemmConfigs& configs) {
   GemmWish wish;
   const size_t slash = std::min(text.find('/'), text.size());
-  for (const GemmConfig& c : kConfigs)
+  for (const GemmConfig& c : configs)
     if (text.compare(0, slash, c.name) == 0) wish.config = &c;
   if (slash == text.size()) return wish;
   wish.splits = std::atoi(text.c_str() + slash + 1);

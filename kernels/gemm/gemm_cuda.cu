@@ -34,6 +34,7 @@
 
 #include "../core/cuda/registry.h"
 #include "../core/cuda/sm90.h"
+#include "gemm_decision.h"
 #include "gemm_fma.cuh"
 #include "gemm_plan.cuh"
 #include "gemm_variants.cuh"
@@ -113,88 +114,56 @@ Resolved resolve_problem(const GemmArgs& args, const kw_device_info& device) {
   return r;
 }
 
-// What was asked for, and by which name a message calls that; empty: nothing was.
-struct Asked {
-  GemmWish wish;
-  std::string by, text;
-};
-
-Asked asked(const char* by, const std::string& text) {
-  Asked all{wish_of(text), by, text};
-  if (!all.wish.config)
-    throw Error(Code::UNSUPPORTED, "gemm cuda: " + all.by + " is " + text +
-                                       ", expected a configuration of kernels/gemm/gemm_choose.h and at most " +
-                                       std::to_string(kMostSplits) + " parts, NAME or NAME/PARTS");
-  return all;
-}
-
-Asked asked_by_environment() {
-  const char* given = std::getenv("KERNWATT_GEMM");
-  return given && *given ? asked("KERNWATT_GEMM", given) : Asked{};
-}
+constexpr Chooser kChooser{"gemm cuda", "KERNWATT_GEMM", "kernels/gemm/gemm_choose.h", "40 KB", {}};
 
 class GemmCudaPlan {
  public:
   static std::string declines(const GemmArgs& args, const kw_device_info& device) {
     const std::string reason = refuses(args, device);
     if (!reason.empty()) return reason;
-    GemmChoice choice;
-    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, asked_by_environment(), choice);
+    return kChooser.declines(resolve_problem(args, device).problem, device);
   }
 
   static std::vector<std::string> configurations(const GemmArgs& args, const kw_device_info& device) {
-    return candidates(resolve_problem(args, device).problem, device, INT64_MAX, asked_by_environment().wish);
+    return kChooser.configurations(resolve_problem(args, device).problem, device);
   }
 
   GemmCudaPlan(const GemmArgs& args, const kw_device_info& device, const std::string& configuration = "")
-      : device_(device), created_for_(resolve_problem(args, device).problem) {
-    if (!configuration.empty()) {
-      asked_ = asked("configuration", configuration);
-      asked_.wish.splits = std::max(asked_.wish.splits, 1);  // configurations() names them whole
-    }
+      : device_(device), decision_(kChooser, device, resolve_problem(args, device).problem, configuration) {
     choose_and_prepare(args, INT64_MAX);
-    bytes_ = choice_.partial_bytes;
-    for (const int64_t m :
-         {1, 16, 64}) {  // what the plan of a server may be bound to later: those rows need their parts
-      GemmProblem fewer = chosen_for_;
-      if (m >= fewer.m) break;
-      fewer.epilogue_bytes = fewer.epilogue_bytes / fewer.m * m;
-      fewer.m = m;
-      GemmChoice choice;
-      if (choose_or_say(fewer, device_, INT64_MAX, asked_for(fewer), choice).empty())
-        bytes_ = std::max(bytes_, choice.partial_bytes);
-    }
+    bytes_ = decision_.partial_bytes();
   }
 
   uint64_t workspace() const { return static_cast<uint64_t>(bytes_); }
 
   void rebind(const GemmArgs& args, void* workspace) {
     choose_and_prepare(args, bytes_);
-    resolved_.params.partial = choice_.partial_bytes ? static_cast<float*>(workspace) : nullptr;
+    resolved_.params.partial = decision_.choice().partial_bytes ? static_cast<float*>(workspace) : nullptr;
   }
 
   void enqueue(void* stream) {
-    if (choice_.config->sm90) return sm90_.enqueue(stream);
+    if (decision_.choice().config->sm90) return sm90_.enqueue(stream);
     if (config_.grid.x == 0 || config_.grid.z == 0) return;
     config_.stream = static_cast<Stream>(stream);
     launch(config_, kernel_, resolved_.params);
-    if (choice_.splits > 1) launch_reduce(resolved_.params, config_.stream);
+    if (decision_.choice().splits > 1) launch_reduce(resolved_.params, config_.stream);
   }
 
   std::string explain() const {
-    const GemmConfig& c = *choice_.config;
+    const GemmChoice& choice = decision_.choice();
+    const GemmConfig& c = *choice.config;
     std::ostringstream json;
     json.precision(3);
-    json << R"({"variant":")" << c.name << R"(","configuration":")" << name_of(c, choice_.splits) << R"(","reason":")"
-         << resolved_.reason << reason_of_choice() << R"(",)";
-    explain_choice(json, choice_, resolved_.params, device_);
+    json << R"({"variant":")" << c.name << R"(","configuration":")" << name_of(c, choice.splits) << R"(","reason":")"
+         << resolved_.reason << decision_.reason(resolved_.sm90_reason) << R"(",)";
+    explain_choice(json, choice, resolved_.params, device_);
     json << '}';
     return json.str();
   }
 
  private:
   static std::string expected(const std::string& what, const std::string& received, const std::string& wanted) {
-    return "gemm cuda: " + what + " is " + received + ", expected " + wanted;
+    return kChooser.expected(what, received, wanted);
   }
 
   // What no configuration takes.
@@ -220,71 +189,27 @@ class GemmCudaPlan {
     return "";
   }
 
-  Asked asked_for(const GemmProblem& problem) const {
-    return asked_.wish.config && problem == created_for_ ? asked_ : asked_by_environment();
-  }
-
-  static std::string choose_or_say(const GemmProblem& problem, const kw_device_info& device, int64_t most_bytes,
-                                   const Asked& asked, GemmChoice& choice) {
-    choice = choose(problem, device, most_bytes, asked.wish);
-    if (!choice.config && asked.wish.config)
-      return expected(asked.by, asked.text, "a configuration that takes this problem");
-    if (!choice.config)
-      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 40 KB");
-    const int64_t tiles = choice.tiles_m * choice.tiles_n;
-    if (tiles >= int64_t{1} << 31) return expected("the number of tiles of y", std::to_string(tiles), "below 2^31");
-    return "";
-  }
-
   void choose_and_prepare(const GemmArgs& args, int64_t most_bytes) {
-    std::string wrong = refuses(args, device_);
+    const std::string wrong = refuses(args, device_);
     if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
     resolved_ = resolve_problem(args, device_);
     GemmParams& p = resolved_.params;
-    if (!choice_.config || resolved_.problem != chosen_for_) {
-      const Asked asked = asked_for(resolved_.problem);
-      wrong = choose_or_say(resolved_.problem, device_, most_bytes, asked, choice_);
-      if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
-      chosen_for_ = resolved_.problem;
-      asked_by_ = asked.by;
-    }
-    const GemmConfig& c = *choice_.config;
-    if (c.sm90) return sm90_.bind(*c.sm90, choice_.splits, p, device_);
+    decision_.decide(resolved_.problem, most_bytes);
+    const GemmChoice& choice = decision_.choice();
+    const GemmConfig& c = *choice.config;
+    if (c.sm90) return sm90_.bind(*c.sm90, choice.splits, p, device_);
     const Kernel kernel = kernel_of(c, p.s.x.dtype, resolved_.problem.access);
     if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
-    if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
+    if (choice.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
     kernel_ = kernel;
-    config_.grid = grid_of(p, choice_, device_);
+    config_.grid = grid_of(p, choice, device_);
     config_.block = {static_cast<unsigned>(c.threads())};
     config_.smem = static_cast<size_t>(c.smem());
   }
 
-  std::string reason_of_choice() const {
-    std::ostringstream text;
-    text.precision(2);
-    if (chosen_for_.invariant) text << "; batch_invariant: k in one part";
-    if (!asked_by_.empty() && choice_.candidates == 1) {
-      text << "; " << asked_by_ << " asks for it";
-    } else {
-      text << "; the least predicted time of " << choice_.candidates;
-      if (!asked_by_.empty()) text << " that " << asked_by_ << " allows";
-    }
-    if (choice_.second && choice_.seconds > 0) {
-      text << ", before " << choice_.second->name;
-      if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
-      text << " by " << 100 * (choice_.second_seconds / choice_.seconds - 1) << " %";
-    }
-    if (!resolved_.sm90_reason.empty() && device_.cc_major == 9)
-      text << "; no kernel for 9.0: " << resolved_.sm90_reason;
-    return text.str();
-  }
-
   kw_device_info device_;
   Resolved resolved_;
-  GemmProblem created_for_, chosen_for_;
-  Asked asked_;           // holds for the problem that the plan was created for
-  std::string asked_by_;  // what decided the choice below; empty: the prediction
-  GemmChoice choice_;
+  GemmDecision decision_;
   Kernel kernel_ = nullptr;
   Sm90Launch sm90_;
   bool reduce_prepared_ = false;

@@ -34,6 +34,7 @@
 
 #include "../core/cuda/registry.h"
 #include "../core/cuda/sm90.h"
+#include "../gemm/gemm_decision.h"
 #include "../gemm/gemm_plan.cuh"
 #include "gemm_int4_prepare.cuh"
 #include "gemm_int4_shape.h"
@@ -44,8 +45,11 @@ namespace gemm_int4_cuda {
 
 const char* const kPermName = "gemm_int4: perm";
 
+constexpr gemm_cuda::Chooser kChooser{"gemm_int4 cuda", "KERNWATT_GEMM_INT4", "kernels/gemm_int4/gemm_int4_choose.h",
+                                      "58 KB", kInt4Choices};
+
 std::string expected(const std::string& what, const std::string& received, const std::string& wanted) {
-  return "gemm_int4 cuda: " + what + " is " + received + ", expected " + wanted;
+  return kChooser.expected(what, received, wanted);
 }
 
 int64_t rounded_up(int64_t bytes) { return gemm_cuda::divided(bytes, 256) * 256; }
@@ -53,9 +57,12 @@ int64_t rounded_up(int64_t bytes) { return gemm_cuda::divided(bytes, 256) * 256;
 // Another operator of this library as a part of a plan.
 class InnerPlan {
  public:
+  // configuration: one of its configurations(), or empty.
   template <class Args>
-  InnerPlan(std::string_view name, const kw_device_info& device, const Args& args) : op_(op(name)) {
-    must(op_.plan_create(&device, &args, &plan_));
+  InnerPlan(std::string_view name, const kw_device_info& device, const Args& args, const std::string& configuration)
+      : op_(op(name)) {
+    must(configuration.empty() ? op_.plan_create(&device, &args, &plan_)
+                               : op_.plan_create_as(&device, &args, configuration.c_str(), &plan_));
   }
   InnerPlan(const InnerPlan&) = delete;
   InnerPlan& operator=(const InnerPlan&) = delete;
@@ -70,6 +77,16 @@ class InnerPlan {
   static std::string declines(std::string_view name, const kw_device_info& device, const Args& args) {
     return op(name).supports(&device, &args) ? last_error() : "";
   }
+  template <class Args>
+  static std::vector<std::string> configurations(std::string_view name, const kw_device_info& device,
+                                                 const Args& args) {
+    const char* lines = nullptr;
+    must(op(name).configurations(&device, &args, &lines));
+    std::vector<std::string> names;
+    std::istringstream text{std::string(lines)};
+    for (std::string line; std::getline(text, line);) names.push_back(line);
+    return names;
+  }
   uint64_t workspace() const { return op_.plan_workspace(plan_); }
   template <class Args>
   void rebind(const Args& args, void* workspace) {
@@ -77,6 +94,12 @@ class InnerPlan {
   }
   void enqueue(void* stream) { must(op_.plan_enqueue(plan_, stream)); }
   std::string explain() const { return op_.plan_explain(plan_); }
+  // The one that it takes, as explain() has it.
+  std::string configuration() const {
+    const std::string all = explain(), key = R"("configuration":")";
+    const size_t from = all.find(key) + key.size();
+    return all.substr(from, all.find('"', from) - from);
+  }
 
  private:
   static void must(int32_t status) {
@@ -161,23 +184,6 @@ GemmArgs dense_args(const GemmInt4Args& args, void* weights, void* gathered) {
   return dense;
 }
 
-// KERNWATT_GEMM_INT4, or a problem with it in `wrong`.
-GemmWish wish_of_environment(std::string& wrong) {
-  GemmWish wish;
-  const char* given = std::getenv("KERNWATT_GEMM_INT4");
-  if (!given || !*given) return wish;
-  const std::string text = given;
-  const size_t slash = std::min(text.find('/'), text.size());
-  for (const GemmConfig& c : kInt4Configs)
-    if (text.compare(0, slash, c.name) == 0) wish.config = &c;
-  if (slash < text.size()) wish.splits = std::atoi(text.c_str() + slash + 1);
-  if (!wish.config || (slash < text.size() && (wish.splits < 1 || wish.splits > kMostSplits)))
-    wrong = expected("KERNWATT_GEMM_INT4", text,
-                     "a configuration of kernels/gemm_int4/gemm_int4_choose.h and at most " +
-                         std::to_string(kMostSplits) + " parts, NAME or NAME/PARTS");
-  return wish;
-}
-
 class GemmInt4CudaPlan {
  public:
   static std::string declines(const GemmInt4Args& args, const kw_device_info& device) {
@@ -185,30 +191,31 @@ class GemmInt4CudaPlan {
     if (!reason.empty()) return reason;
     if (args.mode == Int4Mode::dequant)
       return InnerPlan::declines("gemm", device, dense_args(args, args.w.data, args.w.data));
-    GemmChoice choice;
-    return choose_or_say(resolve_problem(args, device).problem, device, INT64_MAX, choice);
+    return kChooser.declines(resolve_problem(args, device).problem, device);
   }
 
-  GemmInt4CudaPlan(const GemmInt4Args& args, const kw_device_info& device) : device_(device) {
+  // In mode dequant gemm's.
+  static std::vector<std::string> configurations(const GemmInt4Args& args, const kw_device_info& device) {
+    if (args.mode == Int4Mode::dequant)
+      return InnerPlan::configurations("gemm", device, dense_args(args, args.w.data, args.w.data));
+    return kChooser.configurations(resolve_problem(args, device).problem, device);
+  }
+
+  GemmInt4CudaPlan(const GemmInt4Args& args, const kw_device_info& device, const std::string& configuration = "")
+      : device_(device),
+        decision_(kChooser, device, resolve_problem(args, device).problem,
+                  args.mode == Int4Mode::fused ? configuration : "") {
     const GemmShape s = resolve(args).gemm;
     if (args.perm.present()) gathered_bytes_ = rounded_up(s.batch * s.m * s.k * 2);
     if (args.mode == Int4Mode::dequant) {
       refuse(args);
-      dense_.emplace("gemm", device_, dense_args(args, args.w.data, args.w.data));
+      dense_.emplace("gemm", device_, dense_args(args, args.w.data, args.w.data), configuration);
       weight_bytes_ = rounded_up(s.rows_w * s.k * 2);
       bytes_ = static_cast<int64_t>(dense_->workspace());
       prepare(dequantise, 0);
     } else {
       choose_and_prepare(args, INT64_MAX);
-      bytes_ = choice_.partial_bytes;
-      for (const int64_t m : {1, 16, 64}) {  // what may be bound later: those rows need their parts
-        GemmProblem fewer = chosen_for_;
-        if (m >= fewer.m) break;
-        fewer.epilogue_bytes = fewer.epilogue_bytes / fewer.m * m;
-        fewer.m = m;
-        GemmChoice choice;
-        if (choose_or_say(fewer, device_, INT64_MAX, choice).empty()) bytes_ = std::max(bytes_, choice.partial_bytes);
-      }
+      bytes_ = decision_.partial_bytes();
     }
     if (gathered_bytes_) prepare(gather_columns, 0);
   }
@@ -245,10 +252,11 @@ class GemmInt4CudaPlan {
       return;
     }
     choose_and_prepare(args, bytes_);
+    const GemmChoice& choice = decision_.choice();
     GemmParams& p = resolved_.params.p;
     if (shape.perm) p.s.x.data = resolved_.shape.gemm.x.data = gathered;
-    if (choice_.config->sm90) return sm90_.bind(*choice_.config->sm90, choice_.splits, resolved_.shape, p, device_);
-    p.partial = choice_.partial_bytes ? static_cast<float*>(rest) : nullptr;
+    if (choice.config->sm90) return sm90_.bind(*choice.config->sm90, choice.splits, resolved_.shape, p, device_);
+    p.partial = choice.partial_bytes ? static_cast<float*>(rest) : nullptr;
   }
 
   void enqueue(void* stream) {
@@ -266,11 +274,11 @@ class GemmInt4CudaPlan {
       dense_->enqueue(stream);
       return;
     }
-    if (choice_.config->sm90) return sm90_.enqueue(stream);
+    if (decision_.choice().config->sm90) return sm90_.enqueue(stream);
     if (config_.grid.x == 0 || config_.grid.z == 0) return;
     config_.stream = at;
     launch(config_, kernel_, resolved_.params);
-    if (choice_.splits > 1) launch_reduce(resolved_.params.p, at);
+    if (decision_.choice().splits > 1) launch_reduce(resolved_.params.p, at);
   }
 
   std::string explain() const {
@@ -279,16 +287,19 @@ class GemmInt4CudaPlan {
     const char* gathers = gathered_bytes_ ? R"(,"gathered":true)" : R"(,"gathered":false)";
     if (dense_) {
       json
-          << R"({"variant":"dequant","reason":"mode is dequant: weights of x's dtype are written to workspace, and gemm multiplies","weightBytes":)"
+          << R"({"variant":"dequant","configuration":")" << dense_->configuration()
+          << R"(","reason":"mode is dequant: weights of x's dtype are written to workspace, and gemm multiplies","weightBytes":)"
           << weight_bytes_ << gathers << R"(,"gemm":)" << dense_->explain() << '}';
       return json.str();
     }
     const Int4Params& q = resolved_.params;
-    json << R"({"variant":")" << choice_.config->name << R"(","reason":")"
+    const GemmChoice& choice = decision_.choice();
+    json << R"({"variant":")" << choice.config->name << R"(","configuration":")"
+         << name_of(*choice.config, choice.splits) << R"(","reason":")"
          << (q.p.x_wide ? "rows of x start at multiples of 16 bytes"
                         : "x has rows that do not start at multiples of 16 bytes: slower copies")
-         << reason_of_choice() << R"(",)";
-    explain_choice(json, choice_, q.p, device_);
+         << decision_.reason(resolved_.sm90_reason) << R"(",)";
+    explain_choice(json, choice, q.p, device_);
     json << R"(,"group":)" << q.group << R"(,"wideX":)" << (q.p.x_wide ? "true" : "false") << gathers << '}';
     return json.str();
   }
@@ -342,60 +353,25 @@ class GemmInt4CudaPlan {
     if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
   }
 
-  static std::string choose_or_say(const GemmProblem& problem, const kw_device_info& device, int64_t most_bytes,
-                                   GemmChoice& choice) {
-    std::string wrong;
-    const GemmWish wish = wish_of_environment(wrong);
-    if (!wrong.empty()) return wrong;
-    choice = choose(problem, device, most_bytes, wish);
-    if (!choice.config && wish.config)
-      return expected("KERNWATT_GEMM_INT4", std::getenv("KERNWATT_GEMM_INT4"),
-                      "a configuration that takes this problem");
-    if (!choice.config)
-      return expected("shared memory per block", std::to_string(device.smem_bytes) + " bytes", "at least 58 KB");
-    const int64_t tiles = choice.tiles_m * choice.tiles_n;
-    if (tiles >= int64_t{1} << 31) return expected("the number of tiles of y", std::to_string(tiles), "below 2^31");
-    return "";
-  }
-
   void choose_and_prepare(const GemmInt4Args& args, int64_t most_bytes) {
     refuse(args);
     resolved_ = resolve_problem(args, device_);
-    if (!choice_.config || resolved_.problem != chosen_for_) {
-      const std::string wrong = choose_or_say(resolved_.problem, device_, most_bytes, choice_);
-      if (!wrong.empty()) throw Error(Code::UNSUPPORTED, wrong);
-      chosen_for_ = resolved_.problem;
-    }
-    const GemmConfig& c = *choice_.config;
+    decision_.decide(resolved_.problem, most_bytes);
+    const GemmChoice& choice = decision_.choice();
+    const GemmConfig& c = *choice.config;
     if (c.sm90) return;  // bound with its pointers
     const Kernel kernel = resolved_.params.p.s.x.dtype == DType::bf16 ? bf16_kernel(c) : f16_kernel(c);
     if (kernel != kernel_) prepare(kernel, static_cast<size_t>(c.smem()));
-    if (choice_.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
+    if (choice.splits > 1 && !reduce_prepared_) prepare(gemm_reduce, 0), reduce_prepared_ = true;
     kernel_ = kernel;
-    config_.grid = grid_of(resolved_.params.p, choice_, device_);
+    config_.grid = grid_of(resolved_.params.p, choice, device_);
     config_.block = {static_cast<unsigned>(c.threads())};
     config_.smem = static_cast<size_t>(c.smem());
   }
 
-  std::string reason_of_choice() const {
-    std::ostringstream text;
-    text.precision(2);
-    if (chosen_for_.invariant) text << "; batch_invariant: k in one part";
-    text << "; the least predicted time of " << choice_.candidates;
-    if (choice_.second && choice_.seconds > 0) {
-      text << ", before " << choice_.second->name;
-      if (choice_.second_splits > 1) text << " in " << choice_.second_splits << " parts of k";
-      text << " by " << 100 * (choice_.second_seconds / choice_.seconds - 1) << " %";
-    }
-    if (!resolved_.sm90_reason.empty() && device_.cc_major == 9)
-      text << "; no kernel for 9.0: " << resolved_.sm90_reason;
-    return text.str();
-  }
-
   kw_device_info device_;
   Resolved resolved_;
-  GemmProblem chosen_for_;
-  GemmChoice choice_;
+  gemm_cuda::GemmDecision decision_;
   Kernel kernel_ = nullptr;
   Sm90Int4Launch sm90_;
   LaunchConfig config_;

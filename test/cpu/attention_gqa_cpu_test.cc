@@ -375,26 +375,18 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  setenv("KERNWATT_DOT_BF16", "1", 1);  // so that avx512_bf16 is tested where it is not the default
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 400;
-  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
-    const auto isa = static_cast<cpu::Isa>(i);
-    ThreadPool pool(2, isa), other(3, isa), alone(1, isa);
-    rng.seed(seed);
-    const int before = failed;
-    for (int n = 0; n < cases; ++n) {
+  const Arguments arguments(argc, argv, 400);
+  each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
+    for (int n = 0; n < arguments.cases; ++n) {
       const bool exact = n % 5 == 0;
-      check(exact ? *exact_case() : *random_case(), exact, isa, pool, n % 2 ? other : alone);
+      check(exact ? *exact_case() : *random_case(), exact, isa, pools.two, n % 2 ? pools.three : pools.one);
     }
-    check_company(isa, pool);
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) check_special(isa, pool, dtype);
-    for (const int64_t len_q : {1, 20, 150}) check_large(isa, pool, len_q);
-    check_rebind(isa, pool);
-    check_lengths(pool);
-    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
-  }
+    check_company(isa, pools.two);
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) check_special(isa, pools.two, dtype);
+    for (const int64_t len_q : {1, 20, 150}) check_large(isa, pools.two, len_q);
+    check_rebind(isa, pools.two);
+    check_lengths(pools.two);
+  });
   check_declines();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return closing_line();
 }

@@ -142,18 +142,11 @@ void check_declines(ThreadPool& pool) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 400;
-  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
-    const auto isa = static_cast<cpu::Isa>(i);
-    ThreadPool pool(2, isa), other(3, isa);
-    rng.seed(seed);
-    const int before = failed;
-    random_cases(cases, isa, pool, other);
-    check_identity(isa, pool);
-    check_declines(pool);
-    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
-  }
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  const Arguments arguments(argc, argv, 400);
+  each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
+    random_cases(arguments.cases, isa, pools.two, pools.three);
+    check_identity(isa, pools.two);
+    check_declines(pools.two);
+  });
+  return closing_line();
 }

@@ -14,17 +14,13 @@
 #include "../../kernels/core/numeric.h"
 #include "../../kernels/core/packed.h"
 #include "../../kernels/core/threads.h"
+#include "../counting.h"
 
 namespace {
 
 using namespace kw;
-
-int passed = 0, failed = 0;
-
-void expect(bool ok, const std::string& what) {
-  ok ? ++passed : ++failed;
-  if (!ok) std::printf("FAILED %s\n", what.c_str());
-}
+using test::closing_line;
+using test::expect;
 
 std::string message(const std::function<void()>& body) {
   try {
@@ -220,6 +216,5 @@ int main() {
   check_threads();
   check_packed_nibbles();
   check_features();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return closing_line();
 }

@@ -357,36 +357,26 @@ void check_declines() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 600;
-  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
-  setenv("KERNWATT_DOT_BF16", "1", 1);  // the kernels for it are tested where they run, not only where they pay
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
-    const auto isa = static_cast<cpu::Isa>(i);
-    ThreadPool pool(2, isa), other(3, isa), alone(1, isa);
-    rng.seed(seed);
-    const int before = failed;
-    for (int n = 0; n < cases; ++n) {
+  const Arguments arguments(argc, argv, 600);
+  each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
+    for (int n = 0; n < arguments.cases; ++n) {
       const bool exact = n % 3 == 0;
       const auto t = random_case(exact);
-      check(*t, exact, isa, pool, n % 2 ? other : alone);
-      check_packed(*t, exact, isa, pool, n % 4 == 0);
-      if (n % 2 == 0) check_configurations(*t, exact, isa, pool);
+      check(*t, exact, isa, pools.two, n % 2 ? pools.three : pools.one);
+      check_packed(*t, exact, isa, pools.two, n % 4 == 0);
+      if (n % 2 == 0) check_configurations(*t, exact, isa, pools.two);
     }
-    check_activations(isa, pool);
+    check_activations(isa, pools.two);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      for (const int64_t m : {1, 3, 50}) check_special(isa, pool, dtype, m);
+      for (const int64_t m : {1, 3, 50}) check_special(isa, pools.two, dtype, m);
     }
-    check_rebind(isa, pool);
-    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
-  }
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
+    check_rebind(isa, pools.two);
     for (const char* way : {"/stream", "/blocks"}) {
-      const std::string name = cpu::name(static_cast<cpu::Isa>(i)) + std::string(way);
+      const std::string name = cpu::name(isa) + std::string(way);
       expect(ran[name] > 0, "some case runs as " + name);
     }
-  }
+  });
   check_layouts();
   check_declines();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return closing_line();
 }

@@ -326,32 +326,24 @@ void check_refusals() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 600;
-  const unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
-  setenv("KERNWATT_DOT_BF16", "1", 1);  // the kernels for it are tested where they run, not only where they pay
-  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
-    const auto isa = static_cast<cpu::Isa>(i);
-    ThreadPool pool(2, isa), other(3, isa), alone(1, isa);
-    rng.seed(seed);
-    const int before = failed;
-    for (int n = 0; n < cases; ++n) {
+  const Arguments arguments(argc, argv, 600);
+  each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
+    for (int n = 0; n < arguments.cases; ++n) {
       const bool exact = n % 3 == 0;
-      check(*random_case(exact), exact, isa, pool, n % 2 ? other : alone);
+      check(*random_case(exact), exact, isa, pools.two, n % 2 ? pools.three : pools.one);
     }
     for (const int64_t m : {1, 40}) {
-      for (const int64_t group : {32, 64, 96, 128}) check_rounding(isa, pool, m, group);
-      for (const float x : {3e38f, 1e-36f, 1e-42f}) check_range(isa, pool, m, x, x > 1 ? 1e-4f : 1.0f);
+      for (const int64_t group : {32, 64, 96, 128}) check_rounding(isa, pools.two, m, group);
+      for (const float x : {3e38f, 1e-36f, 1e-42f}) check_range(isa, pools.two, m, x, x > 1 ? 1e-4f : 1.0f);
     }
     for (const Int4Accuracy accuracy : {Int4Accuracy::exact, Int4Accuracy::int8}) {
       for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-        for (const int64_t m : {1, 3, 50}) check_special(isa, pool, dtype, m, accuracy);
-        check_rebind(isa, pool, dtype, accuracy);
-        check_invariant(isa, pool, dtype, accuracy);
+        for (const int64_t m : {1, 3, 50}) check_special(isa, pools.two, dtype, m, accuracy);
+        check_rebind(isa, pools.two, dtype, accuracy);
+        check_invariant(isa, pools.two, dtype, accuracy);
       }
     }
-    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
-  }
+  });
   check_refusals();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return closing_line();
 }

@@ -111,9 +111,7 @@ void check(bool transposed) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int cases = argc > 1 ? std::atoi(argv[1]) : 200;
-  rng.seed(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1);
-  for (int i = 0; i < cases; ++i) check(i % 3 == 0);
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  const Arguments arguments(argc, argv, 200);
+  for (int i = 0; i < arguments.cases; ++i) check(i % 3 == 0);
+  return closing_line();
 }

@@ -1,5 +1,5 @@
-// What the C++ tests of CPU backends share: counting, random numbers, tensors in guarded memory, running a plan, and comparing
-// with the definition under the tolerance rule of kernels/core/reference.h.
+// What the C++ tests of CPU backends share: arguments, every instruction set, random numbers, tensors in guarded memory, running a
+// plan, and comparing with the definition under the tolerance rule of kernels/core/reference.h.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -17,17 +17,43 @@
 #include "../../kernels/core/plan.h"
 #include "../../kernels/core/reference.h"
 #include "../../kernels/core/threads.h"
+#include "../counting.h"
 
 namespace kw::test {
 
-inline int passed = 0, failed = 0;
-
-inline void expect(bool ok, const std::string& what) {
-  ok ? ++passed : ++failed;
-  if (!ok && failed <= 20) std::printf("FAILED %s\n", what.c_str());
-}
-
 inline std::mt19937 rng;
+
+// Of the command line: NAME_test [CASES [SEED]].
+struct Arguments {
+  int cases;  // random ones, of each instruction set
+  unsigned seed;
+
+  Arguments(int argc, char** argv, int usual)
+      : cases(argc > 1 ? std::atoi(argv[1]) : usual), seed(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1) {
+    rng.seed(seed);
+  }
+};
+
+// Pools of 2, 3 and 1 threads: what is compared must not depend on their number.
+struct Pools {
+  ThreadPool two, three, one;
+  explicit Pools(cpu::Isa isa) : two(2, isa), three(3, isa), one(1, isa) {}
+};
+
+// check(isa, pools) with every instruction set that this processor has, each from the same random numbers. avx512_bf16 is tested
+// where it runs, not only where it pays.
+template <class Check>
+void each_isa(const Arguments& arguments, Check check) {
+  setenv("KERNWATT_DOT_BF16", "1", 1);
+  for (int i = 0; i <= static_cast<int>(cpu::best()); ++i) {
+    const auto isa = static_cast<cpu::Isa>(i);
+    Pools pools(isa);
+    rng.seed(arguments.seed);
+    const int before = failed;
+    check(isa, pools);
+    std::printf("%-12s %s\n", cpu::name(isa), failed == before ? "ok" : "FAILED");
+  }
+}
 
 inline int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(rng); }
 template <class T>

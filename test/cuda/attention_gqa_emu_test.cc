@@ -1,12 +1,10 @@
 // attention_gqa through the table of a kernel library: every tile edge, head dimension, feature, layout and kind of length
 // against the definition, then what single cases cannot show (attention_gqa_emu_properties.cc).
 //
-//   attention_gqa_emu_test LIBRARY.so [--full] [--device N]...     last line: "N passed, N failed"; exit 1 on a failure
-//
-// On an emulated device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as well.
-#include <chrono>
-
+// Arguments: program.h. On emulated devices the cases are dealt out over all their schedules. It runs on libkernwatt_cuda.so just
+// as well.
 #include "attention_gqa_problem.h"
+#include "program.h"
 
 namespace {
 
@@ -147,49 +145,19 @@ std::vector<Case> cases() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i < argc; ++i) {
-    if (!std::strcmp(argv[i], "--full")) full = true;
-    if (!std::strcmp(argv[i], "--device") && i + 1 < argc) devices.push_back(std::atoi(argv[++i]));
-  }
-  if (argc < 2) return std::fprintf(stderr, "usage: attention_gqa_emu_test LIBRARY.so [--full] [--device N]...\n"), 2;
-  const bool every_device = devices.empty();
-  const kw_table* table = open_library(argv[1], devices);
-  race = std::strstr(table->build, "race build") != nullptr;
-  try {
-    std::vector<std::pair<int, const char*>> ways;
-    for (int device : devices) {
-      kw_device_info info{};
-      table->device_info(device, &info);
-      for (const char* schedule : schedules_of(info)) ways.emplace_back(device, schedule);
-    }
+  Program program;
+  program.turn = [](const Device& d, const Turn& turn) {
     const std::vector<Case> list = cases();
-    size_t share = 0;
-    for (const auto& [device, schedule] : ways) {
-      Device d{table, device};
-      d.must(table->device_info(device, &d.info), "device_info");
-      setenv("KERNWATT_EMU", schedule, 1);  // read by the stream's thread when it starts
-      d.open();
-      const uint64_t free_before = d.free_bytes();
-      const auto started = std::chrono::steady_clock::now();
-      for (size_t i = share; i < list.size(); i += ways.size()) check(d, list[i]);
-      properties(d, share);
-      if (d.info.emulated) expect(free_before == d.free_bytes(), "every allocation was freed");
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-      std::printf("%s, %s: %.1f s\n", d.info.name, d.info.emulated ? schedule : "hardware", seconds);
-      d.close();
-      ++share;
-    }
-    if (every_device && ways.size() > 1)
-      for (const char* what :
-           {"variant \"mma_16\"", "variant \"mma_64\"", "variant \"mma_128\"", "variant \"fma_32\"", "splits more",
-            "headsPerTile 4", "asyncCopies true", "asyncCopies false", "maskTilesSkipped true", "headDim [192,128]",
-            "headDim [256,256]", "invariant \"mma_64\"", "invariant \"mma_128\""})
-        expect(seen[what] > 0, std::string("some case has ") + what);
-    for (const auto& [what, times] : seen) std::printf("%s: %d  ", what.c_str(), times);
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  std::printf("\n%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+    for (size_t i = turn.of_all; i < list.size(); i += turn.all) check(d, list[i]);
+    properties(d, turn.of_all);
+  };
+  program.closing = [](bool every_device) {
+    if (!every_device) return;
+    for (const char* what :
+         {"variant \"mma_16\"", "variant \"mma_64\"", "variant \"mma_128\"", "variant \"fma_32\"", "splits more",
+          "headsPerTile 4", "asyncCopies true", "asyncCopies false", "maskTilesSkipped true", "headDim [192,128]",
+          "headDim [256,256]", "invariant \"mma_64\"", "invariant \"mma_128\""})
+      expect(seen[what] > 0, std::string("some case has ") + what);
+  };
+  return run_program(argc, argv, program);
 }

@@ -3,15 +3,11 @@
 #pragma once
 #include <cmath>
 #include <limits>
-#include <map>
 
 #include "../../kernels/attention_gqa/attention_gqa.h"
 #include "harness.h"
 
 namespace kw::test {
-
-inline std::map<std::string, int> seen;  // variants and other choices that plans explained
-inline bool full = false, race = false;  // race: the build that checks every access, which takes three times as long
 
 // Everything that single cases cannot show, in rounds; test and properties are two files of one program.
 constexpr size_t kRounds = 6;

@@ -1,12 +1,11 @@
 // attention_merge through the table of a kernel library: counts of parts around a warp, odd widths and strides, parts that saw
 // nothing and hold NaN, against the definition, with guard bands around what is written.
-//
-//   attention_merge_emu_test LIBRARY.so [--device N]...     last line: "N passed, N failed"; exit 1 on a failure
+// Arguments: program.h.
 #include <cmath>
 #include <limits>
 
 #include "../../kernels/attention_merge/attention_merge.h"
-#include "harness.h"
+#include "program.h"
 
 namespace {
 
@@ -107,29 +106,11 @@ void refusals(const Device& d) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i + 1 < argc; i += 2)
-    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
-  if (argc < 2) return std::fprintf(stderr, "usage: attention_merge_emu_test LIBRARY.so [--device N]...\n"), 2;
-  const kw_table* table = open_library(argv[1], devices);
-  try {
-    unsigned seed = 0;
-    for (int device : devices) {
-      kw_device_info info{};
-      table->device_info(device, &info);
-      for (const char* schedule : schedules_of(info)) {
-        Device d{table, device};
-        d.must(table->device_info(device, &d.info), "device_info");
-        setenv("KERNWATT_EMU", schedule, 1);  // read by the stream's thread when it starts
-        d.open();
-        for (int i = 0; i < 14; ++i) check(d, seed++);
-        refusals(d);
-        d.close();
-      }
-    }
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+  Program program;
+  program.turn = [](const Device& d, const Turn& turn) {
+    constexpr unsigned kCases = 14;
+    for (unsigned i = 0; i < kCases; ++i) check(d, static_cast<unsigned>(turn.of_all) * kCases + i);
+    refusals(d);
+  };
+  return run_program(argc, argv, program);
 }

@@ -1,11 +1,9 @@
 // gemm through the table of a kernel library, opened as a stranger would: every tile edge, dtype, layout, epilogue and kind of
 // view against the definition, with NaN around every operand and guard bands around y; then streams, graphs and errors.
 //
-//   gemm_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
-//
-// On an emulated device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as well.
+// Arguments: program.h. On an emulated device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as
+// well.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -15,6 +13,7 @@
 #include <vector>
 
 #include "gemm_problem.h"
+#include "program.h"
 
 namespace {
 
@@ -210,42 +209,19 @@ void every_configuration_ran(bool every_device);
 }  // namespace kw::test
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i + 1 < argc; i += 2)
-    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
-  if (argc < 2) return std::fprintf(stderr, "usage: gemm_emu_test LIBRARY.so [--device N]...\n"), 2;
-  const kw_table* table = open_library(argv[1], devices);
-  try {
-    for (const int device : devices) {
-      Device d{table, device};
-      d.must(table->device_info(device, &d.info), "device_info");
-      const auto schedules = schedules_of(d.info);
-      for (size_t share = 0; share < schedules.size(); ++share) {
-        const auto started = std::chrono::steady_clock::now();
-        setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
-        d.open();
-        const uint64_t free_before = d.free_bytes();
-        for (const GemmCase& t : cases(share, schedules.size())) {
-          const std::string wrong = run(d, t);
-          expect(wrong.empty(), t.text() + ": " + wrong);
-        }
-        configurations(d, share, schedules.size());
-        if (share == 0) properties(d);
-        graphs(d);
-        two_streams(d);
-        refusals(d);
-        if (d.info.emulated) emulated_only(d);
-        if (d.info.emulated) expect(d.free_bytes() == free_before, "every allocation was freed");
-        d.close();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-        std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
-      }
+  Program program;
+  program.turn = [](const Device& d, const Turn& turn) {
+    for (const GemmCase& t : cases(turn.share, turn.shares)) {
+      const std::string wrong = run(d, t);
+      expect(wrong.empty(), t.text() + ": " + wrong);
     }
-    every_configuration_ran(devices.size() > 1);
-    for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  std::printf("\n%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+    configurations(d, turn.share, turn.shares);
+    if (turn.share == 0) properties(d);
+    graphs(d);
+    two_streams(d);
+    refusals(d);
+    if (d.info.emulated) emulated_only(d);
+  };
+  program.closing = every_configuration_ran;
+  return run_program(argc, argv, program);
 }

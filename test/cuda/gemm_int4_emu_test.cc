@@ -2,11 +2,9 @@
 // sides of its tile's edges; groups, scales, zeros, perm, epilogues, alignments and mode dequant against the definition, exact
 // integers bit for bit; then rows that do not depend on m, workspace, values out of range, refusals.
 //
-//   gemm_int4_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
-//
-// On an emulated device the cases are dealt out over its schedules; KERNWATT_FULL=1 takes every pair of edges and more cases.
+// Arguments: program.h. On an emulated device the cases are dealt out over its schedules; --full takes every pair of edges and
+// more cases.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -15,6 +13,7 @@
 
 #include "../../kernels/gemm_int4/gemm_int4_choose.h"
 #include "gemm_int4_problem.h"
+#include "program.h"
 
 namespace {
 
@@ -51,15 +50,13 @@ void dress(Case& t, std::mt19937& random) {
   if (!aligned) t.scale_offset = random() % 3, t.scale_pad = random() % 3, t.zeros_offset = random() % 5;
 }
 
-bool full() { return std::getenv("KERNWATT_FULL") != nullptr; }
-
 // What the chooser takes by itself, and mode dequant.
 void random_cases(const Device& d, size_t share, size_t shares) {
   std::mt19937 random(5);
   Walk<int64_t> ms({0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65}, 1),
       ns({0, 1, 7, 8, 9, 16, 31, 63, 64, 65, 72, 130}, 2);
   Walk<int64_t> ks({32, 64, 96, 128, 160, 192, 256, 288, 384}, 3);
-  const size_t count = full() ? 1600 : 160;
+  const size_t count = full ? 1600 : 160;
   for (size_t i = 0; i < count; ++i) {
     Case t;
     t.m = ms.next(), t.n = ns.next(), t.k = ks.next();
@@ -94,7 +91,7 @@ void configurations(const Device& d, size_t share, size_t shares) {
             t.wish = std::string(c.name) + "/" + std::to_string(parts);
             check(d, t);
           };
-          if (full()) {
+          if (full) {
             for (const int64_t m : ms)
               for (const int64_t n : ns) one(m, n);
           } else if (turn++ % shares == 0) {
@@ -108,7 +105,7 @@ void configurations(const Device& d, size_t share, size_t shares) {
 
 constexpr int64_t kN = 72, kK = 384;
 
-std::vector<uint8_t> result(const Device& d, Problem& problem, Plan& plan) {
+std::vector<uint8_t> result(const Device& d, Problem& problem, BoundPlan& plan) {
   const std::string failed = finish(d, problem.y, plan.enqueue());
   expect(failed.empty(), failed);
   return problem.y.bytes;
@@ -215,6 +212,30 @@ void explains(const Device& d) {
   expect(plan.splits() > 1, "one row and long k take parts: " + why);
 }
 
+// By name, as tune() takes them; in mode dequant they are gemm's. A plan of one that is bound to another problem chooses again.
+void named(const Device& d) {
+  const kw_op& op = op_of(d);
+  Case t = rows_case(DType::bf16, 20);
+  t.perm = true;
+  for (const Int4Mode mode : {Int4Mode::fused, Int4Mode::dequant}) {
+    t.mode = mode;
+    Problem problem(d, t);
+    const int count = every_named(d, op, &problem.there, kVariable, [&](BoundPlan& plan) {
+      result(d, problem, plan);
+      return problem.wrong(false).empty();
+    });
+    expect(count > 8, "all that may run are named");
+    for (const char* wrong : {"int4_1x1", "fma_64x64", "int4_16x64/33"}) refuses_named(d, op, &problem.there, wrong);
+  }
+  t.mode = Int4Mode::fused;
+  Problem many(d, t), few(d, rows_case(DType::bf16, 3));
+  Plan plan(d, many.there, "", "int4_128x128");
+  plan.rebind(&few.there);
+  result(d, few, plan);
+  expect(plan.variant() == "int4_128x128" && few.wrong(false).empty(), "bound to few rows: " + plan.explain());
+  expect(explained(plan.explain().c_str(), "variant") != "int4_128x128", "it chooses again: " + plan.explain());
+}
+
 void refusals(const Device& d) {
   Problem problem(d, rows_case(DType::bf16, 1));
   const kw_op& op = op_of(d);
@@ -266,47 +287,25 @@ void emulated_only(const Device& d) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i + 1 < argc; i += 2)
-    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
-  if (argc < 2) return std::fprintf(stderr, "usage: gemm_int4_emu_test LIBRARY.so [--device N]...\n"), 2;
-  const kw_table* table = open_library(argv[1], devices);
-  try {
-    for (const int device : devices) {
-      Device d{table, device};
-      d.must(table->device_info(device, &d.info), "device_info");
-      const auto schedules = schedules_of(d.info);
-      for (size_t share = 0; share < schedules.size(); ++share) {
-        const auto started = std::chrono::steady_clock::now();
-        setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
-        d.open();
-        const uint64_t free_before = d.free_bytes();
-        random_cases(d, share, schedules.size());
-        configurations(d, share, schedules.size());
-        if (share == 0) {
-          same_rows(d);
-          workspace(d);
-          for (const Int4Mode mode : {Int4Mode::fused, Int4Mode::dequant}) {
-            wild_perm(d, mode, -4, 0);
-            wild_perm(d, mode, 384, 383);
-          }
-          explains(d);
-          refusals(d);
-          if (d.info.emulated) emulated_only(d);
-        }
-        if (d.info.emulated) expect(d.free_bytes() == free_before, "every allocation was freed");
-        d.close();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-        std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
-      }
+  Program program;
+  program.turn = [](const Device& d, const Turn& turn) {
+    random_cases(d, turn.share, turn.shares);
+    configurations(d, turn.share, turn.shares);
+    if (turn.share != 0) return;
+    same_rows(d);
+    workspace(d);
+    for (const Int4Mode mode : {Int4Mode::fused, Int4Mode::dequant}) {
+      wild_perm(d, mode, -4, 0);
+      wild_perm(d, mode, 384, 383);
     }
+    explains(d);
+    named(d);
+    refusals(d);
+    if (d.info.emulated) emulated_only(d);
+  };
+  program.closing = [](bool) {
     for (const GemmConfig& c : kInt4Configs)
-      for (const char* how : {"", " in parts"})
-        expect(c.sm90 || variants[std::string(c.name) + how] > 0, std::string("some case runs ") + c.name + how);
-    for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  std::printf("\n%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+      if (!c.sm90) ran(c.name);
+  };
+  return run_program(argc, argv, program);
 }

@@ -116,8 +116,8 @@ struct Problem {
 
 class Plan : public BoundPlan {
  public:
-  Plan(const Device& d, const GemmInt4Args& args, const std::string& wish = "")
-      : BoundPlan(d, op_of(d), &args, kVariable, wish) {}
+  Plan(const Device& d, const GemmInt4Args& args, const std::string& wish = "", const std::string& configuration = "")
+      : BoundPlan(d, op_of(d), &args, kVariable, wish, configuration) {}
 };
 
 inline std::string finish(const Device& d, Operand& y, int32_t enqueued) {

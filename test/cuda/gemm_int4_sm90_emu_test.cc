@@ -2,16 +2,13 @@
 // gemm_int4_sm90.h with k in every number of parts, weights made in shared memory and in registers, both dtypes, gated and not; sizes
 // on both sides of a tile's edges and of the ring's end, groups from half a stage to all of k. Then what they decline.
 //
-//   gemm_int4_sm90_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
-//
-// KERNWATT_FULL=1 takes every pair of edges instead of a sample of them. The race build takes two cases of each configuration
-// and number of parts. On an emulated device the cases are dealt out over its schedules.
+// Arguments: program.h. --full takes every pair of edges instead of a sample of them. The race build takes two cases of each
+// configuration and number of parts.
 #include <algorithm>
-#include <chrono>
-#include <cstring>
 
 #include "../../kernels/gemm_int4/gemm_int4_sm90.h"
 #include "gemm_int4_problem.h"
+#include "program.h"
 
 namespace {
 
@@ -65,7 +62,6 @@ void dress(Case& t, Way way, std::mt19937& random) {
 }
 
 void configurations(const Device& d, size_t share, size_t shares) {
-  const bool full = std::getenv("KERNWATT_FULL") != nullptr, race = std::strstr(d.table->build, "race build");
   std::mt19937 random(static_cast<unsigned>(47 + share));
   size_t turn = 0, pair = 0;  // of a way out and a dtype; of a configuration and a number of parts
   for (const Sm90Configuration& c : kSm90Int4Configurations) {
@@ -134,40 +130,15 @@ void choices(const Device& d) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i + 1 < argc; i += 2)
-    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
-  if (argc < 2) return std::fprintf(stderr, "usage: gemm_int4_sm90_emu_test LIBRARY.so [--device N]...\n"), 2;
-  const kw_table* table = open_library(argv[1], devices);
   setenv("KERNWATT_UNPROVED", "1", 1);
-  bool any = false;
-  try {
-    for (const int device : devices) {
-      Device d{table, device};
-      d.must(table->device_info(device, &d.info), "device_info");
-      if (d.info.cc_major != 9 || d.info.cc_minor != 0) continue;
-      any = true;
-      const auto schedules = schedules_of(d.info);
-      for (size_t share = 0; share < schedules.size(); ++share) {
-        const auto started = std::chrono::steady_clock::now();
-        setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
-        d.open();
-        configurations(d, share, schedules.size());
-        if (share == 0) choices(d);
-        d.close();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-        std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
-      }
-    }
-    for (const Sm90Configuration& c : kSm90Int4Configurations)
-      for (const char* how : {"", " in parts"})
-        expect(!any || variants[std::string(c.name) + how] > 0 || (*how && c.streams()),
-               std::string("some case runs ") + c.name + how);
-    for (const auto& [name, times] : variants) std::printf("%s %d  ", name.c_str(), times);
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  if (!any) return std::printf("no device of compute capability 9.0\n"), 77;
-  std::printf("\n%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+  Program program;
+  program.takes = [](const kw_device_info& info) { return info.cc_major == 9 && info.cc_minor == 0; };
+  program.turn = [](const Device& d, const Turn& turn) {
+    configurations(d, turn.share, turn.shares);
+    if (turn.share == 0) choices(d);
+  };
+  program.closing = [](bool) {
+    for (const Sm90Configuration& c : kSm90Int4Configurations) ran(c.name, c.streams());
+  };
+  return run_program(argc, argv, program);
 }

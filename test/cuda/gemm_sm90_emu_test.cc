@@ -2,14 +2,11 @@
 // every number of parts, both dtypes, gated and not, both ways out of shared memory; sizes on both sides of a tile's edges and of
 // the ring's end; tile after tile in one block. Then what they decline, and that nothing runs them unasked.
 //
-//   gemm_sm90_emu_test LIBRARY.so [--device N]...        last line: "N passed, N failed"; exit 1 on a failure
-//
-// KERNWATT_FULL=1 takes every pair of edges instead of a sample of them; of that the race build takes a third. On an emulated
-// device the cases are dealt out over its schedules. It runs on libkernwatt_cuda.so just as well.
-#include <chrono>
-
+// Arguments: program.h. --full takes every pair of edges instead of a sample of them; of the sample the race build takes a third.
+// It runs on libkernwatt_cuda.so just as well.
 #include "../../kernels/gemm/gemm_sm90.h"
 #include "gemm_problem.h"
+#include "program.h"
 
 namespace {
 
@@ -56,7 +53,6 @@ void dress(GemmCase& t, Way way, std::mt19937& random) {
 }
 
 void configurations(const Device& d, size_t share, size_t shares) {
-  const bool full = std::getenv("KERNWATT_FULL") != nullptr, race = std::strstr(d.table->build, "race build");
   const size_t every = race ? 3 * shares : shares;
   std::mt19937 random(static_cast<unsigned>(31 + share));
   size_t turn = 0;
@@ -155,40 +151,15 @@ void choices(const Device& d) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::vector<int> devices;
-  for (int i = 2; i + 1 < argc; i += 2)
-    if (!std::strcmp(argv[i], "--device")) devices.push_back(std::atoi(argv[i + 1]));
-  if (argc < 2) return std::fprintf(stderr, "usage: gemm_sm90_emu_test LIBRARY.so [--device N]...\n"), 2;
-  const kw_table* table = open_library(argv[1], devices);
   setenv("KERNWATT_UNPROVED", "1", 1);
-  bool any = false;
-  try {
-    for (const int device : devices) {
-      Device d{table, device};
-      d.must(table->device_info(device, &d.info), "device_info");
-      if (d.info.cc_major != 9 || d.info.cc_minor != 0) continue;
-      any = true;
-      const auto schedules = schedules_of(d.info);
-      for (size_t share = 0; share < schedules.size(); ++share) {
-        const auto started = std::chrono::steady_clock::now();
-        setenv("KERNWATT_EMU", schedules[share], 1);  // read by the stream's thread when it starts
-        d.open();
-        configurations(d, share, schedules.size());
-        if (share == 0) choices(d);
-        d.close();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-        std::printf("%s %s: %.1f s\n", d.info.name, schedules[share], seconds);
-      }
-    }
-    for (const Sm90Configuration& c : kSm90Configurations)
-      for (const char* how : {"", " in parts"})
-        expect(!any || variants[std::string(c.name) + how] > 0 || (*how && c.streams()),
-               std::string("some case runs ") + c.name + how);
-    for (const auto& [variant, times] : variants) std::printf("%s %d  ", variant.c_str(), times);
-  } catch (const std::exception& error) {
-    expect(false, error.what());
-  }
-  if (!any) return std::printf("no device of compute capability 9.0\n"), 77;
-  std::printf("\n%d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+  Program program;
+  program.takes = [](const kw_device_info& info) { return info.cc_major == 9 && info.cc_minor == 0; };
+  program.turn = [](const Device& d, const Turn& turn) {
+    configurations(d, turn.share, turn.shares);
+    if (turn.share == 0) choices(d);
+  };
+  program.closing = [](bool) {
+    for (const Sm90Configuration& c : kSm90Configurations) ran(c.name, c.streams());
+  };
+  return run_program(argc, argv, program);
 }

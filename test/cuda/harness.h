@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <random>
 #include <set>
 #include <string>
@@ -17,14 +18,13 @@
 #include "../../kernels/core/numeric.h"
 #include "../../kernels/core/reference.h"
 #include "../../kernels/core/tensor.h"
+#include "../counting.h"
 
 namespace kw::test {
 
-inline int passed = 0, failed = 0;
-inline void expect(bool ok, const std::string& what) {
-  (ok ? passed : failed)++;
-  if (!ok) std::printf("FAILED %s\n", what.c_str());
-}
+inline std::map<std::string, int> seen;  // variants and other choices that plans explained, and how often
+inline bool full = false;                // every case instead of a sample
+inline bool race = false;                // the build that checks every access, which takes three times as long
 
 struct Device {
   const kw_table* table;

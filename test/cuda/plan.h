@@ -2,7 +2,7 @@
 #pragma once
 #include <stdlib.h>
 
-#include <map>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,8 +11,12 @@
 
 namespace kw::test {
 
-// How often each variant ran, alone and, as "NAME in parts", with k in parts.
-inline std::map<std::string, int> variants;
+// Some case ran this variant whole, and unless it cannot, with k in parts.
+inline void ran(const char* variant, bool whole_alone = false) {
+  const std::string parts = variant + std::string(" in parts");
+  expect(seen[variant] > 0, std::string("some case runs ") + variant);
+  expect(whole_alone || seen[parts] > 0, "some case runs " + parts);
+}
 
 // What explain() says under a name, without quotes.
 inline std::string explained(const char* json, const char* name) {
@@ -44,7 +48,7 @@ class BoundPlan {
     splits_ = std::stoi(explained(op_.plan_explain(plan_), "splits"));
     variant_ = explained(op_.plan_explain(plan_), "variant");
     explanation_ = op_.plan_explain(plan_);
-    ++variants[variant_ + (splits_ > 1 ? " in parts" : "")];
+    ++seen[variant_ + (splits_ > 1 ? " in parts" : "")];
     rebind(args);
   }
   BoundPlan(const BoundPlan&) = delete;
@@ -72,5 +76,34 @@ class BoundPlan {
   int splits_ = 1;
   std::string variant_, explanation_;
 };
+
+// Every configuration that the operator names for a problem takes it, says so and is right; the first is what a plan takes by
+// itself. right: runs the plan and compares. Returns how many there are.
+template <class Right>
+int every_named(const Device& d, const kw_op& op, const void* args, const char* variable, Right right) {
+  const char* lines = nullptr;
+  d.must(op.configurations(&d.info, args, &lines), "configurations");
+  std::istringstream names{std::string(lines)};
+  int count = 0;
+  for (std::string name; std::getline(names, name); ++count) {
+    const auto takes = [&](const BoundPlan& plan) {
+      return explained(plan.explain().c_str(), "configuration") == name;
+    };
+    BoundPlan plan(d, op, args, variable, "", name);
+    expect(right(plan) && takes(plan), "as " + name + ": " + plan.explain());
+    if (count == 0) expect(takes(BoundPlan(d, op, args, variable, "")), "the first is the plan's own: " + name);
+  }
+  return count;
+}
+
+// A plan of a configuration that is none, or takes no such problem, is refused by its name.
+inline void refuses_named(const Device& d, const kw_op& op, const void* args, const char* wrong) {
+  kw_plan* none = nullptr;
+  const int32_t status = op.plan_create_as(&d.info, args, wrong, &none);
+  const std::string said = d.table->last_error();
+  expect(status == static_cast<int32_t>(Code::UNSUPPORTED) &&
+             said.find(std::string("configuration is ") + wrong + ", expected") != std::string::npos,
+         std::string("refused: ") + wrong + ", " + said);
+}
 
 }  // namespace kw::test

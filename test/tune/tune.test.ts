@@ -4,7 +4,16 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { attentionMerge, type Decision, type Device, gemm, openDevice, type Tensor } from '../../src/index.js';
+import {
+  attentionMerge,
+  type Decision,
+  type Device,
+  gemm,
+  gemmInt4,
+  type Operator,
+  openDevice,
+  type Tensor,
+} from '../../src/index.js';
 import { librarySearch } from '../../src/library.js';
 
 let device: Device;
@@ -35,25 +44,40 @@ const files = (base: string) => {
 describe('the option configuration', () => {
   const devices = ['cpu', ...(librarySearch('emu').some(({ path }) => existsSync(path)) ? ['emu:0', 'emu:1'] : [])];
 
+  /** The plan of every configuration gives the same numbers, all exact, says which it is and keeps to it when it is bound again. */
+  async function everyOne(op: Operator, args: { x: Tensor } & Record<string, unknown>): Promise<string[]> {
+    using own = op.bind(args, { dtype: 'f32' });
+    const names = own.configurations();
+    expect(names[0]).toBe(own.explain().configuration);
+    expect(new Set(names).size).toBe(names.length);
+    const expected = await list((await own.run()).y!);
+    for (const configuration of names) {
+      using plan = op.bind(args, { dtype: 'f32', configuration });
+      expect(plan.explain().configuration).toBe(configuration);
+      expect(await list((await plan.run()).y!)).toEqual(expected);
+      plan.rebind({ x: args.x });
+      expect(plan.explain().configuration).toBe(configuration);
+    }
+    return names;
+  }
+
   test.each(devices)('every one of %s computes the same whole numbers, and explain() names it', async (name) => {
     await using on = await openDevice(name as 'cpu');
     for (const dtype of ['bf16', 'f32'] as const) {
       const args = operands(on, 20, 72, 400, dtype);
-      using own = gemm.bind(args, { dtype: 'f32' });
-      const names = own.configurations();
-      expect(names[0]).toBe(own.explain().configuration);
-      expect(new Set(names).size).toBe(names.length);
+      const names = await everyOne(gemm, args);
       expect(names.length).toBeGreaterThan(name === 'cpu' ? 0 : 5);
-      const expected = await list((await own.run()).y);
-      for (const configuration of names) {
-        using plan = gemm.bind(args, { dtype: 'f32', configuration });
-        expect(plan.explain().configuration).toBe(configuration);
-        expect(await list((await plan.run()).y)).toEqual(expected);
-        plan.rebind({ x: args.x });
-        expect(plan.explain().configuration).toBe(configuration);
-      }
-      const last = names.at(-1)!;
-      expect(await list(gemm(args, { dtype: 'f32', configuration: last }).y)).toEqual(expected);
+      const [first, last] = [gemm(args), gemm(args, { configuration: names.at(-1)! })];
+      expect(await list(last.y)).toEqual(await list(first.y));
+    }
+    const int4 = {
+      x: on.random([20, 384], 'bf16', { seed: 1, distribution: 'integers' }),
+      w: on.random([72, 384], 'u4', { seed: 2, distribution: 'integers' }),
+      scales: on.full([6, 72], 0.5, 'f32'),
+    };
+    for (const mode of ['fused', 'dequant']) {
+      const names = await everyOne(gemmInt4, { ...int4, mode });
+      if (name !== 'cpu') expect(names.length).toBeGreaterThan(5);
     }
   });
 
