@@ -10,21 +10,16 @@ import { packageRoot } from '../measure/environment.js';
 import { measure } from '../measure/measure.js';
 import { meterOverhead, overheadText } from '../measure/meter_overhead.js';
 import type { MeasureRecord } from '../measure/record.js';
-import { openDevice } from '../open.js';
 import { benchReport } from '../report/bench.js';
 import { table } from '../report/table.js';
-import { type BenchCase, BoundCase, type Suite, selectCases, suites } from './cases.js';
-import { operators } from './ops.js';
+import { type BenchCase, BoundCase, chooseCases, type Selection } from './cases.js';
+import { type DeviceFlags, openDevices } from './devices.js';
 import { type ProgressLine, progressLine } from './progress.js';
 import { RecordFile } from './records.js';
 import { planSuites, SuiteRun, skippable, suiteNames } from './suite.js';
-import { exit, pick, ScriptError, UsageError } from './usage.js';
+import { exit, ScriptError, UsageError } from './usage.js';
 
-export interface BenchFlags {
-  backend: 'auto' | 'cpu' | 'cuda' | 'emu';
-  shape?: Record<string, number>;
-  dtype?: string;
-  threads?: number;
+export interface BenchFlags extends DeviceFlags, Selection {
   cache?: 'cold' | 'hot';
   seed?: number;
   quick?: boolean;
@@ -41,24 +36,6 @@ const isScript = (what: string): boolean => /\.[cm]?[jt]s$|[\\/]/.test(what);
 
 /** What only operators and suites can take. */
 const notOfScripts = ['shape', 'dtype', 'cache', 'seed', 'group'] as const;
-
-/** Devices to measure on, and one line for each that was wanted and is not there. */
-async function openDevices({ backend, threads }: BenchFlags): Promise<{ devices: Device[]; notes: string[] }> {
-  if (backend === 'emu')
-    throw new UsageError(
-      'bench: --backend is emu, expected auto, cpu or cuda: emulated kernels are right or wrong, never fast',
-    );
-  const devices: Device[] = [];
-  if (backend !== 'cuda') devices.push(await openDevice('cpu', threads === undefined ? {} : { threads }));
-  if (backend === 'cpu') return { devices, notes: [] };
-  try {
-    devices.push(await openDevice('cuda'));
-    return { devices, notes: [] };
-  } catch (error) {
-    if (backend === 'cuda' || !(error instanceof KernwattError)) throw error;
-    return { devices, notes: [`no CUDA rows: ${error.message} (see kernwatt doctor)`] };
-  }
-}
 
 /** Everything a run has to say. */
 interface Outcome {
@@ -77,10 +54,10 @@ export async function bench(what: string[], flags: BenchFlags): Promise<number> 
     throw new UsageError('bench: a script runs alone, without operators, suites or other scripts');
   if (scripts.length > 0) refuseScript(scripts[0]!, flags);
   const planned = scripts.length > 0 ? null : planSuites(names, flags);
-  const cases = scripts.length > 0 || planned ? [] : chooseCases(names, flags);
+  const cases = scripts.length > 0 || planned ? [] : chooseCases('bench', names, flags, suiteNames);
   const file = flags.out === undefined ? null : new RecordFile(flags.out, flags.force);
   // Its own overhead is that of the CPU device, whatever else there is.
-  const { devices, notes } = await openDevices(flags.self ? { ...flags, backend: 'cpu' } : flags);
+  const { devices, notes } = await openDevices('bench', flags.self ? { ...flags, backend: 'cpu' } : flags);
   const interrupt = new AbortController();
   const stop = () => interrupt.abort(new Error('interrupted'));
   process.once('SIGINT', stop);
@@ -138,16 +115,6 @@ function refuseScript(script: string, flags: BenchFlags): void {
   const found = statSync(script, { throwIfNoEntry: false });
   if (!found?.isFile())
     throw new UsageError(`bench: script is ${script}, ${found ? 'a folder' : 'which is not there'}, expected a file`);
-}
-
-function chooseCases(names: readonly string[], flags: BenchFlags): BenchCase[] {
-  const known = [...suites, ...operators.map(({ spec }) => spec.name), ...suiteNames];
-  for (const name of names) pick('bench: operator or suite', name, known, (one) => one);
-  const suite: Suite = names.includes('models') ? 'models' : 'quick';
-  const named = operators.filter(({ spec }) => names.includes(spec.name));
-  const cases = selectCases(named.length > 0 ? named : operators, suite, flags);
-  if (cases.length === 0) throw new UsageError('bench: nothing to measure with these options');
-  return cases;
 }
 
 async function runCases(

@@ -1,4 +1,4 @@
-// Which shapes `kernwatt bench` measures, and the plans for them: the models of the operators, or one shape from the command line.
+// Which shapes `kernwatt bench` and `tune` measure, and the plans for them: the models of the operators, or one shape from the command line.
 import type { Model } from '../case.js';
 import type { Device } from '../device.js';
 import { type DType, dtypes, isPaired } from '../dtype.js';
@@ -7,6 +7,7 @@ import { planCase } from '../operands.js';
 import type { Plan } from '../plan.js';
 import type { OpSpec } from '../spec.js';
 import type { Tensor } from '../tensor.js';
+import { operators } from './ops.js';
 import { pick, UsageError } from './usage.js';
 
 export interface BenchCase {
@@ -17,15 +18,38 @@ export interface BenchCase {
 export const suites = ['quick', 'models'] as const;
 export type Suite = (typeof suites)[number];
 
+/** What of the operators and their models a command is about. */
 export interface Selection {
   shape?: Readonly<Record<string, number>>;
   dtype?: string;
 }
 
+/** The cases that the names of a command line mean: operators, or sets of cases. `others`: names that it also knows. */
+export function chooseCases(
+  command: string,
+  names: readonly string[],
+  selection: Selection,
+  others: readonly string[] = [],
+): BenchCase[] {
+  const known = [...suites, ...operators.map(({ spec }) => spec.name), ...others];
+  for (const name of names)
+    pick(`${command}: operator or ${others.length > 0 ? 'suite' : 'set of cases'}`, name, known, (one) => one);
+  const suite: Suite = names.includes('models') ? 'models' : 'quick';
+  const named = operators.filter(({ spec }) => names.includes(spec.name));
+  const cases = selectCases(named.length > 0 ? named : operators, suite, selection, command);
+  if (cases.length === 0) throw new UsageError(`${command}: nothing to measure with these options`);
+  return cases;
+}
+
 /** The cases to measure. */
-export function selectCases(ops: readonly Operator[], suite: Suite, { shape, dtype }: Selection): BenchCase[] {
+export function selectCases(
+  ops: readonly Operator[],
+  suite: Suite,
+  { shape, dtype }: Selection,
+  command = 'bench',
+): BenchCase[] {
   if (dtype !== undefined) pick('--dtype', dtype, dtypes, (name) => name);
-  const cases = (shape ? fitting(ops, Object.keys(shape)) : ops).flatMap((op) => {
+  const cases = (shape ? fitting(ops, Object.keys(shape), command) : ops).flatMap((op) => {
     const listed = op.spec.models.filter((model) => suite === 'models' || model.quick);
     const models = shape ? [shapeModel(op, shape, listed[0])] : listed;
     return models.map((model) => ({
@@ -57,11 +81,11 @@ const freeSizes = ({ spec, compiled }: Operator): number => {
 /**
  * The operators that have all of these dimensions, or those alone whose sizes they decide; of one alone the names are checked later.
  */
-function fitting(ops: readonly Operator[], names: readonly string[]): readonly Operator[] {
+function fitting(ops: readonly Operator[], names: readonly string[], command: string): readonly Operator[] {
   if (ops.length === 1) return ops;
   const found = ops.filter((op) => names.every((name) => dimensionsOf(op).has(name)));
   if (found.length === 0)
-    throw new UsageError(`bench: no operator has the dimensions ${names.join(', ')}; name one to see what it has`);
+    throw new UsageError(`${command}: no operator has the dimensions ${names.join(', ')}; name one to see what it has`);
   const decided = found.filter((op) => freeSizes(op) <= names.length);
   return decided.length > 0 ? decided : found;
 }

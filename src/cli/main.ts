@@ -23,6 +23,11 @@ const program = new Command('kernwatt')
 
 const json = () => new Option('--json', 'print JSON as docs/measuring.md describes it');
 const seed = () => new Option('--seed <n>', 'seed of inputs and random choices').argParser(wholeNumber(0));
+const shape = () =>
+  new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(
+    parseShape,
+  );
+const dtype = () => new Option('--dtype <type>', 'only this type of the main operands, for example bf16');
 const threads = () =>
   new Option('--threads <n>', 'CPU worker threads; default: the cores of this process').argParser(wholeNumber(1, 1024));
 
@@ -71,12 +76,8 @@ program
     'operators, sets of them (quick, models), suites of the paper (attention, quantization) or a script (*.js, *.mjs); default: quick',
   )
   .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
-  .addOption(
-    new Option('--shape <sizes>', 'one shape instead of the listed ones, for example m=1,n=4096,k=4096').argParser(
-      parseShape,
-    ),
-  )
-  .option('--dtype <type>', 'only this type of the main operands, for example bf16')
+  .addOption(shape())
+  .addOption(dtype())
   .addOption(threads())
   .addOption(new Option('--cache <state>', 'only operands in this state').choices(['cold', 'hot']))
   .addOption(seed())
@@ -103,6 +104,22 @@ program
   .option('--force', 'measure again although there is a calibration')
   .addOption(json())
   .action(async (options) => finish((await import('./calibrate.js')).calibrate(options)));
+
+program
+  .command('tune')
+  .description(
+    "measure every configuration of the operators' backends against the one they take by themselves, and keep what is faster for this device",
+  )
+  .argument('[what...]', 'operators, sets of their shapes (quick, models); default: quick')
+  .addOption(new Option('--backend <name>', 'where to run').choices(['auto', 'cpu', 'cuda', 'emu']).default('auto'))
+  .addOption(shape())
+  .addOption(dtype())
+  .addOption(threads())
+  .addOption(seed())
+  .option('--quick', 'wider intervals, less time, less found')
+  .option('--folder <path>', "where decisions are kept; default: kernwatt in the user's cache folder")
+  .addOption(json())
+  .action(async (what, options) => finish((await import('./tune.js')).tune(what, options)));
 
 program
   .command('report')

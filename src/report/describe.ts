@@ -4,7 +4,7 @@ import * as ops from '../ops/index.js';
 import { percent, si } from './format.js';
 
 /** Type of the main operand, and of the output where it differs. */
-export const types = ({ case: { dtype } }: MeasureRecord): string => {
+export const types = ({ case: { dtype } }: { case: Pick<MeasureRecord['case'], 'dtype'> }): string => {
   const { x = Object.values(dtype)[0] ?? '', y = x } = dtype;
   return x === y ? x : `${x} to ${y}`;
 };
@@ -12,7 +12,7 @@ export const types = ({ case: { dtype } }: MeasureRecord): string => {
 const specOf = (name: string | null) => Object.values(ops).find(({ spec }) => spec.name === name)?.spec;
 
 /** Sizes by name without those that follow from others or belong to absent inputs (0); a batch of 1 says nothing. */
-export function sizes({ case: { op, shape } }: MeasureRecord): string {
+export function sizes({ case: { op, shape } }: { case: Pick<MeasureRecord['case'], 'op' | 'shape'> }): string {
   const derived = specOf(op)?.derive ?? {};
   return Object.entries(shape)
     .filter(([name, size]) => !(name in derived) && size !== 0 && (name !== 'batch' || size !== 1))
