@@ -238,6 +238,15 @@ KW_TEST(tensor_maps_are_checked) {
   };
   refused_3d("layers is 0, expected 1 to 2^32", 0, 8192);
   refused_3d("layer_pitch is 8200, expected a multiple of 16 below 2^40", 2, 8200);
+  const auto refused_4d = [](const std::string& part, uint64_t batch, uint64_t batch_pitch, uint32_t box_layers) {
+    refuses(Code::ARGUMENT, "make_tensor_map_4d: " + part, [&] {
+      make_tensor_map_4d(DType::bf16, reinterpret_cast<const void*>(4096), {64, 64, 2, batch}, {128, 8192, batch_pitch},
+                         {64, 64, box_layers, 1}, Swizzle::b128);
+    });
+  };
+  refused_4d("batch is 0, expected 1 to 2^32", 0, 16384, 1);
+  refused_4d("batch_pitch is 16392, expected a multiple of 16 below 2^40", 2, 16392, 1);
+  refused_4d("box_layers is 257, expected 1 to 256", 2, 16384, 257);
 }
 
 // ---- bad addresses -----------------------------------------------------------------------------

@@ -140,12 +140,13 @@ void launch(const LaunchConfig& c, void (*kernel)(P...), A&&... args) {
 
 // ---- tensor maps -------------------------------------------------------------------------------
 // A row-major matrix [outer][inner] in device memory with rows `pitch` bytes apart, or `layers` of them `layer_pitch` bytes
-// apart, moved by TMA in boxes of [box_outer][box_inner] elements of one matrix. Elements outside load as zero and are not
-// stored. sm_90 only. Needs base and pitches at multiples of 16 bytes, boxes of at most 256 x 256, and a box row within
-// the swizzle's span; throws ARGUMENT with the offending value otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.
+// apart, moved by TMA in boxes of [box_outer][box_inner] elements of one matrix; or four dimensions, the contiguous one first,
+// with boxes of any of them. Elements outside load as zero and are not stored. sm_90 only. Needs base and pitches at multiples
+// of 16 bytes, boxes of at most 256 each way, and a box row within the swizzle's span; throws ARGUMENT with the offending value
+// otherwise. Source: CUDA driver API, cuTensorMapEncodeTiled.
 namespace detail {
-inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, const uint64_t (&extents)[3],
-                                 const uint64_t (&pitches)[2], const uint32_t (&box)[3], Swizzle swizzle) {
+inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, const uint64_t (&extents)[4],
+                                 const uint64_t (&pitches)[3], const uint32_t (&box)[4], Swizzle swizzle) {
   const auto require = [&](bool ok, const char* name, uint64_t value, const char* expected) {
     if (!ok)
       throw Error(Code::ARGUMENT, "make_tensor_map_" + std::to_string(rank) + "d: " + name + " is " +
@@ -153,17 +154,18 @@ inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, c
   };
   const uint64_t size = static_cast<uint64_t>(bits(dtype)) / 8;
   const uint64_t span = swizzle == Swizzle::none ? 256 * size : 16u << static_cast<uint32_t>(swizzle);
-  const char* const kNames[] = {"inner", "outer", "layers"};
+  const char* const kNames[] = {"inner", "outer", "layers", "batch"};
+  const char* const kPitches[] = {"pitch", "layer_pitch", "batch_pitch"};
+  const char* const kBoxes[] = {"box_inner", "box_outer", "box_layers", "box_batch"};
   require(size != 0, "the element size in bits", static_cast<uint64_t>(bits(dtype)), "8, 16 or 32");
   require(reinterpret_cast<uintptr_t>(base) % 16 == 0, "base", reinterpret_cast<uintptr_t>(base), "a multiple of 16");
   for (uint32_t i = 0; i < rank; ++i)
     require(extents[i] >= 1 && extents[i] <= 1ull << 32, kNames[i], extents[i], "1 to 2^32");
   require(pitches[0] % 16 == 0 && pitches[0] >= extents[0] * size && pitches[0] < 1ull << 40, "pitch", pitches[0],
           "a multiple of 16, at least one row and below 2^40");
-  require(rank < 3 || (pitches[1] % 16 == 0 && pitches[1] < 1ull << 40), "layer_pitch", pitches[1],
-          "a multiple of 16 below 2^40");
-  require(box[0] >= 1 && box[0] <= 256, "box_inner", box[0], "1 to 256");
-  require(box[1] >= 1 && box[1] <= 256, "box_outer", box[1], "1 to 256");
+  for (uint32_t i = 1; i + 1 < rank; ++i)
+    require(pitches[i] % 16 == 0 && pitches[i] < 1ull << 40, kPitches[i], pitches[i], "a multiple of 16 below 2^40");
+  for (uint32_t i = 0; i < rank; ++i) require(box[i] >= 1 && box[i] <= 256, kBoxes[i], box[i], "1 to 256");
   require(box[0] * size % 16 == 0 && box[0] * size <= span, "box_inner in bytes", box[0] * size,
           "a multiple of 16 within the swizzle span");
 #if defined(KW_EMU)
@@ -187,8 +189,9 @@ inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, c
                                    : dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
                                    : size == 4           ? CU_TENSOR_MAP_DATA_TYPE_INT32
                                                          : CU_TENSOR_MAP_DATA_TYPE_UINT8;
-  const cuuint64_t dims[3] = {extents[0], extents[1], extents[2]}, strides[2] = {pitches[0], pitches[1]};
-  const cuuint32_t steps[3] = {1, 1, 1};
+  const cuuint64_t dims[4] = {extents[0], extents[1], extents[2], extents[3]};
+  const cuuint64_t strides[3] = {pitches[0], pitches[1], pitches[2]};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
   TensorMap map;
   const CUresult status = encode(&map, type, rank, const_cast<void*>(base), dims, strides, box, steps,
                                  CU_TENSOR_MAP_INTERLEAVE_NONE, static_cast<CUtensorMapSwizzle>(swizzle),
@@ -202,13 +205,18 @@ inline TensorMap make_tensor_map(uint32_t rank, DType dtype, const void* base, c
 
 inline TensorMap make_tensor_map_2d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t pitch,
                                     uint32_t box_inner, uint32_t box_outer, Swizzle swizzle) {
-  return detail::make_tensor_map(2, dtype, base, {inner, outer, 1}, {pitch, 0}, {box_inner, box_outer, 1}, swizzle);
+  return detail::make_tensor_map(2, dtype, base, {inner, outer, 1, 1}, {pitch, 0, 0}, {box_inner, box_outer, 1, 1},
+                                 swizzle);
 }
 inline TensorMap make_tensor_map_3d(DType dtype, const void* base, uint64_t inner, uint64_t outer, uint64_t layers,
                                     uint64_t pitch, uint64_t layer_pitch, uint32_t box_inner, uint32_t box_outer,
                                     Swizzle swizzle) {
-  return detail::make_tensor_map(3, dtype, base, {inner, outer, layers}, {pitch, layer_pitch},
-                                 {box_inner, box_outer, 1}, swizzle);
+  return detail::make_tensor_map(3, dtype, base, {inner, outer, layers, 1}, {pitch, layer_pitch, 0},
+                                 {box_inner, box_outer, 1, 1}, swizzle);
+}
+inline TensorMap make_tensor_map_4d(DType dtype, const void* base, const uint64_t (&extents)[4],
+                                    const uint64_t (&pitches)[3], const uint32_t (&box)[4], Swizzle swizzle) {
+  return detail::make_tensor_map(4, dtype, base, extents, pitches, box, swizzle);
 }
 
 }  // namespace kw

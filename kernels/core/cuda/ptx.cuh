@@ -244,7 +244,7 @@ KW_DEVICE void fence_proxy_async(KW_AT0) {
 }
 // Loads the box at column x, row y; completes its bytes, the whole box, on `bar`.
 KW_DEVICE void tma_load_2d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y KW_AT) {
-  KW_SM90(emu::tma_load(dst, map, bar, {2, x, y}, 0, loc),
+  KW_SM90(emu::tma_load(dst, map, bar, {2, {x, y}}, 0, loc),
           asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
                        "[%1, {%3, %4}], [%2];" ::"r"(dst),
                        "l"(map), "r"(bar), "r"(x), "r"(y)
@@ -253,7 +253,7 @@ KW_DEVICE void tma_load_2d(uint32_t dst, const TensorMap* map, uint32_t bar, int
 // The same into every block of the cluster whose bit is set, at the same offsets of data and barrier.
 KW_DEVICE void tma_load_2d_multicast(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y,
                                      uint16_t cta_mask KW_AT) {
-  KW_SM90(emu::tma_load(dst, map, bar, {2, x, y}, cta_mask, loc),
+  KW_SM90(emu::tma_load(dst, map, bar, {2, {x, y}}, cta_mask, loc),
           asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
                        ".multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(dst),
                        "l"(map), "r"(bar), "h"(cta_mask), "r"(x), "r"(y)
@@ -261,15 +261,23 @@ KW_DEVICE void tma_load_2d_multicast(uint32_t dst, const TensorMap* map, uint32_
 }
 // Of matrix z of a map of three dimensions.
 KW_DEVICE void tma_load_3d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, int z KW_AT) {
-  KW_SM90(emu::tma_load(dst, map, bar, {3, x, y, z}, 0, loc),
+  KW_SM90(emu::tma_load(dst, map, bar, {3, {x, y, z}}, 0, loc),
           asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
                        "[%1, {%3, %4, %5}], [%2];" ::"r"(dst),
                        "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z)
                        : "memory"));
 }
+// Of a map of four dimensions: its box may have rows of several matrices, the rows of one after the other.
+KW_DEVICE void tma_load_4d(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, int z, int w KW_AT) {
+  KW_SM90(emu::tma_load(dst, map, bar, {4, {x, y, z, w}}, 0, loc),
+          asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+                       "[%1, {%3, %4, %5, %6}], [%2];" ::"r"(dst),
+                       "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w)
+                       : "memory"));
+}
 KW_DEVICE void tma_load_3d_multicast(uint32_t dst, const TensorMap* map, uint32_t bar, int x, int y, int z,
                                      uint16_t cta_mask KW_AT) {
-  KW_SM90(emu::tma_load(dst, map, bar, {3, x, y, z}, cta_mask, loc),
+  KW_SM90(emu::tma_load(dst, map, bar, {3, {x, y, z}}, cta_mask, loc),
           asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
                        ".multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(dst),
                        "l"(map), "r"(bar), "h"(cta_mask), "r"(x), "r"(y), "r"(z)
@@ -284,13 +292,13 @@ KW_DEVICE void bulk_load(uint32_t dst, const void* src, uint32_t bytes, uint32_t
                    : "memory"));
 }
 KW_DEVICE void tma_store_2d(const TensorMap* map, uint32_t src, int x, int y KW_AT) {
-  KW_SM90(emu::tma_store(map, src, {2, x, y}, loc),
+  KW_SM90(emu::tma_store(map, src, {2, {x, y}}, loc),
           asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
                        "r"(src), "r"(x), "r"(y)
                        : "memory"));
 }
 KW_DEVICE void tma_store_3d(const TensorMap* map, uint32_t src, int x, int y, int z KW_AT) {
-  KW_SM90(emu::tma_store(map, src, {3, x, y, z}, loc),
+  KW_SM90(emu::tma_store(map, src, {3, {x, y, z}}, loc),
           asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
                        "r"(src), "r"(x), "r"(y), "r"(z)
                        : "memory"));

@@ -136,16 +136,18 @@ void fence_proxy_async(Loc loc);
 struct alignas(64) TensorMap {  // as large and as aligned as CUtensorMap
   uint64_t magic;
   char* base;
-  uint64_t inner, outer, layers, pitch, layer_pitch;  // elements, rows, matrices, bytes, bytes
-  uint32_t rank, box_inner, box_outer, element, swizzle;
-  char unused[52];
+  uint64_t extent[4];  // elements of a row, rows ...; 1 from `rank` on
+  uint64_t pitch[3];   // bytes between neighbours in dimensions 1 to 3
+  uint32_t box[4];     // as extent
+  uint32_t rank, element, swizzle;
+  char unused[28];
 };
 static_assert(sizeof(TensorMap) == 128);
-TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t* extents,
-                     const uint64_t* pitches, const uint32_t* box, uint32_t swizzle);
+TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t (&extents)[4],
+                     const uint64_t (&pitches)[3], const uint32_t (&box)[4], uint32_t swizzle);
 struct BoxAt {
   uint32_t rank;  // that the instruction names
-  int x, y, z = 0;
+  int at[4];
 };
 // cta_mask 0: into the block that dst names; otherwise into every block of the mask.
 void tma_load(uint32_t dst, const TensorMap* map, uint32_t bar, BoxAt at, uint32_t cta_mask, Loc loc);

@@ -1,4 +1,4 @@
-// Bulk copies: TMA loads and stores of boxes of one matrix, plain bulk loads.
+// Bulk copies: TMA loads and stores of boxes of up to four dimensions, plain bulk loads.
 #include <algorithm>
 #include <cstring>
 
@@ -15,7 +15,7 @@ uint32_t swizzled(uint32_t addr, uint32_t mode) {
   return addr ^ (addr >> 7 & bits) << 4;
 }
 
-uint32_t box_bytes(const TensorMap& m) { return m.box_inner * m.box_outer * m.element; }
+uint32_t box_bytes(const TensorMap& m) { return m.box[0] * m.box[1] * m.box[2] * m.box[3] * m.element; }
 
 void check_map(const TensorMap* map, uint32_t rank, uint32_t offset, const char* what, Loc loc) {
   if (map->magic != kMagic) fail("TMA", "the tensor map is not initialised", loc);
@@ -30,25 +30,30 @@ void check_map(const TensorMap* map, uint32_t rank, uint32_t offset, const char*
          std::string(what) + " is at shared address " + std::to_string(offset) + ", expected a multiple of " +
              std::to_string(align) + " for this swizzle",
          loc);
-  check_gmem(map->base,
-             (map->layers - 1) * map->layer_pitch + (map->outer - 1) * map->pitch + map->inner * map->element,
-             "the tensor of the map", loc);
+  uint64_t bytes = map->extent[0] * map->element;
+  for (int i = 0; i < 3; ++i) bytes += (map->extent[i + 1] - 1) * map->pitch[i];
+  check_gmem(map->base, bytes, "the tensor of the map", loc);
 }
 
 // Calls f(shared offset, global address, bytes) for every run of bytes of the box that lies in the tensor.
 template <class F>
 void each_run(const TensorMap& m, uint32_t offset, const BoxAt& box, F&& f) {
-  const uint32_t row = m.box_inner * m.element;
-  if (box.z < 0 || box.z >= static_cast<int64_t>(m.layers)) return;
-  char* layer = m.base + box.z * static_cast<int64_t>(m.layer_pitch);
-  const int64_t width = static_cast<int64_t>(m.inner * m.element), height = static_cast<int64_t>(m.outer);
-  for (uint32_t r = 0; r < m.box_outer; ++r) {
-    const int64_t gy = int64_t{box.y} + r;
-    if (gy < 0 || gy >= height) continue;
-    char* line = layer + gy * static_cast<int64_t>(m.pitch);
+  const uint32_t row = m.box[0] * m.element, rows = m.box[1] * m.box[2] * m.box[3];
+  const int64_t width = static_cast<int64_t>(m.extent[0] * m.element);
+  for (uint32_t r = 0; r < rows; ++r) {
+    const uint32_t place[3] = {r % m.box[1], r / m.box[1] % m.box[2], r / m.box[1] / m.box[2]};
+    int64_t from = 0;  // of the row, in bytes
+    bool inside = true;
+    for (int i = 0; i < 3; ++i) {
+      const int64_t at = int64_t{box.at[i + 1]} + place[i];
+      inside &= at >= 0 && at < static_cast<int64_t>(m.extent[i + 1]);
+      from += at * static_cast<int64_t>(m.pitch[i]);
+    }
+    if (!inside) continue;
+    char* line = m.base + from;
     for (uint32_t chunk = 0; chunk < row; chunk += 16) {
       const uint32_t at = swizzled(offset + r * row + chunk, m.swizzle);
-      const int64_t gx = int64_t{box.x} * m.element + chunk;
+      const int64_t gx = int64_t{box.at[0]} * m.element + chunk;
       const int64_t first = std::max<int64_t>(0, -gx), end = std::min<int64_t>(16, width - gx);
       if (first < end) f(at + static_cast<uint32_t>(first), line + gx + first, static_cast<size_t>(end - first));
     }
@@ -63,26 +68,26 @@ void run_store(const Fiber* f, const StoreOp& o) {
 
 }  // namespace
 
-TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t* extents,
-                     const uint64_t* pitches, const uint32_t* box, uint32_t swizzle) {
-  return {.magic = kMagic,
-          .base = static_cast<char*>(const_cast<void*>(base)),
-          .inner = extents[0],
-          .outer = extents[1],
-          .layers = rank > 2 ? extents[2] : 1,
-          .pitch = pitches[0],
-          .layer_pitch = rank > 2 ? pitches[1] : 0,
-          .rank = rank,
-          .box_inner = box[0],
-          .box_outer = box[1],
-          .element = element,
-          .swizzle = swizzle,
-          .unused = {}};
+TensorMap tensor_map(uint32_t rank, uint32_t element, const void* base, const uint64_t (&extents)[4],
+                     const uint64_t (&pitches)[3], const uint32_t (&box)[4], uint32_t swizzle) {
+  TensorMap map{.magic = kMagic,
+                .base = static_cast<char*>(const_cast<void*>(base)),
+                .extent = {},
+                .pitch = {},
+                .box = {},
+                .rank = rank,
+                .element = element,
+                .swizzle = swizzle,
+                .unused = {}};
+  std::copy_n(extents, 4, map.extent);
+  std::copy_n(pitches, 3, map.pitch);
+  std::copy_n(box, 4, map.box);
+  return map;
 }
 
 void run_tma_load(const DeferredOp& o) {
   char* window = o.block->window;
-  std::memset(window + o.dst, 0, box_bytes(o.map));  // elements outside the matrix are zero
+  std::memset(window + o.dst, 0, box_bytes(o.map));  // elements outside the tensor are zero
   each_run(o.map, o.dst, o.at,
            [&](uint32_t at, const char* global, size_t bytes) { std::memcpy(window + at, global, bytes); });
   mbar_complete_tx(o.block, o.bar, box_bytes(o.map), o.loc);

@@ -235,6 +235,70 @@ KW_TEST_SM90(tma_load) {
     conforms("tma_load_" + place_of(b), out.download(), want);
   }
 }
+
+// Four dimensions, and a box with more than one of each: its rows lie one after the other, dimension 1 first, and the swizzle
+// runs through all of them. As attention takes some heads of some queries.
+__global__ void tma_load_4d_kernel(const __grid_constant__ TensorMap map, unsigned char* out, uint32_t bytes, int x,
+                                   int y, int z, int w) {
+  KW_SHARED(uint64_t, barrier);
+  const uint32_t bar = ptx::smem_u32(&barrier);
+  if (threadIdx.x == 0) {
+    ptx::mbar_init(bar, 1);
+    ptx::fence_mbar_init();
+    ptx::mbar_arrive_expect_tx(bar, bytes);
+    ptx::tma_load_4d(ptx::smem_u32(dyn_smem()), &map, bar, x, y, z, w);
+  }
+  __syncthreads();
+  ptx::mbar_wait(bar, 0);
+  for (uint32_t i = threadIdx.x; i < bytes; i += blockDim.x) out[i] = dyn_smem()[i];
+}
+KW_TEST_SM90(tma_load_of_four_dimensions) {
+  struct Box4 {
+    uint64_t extent[4], pitch[3];  // elements of 16 bits and rows; bytes
+    uint32_t box[4];
+    int at[4];
+    Swizzle swizzle;
+  };
+  constexpr Box4 kBoxes4[] = {
+      {{64, 4, 6, 2}, {128, 512, 3072}, {64, 4, 3, 1}, {0, 0, 2, 1}, Swizzle::b128},     // whole
+      {{100, 7, 5, 3}, {208, 1456, 7280}, {64, 7, 3, 2}, {64, 0, 3, 1}, Swizzle::b128},  // past x and z; 21 rows
+      {{72, 5, 20, 2},
+       {3200, 160, 16000},
+       {64, 1, 16, 1},
+       {-8, 3, -5, 0},
+       Swizzle::b128},                                                               // before; rows between heads
+      {{40, 3, 4, 2}, {80, 240, 960}, {32, 2, 2, 2}, {16, 2, 3, 1}, Swizzle::b64},   // past all of them
+      {{40, 3, 4, 2}, {80, 240, 960}, {48, 3, 4, 1}, {0, 0, 0, -1}, Swizzle::none},  // no such batch
+  };
+  for (const Box4& b : kBoxes4) {
+    uint64_t bytes = b.extent[0] * 2;
+    for (int i = 0; i < 3; ++i) bytes += (b.extent[i + 1] - 1) * b.pitch[i];
+    const auto tensor = Random(36).integers<unsigned char>(bytes, 256);
+    const uint32_t row = b.box[0] * 2, size = row * b.box[1] * b.box[2] * b.box[3];
+    std::vector<unsigned char> want(size);
+    uint32_t linear = 0;
+    for (uint32_t w = 0; w < b.box[3]; ++w)
+      for (uint32_t z = 0; z < b.box[2]; ++z)
+        for (uint32_t y = 0; y < b.box[1]; ++y)
+          for (uint32_t c = 0; c < row; ++c, ++linear) {
+            const int64_t place[4] = {2 * b.at[0] + int64_t{c}, b.at[1] + int64_t{y}, b.at[2] + int64_t{z},
+                                      b.at[3] + int64_t{w}};
+            bool inside = place[0] >= 0 && place[0] < static_cast<int64_t>(2 * b.extent[0]);
+            int64_t from = place[0];
+            for (int i = 1; i < 4; ++i) {
+              inside &= place[i] >= 0 && place[i] < static_cast<int64_t>(b.extent[i]);
+              from += place[i] * static_cast<int64_t>(b.pitch[i - 1]);
+            }
+            want[swizzle_address(linear, b.swizzle)] = inside ? tensor[from] : 0;
+          }
+    DeviceBuffer<unsigned char> dm(tensor), out(size);
+    launch({.grid = {1}, .block = {64}, .smem = kTileBytes}, tma_load_4d_kernel,
+           make_tensor_map_4d(DType::bf16, dm.data(), b.extent, b.pitch, b.box, b.swizzle), out.data(), size, b.at[0],
+           b.at[1], b.at[2], b.at[3]);
+    conforms("tma_load_4d " + std::to_string(&b - kBoxes4) + " " + name_of(b.swizzle), out.download(), want);
+  }
+}
+
 KW_TEST_SM90(tma_store) {
   for (const Box& b : kBoxes)
     for (const int wait_for_writes : {0, 1}) {

@@ -159,7 +159,7 @@ void check_every_n() {
   (check_wgmma<__nv_bfloat16, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
   (check_wgmma<__half, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
 }
-KW_TEST_SM90(wgmma_every_n) { check_every_n<8, 16, 32, 64, 96, 128, 192, 256>(); }
+KW_TEST_SM90(wgmma_every_n) { check_every_n<8, 16, 32, 64, 80, 96, 128, 192, 256>(); }
 KW_TEST_SM90(wgmma_rounding) {
   check_wgmma<__nv_bfloat16, 128, 0, 0>(Swizzle::b128, Swizzle::b128, false);
   check_wgmma<__half, 128, 0, 1>(Swizzle::b128, Swizzle::b128, false);
@@ -202,6 +202,56 @@ __global__ void __launch_bounds__(256, 1) registers_kernel(unsigned* out) {
   else
     ptx::reg_inc<232>();
   out[threadIdx.x] = threadIdx.x;
+}
+// Two warpgroups by turns, each told by the other through a named barrier that its turn has come, while a third has given its
+// registers up: the accumulators that only one may use at a time are filled in the order of the turns.
+__global__ void __launch_bounds__(384, 1) turns_kernel(const uint32_t* image, int* order, float* out) {
+  auto* smem = reinterpret_cast<uint32_t*>(dyn_smem());
+  for (uint32_t i = threadIdx.x; i < 2 * kOperandBytes / 4; i += 384) smem[i] = image[i];
+  ptx::fence_proxy_async();
+  KW_SHARED(int, turn);
+  if (threadIdx.x == 0) turn = 0;
+  __syncthreads();
+  const int group = static_cast<int>(threadIdx.x) / 128;
+  if (group == 2) {
+    ptx::reg_dec<24>();
+    return;
+  }
+  ptx::reg_inc<240>();
+  const uint32_t a = ptx::smem_u32(dyn_smem()), b = a + kOperandBytes;
+  const uint64_t da = ptx::wgmma_desc(a, 16, 1024, Swizzle::b128), db = ptx::wgmma_desc(b, 16, 1024, Swizzle::b128);
+  float d[4] = {0, 0, 0, 0};
+  if (group == 0) ptx::named_bar_arrive(1, 256);
+#pragma unroll 1
+  for (int round = 0; round < 5; ++round) {
+    if (group == 0)
+      ptx::named_bar_sync(1, 256);
+    else
+      ptx::named_bar_sync(2, 256);
+    if (threadIdx.x % 128 == 0) order[turn++] = group;
+    ptx::wgmma_fence();
+    ptx::wgmma_ss<__nv_bfloat16, 8>(d, da, db, 1);
+    ptx::wgmma_commit();
+    if (group == 0)
+      ptx::named_bar_arrive(2, 256);
+    else
+      ptx::named_bar_arrive(1, 256);
+    ptx::wgmma_wait<0>(d);
+  }
+  out[threadIdx.x] = d[0] + d[1] + d[2] + d[3];
+}
+KW_TEST_SM90(warpgroups_take_turns) {
+  std::vector<uint16_t> image(kOperandBytes, 0x3f80);  // ones
+  std::vector<uint32_t> words(2 * kOperandBytes / 4);
+  std::memcpy(words.data(), image.data(), image.size() * 2);
+  DeviceBuffer<uint32_t> dimage(words);
+  DeviceBuffer<int> order(10);
+  DeviceBuffer<float> out(256);
+  prepare(turns_kernel, 2 * kOperandBytes);
+  launch({.grid = {1}, .block = {384}, .smem = 2 * kOperandBytes}, turns_kernel, dimage.data(), order.data(),
+         out.data());
+  conforms("turns by named barriers", order.download(), std::vector<int>{0, 1, 0, 1, 0, 1, 0, 1, 0, 1});
+  conforms("wgmma by turns", out.download(), std::vector<float>(256, 5 * 64));
 }
 KW_TEST_SM90(setmaxnreg) {
   DeviceBuffer<unsigned> out(256);
