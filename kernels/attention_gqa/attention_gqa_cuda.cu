@@ -24,11 +24,16 @@
 // flight per SM at head dimension 128, enough for 75-85 % of bandwidth once the keys are longer than 100 MB in all. f32:
 // about half of fma peak.
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <sstream>
 
 #include "../attention_merge/attention_merge.cuh"
 #include "../core/cuda/registry.h"
+#include "../core/cuda/sm90.h"
 #include "attention_gqa.h"
 #include "attention_gqa_fma.cuh"
+#include "attention_gqa_sm90.h"
 #include "attention_gqa_variants.cuh"
 
 namespace kw {
@@ -218,6 +223,10 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
 class AttentionGqaCudaPlan {
  public:
   static std::string declines(const AttentionGqaArgs& args, const kw_device_info& device) {
+    return declines(args, device, wished());
+  }
+
+  static std::string declines(const AttentionGqaArgs& args, const kw_device_info& device, const std::string& wish) {
     const auto expected = [](const std::string& what, const std::string& received, const std::string& wanted) {
       return "attention_gqa cuda: " + what + " is " + received + ", expected " + wanted;
     };
@@ -250,6 +259,9 @@ class AttentionGqaCudaPlan {
       if (value > kMostLength) return expected(what, text(value), "at most " + text(kMostLength));
     const int64_t rows = args.q.dim(0) * args.q.dim(1) * args.q.dim(2);
     if (rows > kMostRows) return expected("batch len_q heads_q", text(rows), "at most " + text(kMostRows));
+    const Sm90Choice sm90 = choose_sm90(args, device, wish);
+    if (sm90.configuration) return "";
+    if (!wish.empty()) return expected("KERNWATT_ATTENTION_GQA", wish, "one that takes it: " + sm90.reason);
     const Choice choice = choose(args, device, INT64_MAX, invariant_split(args));
     if (!choice.variant.kernel)
       return expected("shared memory per block", text(static_cast<int64_t>(device.smem_bytes)) + " bytes",
@@ -259,20 +271,22 @@ class AttentionGqaCudaPlan {
     return "";
   }
 
-  AttentionGqaCudaPlan(const AttentionGqaArgs& args, const kw_device_info& device) : device_(device) {
-    const std::string reason = declines(args, device_);
+  AttentionGqaCudaPlan(const AttentionGqaArgs& args, const kw_device_info& device) : device_(device), wish_(wished()) {
+    const std::string reason = declines(args, device_, wish_);
     if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
     split_keys_ = invariant_split(args);
     choose_and_prepare(args, INT64_MAX);
-    bytes_ = choice_.params.splits > 1 ? split_bytes(choice_.params) * choice_.params.splits : 0;
+    bytes_ =
+        !for_90_.configuration && choice_.params.splits > 1 ? split_bytes(choice_.params) * choice_.params.splits : 0;
   }
 
   uint64_t workspace() const { return static_cast<uint64_t>(bytes_); }
 
   void rebind(const AttentionGqaArgs& args, void* workspace) {
-    const std::string reason = declines(args, device_);
+    const std::string reason = declines(args, device_, wish_);
     if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
     choose_and_prepare(args, bytes_);
+    if (for_90_.configuration) return;
     Params& p = choice_.params;
     if (p.splits > 1) {
       p.partial_y = static_cast<float*>(workspace);
@@ -281,6 +295,7 @@ class AttentionGqaCudaPlan {
   }
 
   void enqueue(void* stream) {
+    if (for_90_.configuration) return sm90_.enqueue(stream, status_of(stream));
     if (choice_.blocks == 0) return;
     const Variant& v = choice_.variant;
     Params& p = choice_.params;
@@ -318,21 +333,61 @@ class AttentionGqaCudaPlan {
   }
 
   std::string explain() const {
+    if (for_90_.configuration) return explain_sm90();
     const Variant& v = choice_.variant;
     const Params& p = choice_.params;
     const auto text = [](int64_t value) { return std::to_string(value); };
     const auto flag = [](bool value) { return value ? "true" : "false"; };
-    return std::string("{\"variant\":\"") + v.name + "\",\"reason\":\"" + choice_.reason + "\",\"tile\":[" +
-           text(v.rows) + "," + text(v.keys) + "],\"headDim\":[" + text(v.dim) + "," + text(v.dim_v) +
+    const std::string reason = choice_.reason + (device_.cc_major == 9 ? "; no kernel for 9.0: " + for_90_.reason : "");
+    return std::string("{\"variant\":\"") + v.name + "\",\"reason\":\"" + reason + "\",\"tile\":[" + text(v.rows) +
+           "," + text(v.keys) + "],\"headDim\":[" + text(v.dim) + "," + text(v.dim_v) +
            "],\"headsPerTile\":" + text(p.pack) + ",\"splits\":" + text(p.splits) +
            ",\"splitKeys\":" + text(p.split_keys) + ",\"threads\":" + text(v.threads) +
            ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice_.blocks_per_sm) +
            ",\"grid\":" + text(choice_.blocks) + ",\"asyncCopies\":" + flag(p.q_wide && p.k_wide && p.v_wide) +
-           ",\"maskTilesSkipped\":" + flag(p.mask_scan) + "}";
+           ",\"maskTilesSkipped\":" + flag(p.mask_scan) + "," + explain_roofline() + "}";
   }
 
  private:
+  // The name in KERNWATT_ATTENTION_GQA, for experiments: a kernel for compute capability 9.0 that alone may run.
+  static std::string wished() {
+    const char* given = std::getenv("KERNWATT_ATTENTION_GQA");
+    return given ? given : "";
+  }
+
+  static Sm90Choice choose_sm90(const AttentionGqaArgs& args, const kw_device_info& device, const std::string& wish) {
+    Sm90Choice none;
+    none.reason = sm90_unavailable(device);
+    return none.reason.empty() ? sm90_choose(args, device, wish) : none;
+  }
+
+  std::string explain_sm90() const {
+    const Sm90Configuration& c = *for_90_.configuration;
+    std::ostringstream text;
+    text << "{\"variant\":\"" << c.name << "\",\"reason\":\"" << for_90_.reason << "\",\"tile\":[" << c.rows() << ","
+         << c.keys << "],\"headDim\":[" << c.dim << "," << c.dim_v << "],\"headsPerTile\":" << for_90_.pack
+         << ",\"splits\":1,\"splitKeys\":0,\"stages\":" << c.stages << ",\"threads\":" << c.threads()
+         << ",\"registers\":[" << c.loading_registers() << "," << c.multiplying_registers()
+         << "],\"smemBytes\":" << c.smem() << ",\"blocksPerSm\":1,\"grid\":" << sm90_.blocks()
+         << ",\"tiles\":" << for_90_.tiles << ",\"asyncCopies\":true,\"maskTilesSkipped\":false," << explain_roofline()
+         << "}";
+    return text.str();
+  }
+
+  // What bounds it, and the seconds that each bound predicts; null where the device does not tell its clocks.
+  std::string explain_roofline() const {
+    if (roofline_.matrix == 0 && roofline_.memory == 0) return "\"bound\":null";
+    std::ostringstream text;
+    text.precision(4);
+    text << "\"bound\":\"" << roofline_.bound() << "\",\"predictedSeconds\":{\"matrix\":" << roofline_.matrix
+         << ",\"exp\":" << roofline_.exponentials << ",\"memory\":" << roofline_.memory << "}";
+    return text.str();
+  }
+
   void choose_and_prepare(const AttentionGqaArgs& args, int64_t most_bytes) {
+    for_90_ = choose_sm90(args, device_, wish_);
+    roofline_ = is_sm90(device_) ? sm90_roofline(args, device_) : Sm90Roofline{};
+    if (for_90_.configuration) return sm90_.bind(for_90_, base_params(args), device_);
     Choice choice = choose(args, device_, most_bytes, split_keys_);
     if (choice.variant.kernel != choice_.variant.kernel)
       prepare(choice.variant.kernel, static_cast<size_t>(choice.variant.smem));
@@ -340,9 +395,13 @@ class AttentionGqaCudaPlan {
   }
 
   kw_device_info device_;
+  std::string wish_;        // what KERNWATT_ATTENTION_GQA said when the plan was made
   int64_t split_keys_ = 0;  // of a split with batch_invariant, from the lengths the plan was made for; 0: not split
   int64_t bytes_ = 0;       // of workspace
   Choice choice_;
+  Sm90Choice for_90_;  // with a configuration it runs in place of choice_
+  Sm90Launch sm90_;
+  Sm90Roofline roofline_;
 };
 
 }  // namespace attention_gqa_cuda

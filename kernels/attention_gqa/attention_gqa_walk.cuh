@@ -121,6 +121,17 @@ KW_DEVICE void check_lengths(const Params& p) {
   check(p.cu_kv, p.cu_count, true, p.len_kv, 3);
 }
 
+// The rest of a place whose batch and heads are known: row tile `tile` of them. False: there is no such tile. By whole warps.
+KW_DEVICE bool find_rows(const Params& p, int rows_of_tile, int tile, Place& place) {
+  if (p.cu_q) return find_sequence(p, rows_of_tile, tile, place);
+  place.row0 = tile * rows_of_tile;
+  place.first_q = place.first_kv = 0;
+  place.queries = p.len_q;
+  place.len_q = p.lens_q ? clamped(p.lens_q[place.batch], 0, p.len_q) : p.len_q;
+  place.len_kv = p.lens_kv ? clamped(p.lens_kv[place.batch], 0, p.len_kv) : p.len_kv;
+  return true;
+}
+
 // Blocks are numbered so that those running at the same time share keys: a key head's row tiles follow each other, the
 // longest (the last, with a causal mask) first. False: nothing to do here.
 KW_DEVICE bool find_place(const Params& p, int rows_of_tile, Place& place) {
@@ -135,13 +146,7 @@ KW_DEVICE bool find_place(const Params& p, int rows_of_tile, Place& place) {
   place.kv_head = static_cast<int>(index % p.heads_kv);
   place.batch = static_cast<int>(index / p.heads_kv);
   place.head = place.kv_head * p.group + head_in_group;
-  if (p.cu_q) return find_sequence(p, rows_of_tile, tile, place);
-  place.row0 = tile * rows_of_tile;
-  place.first_q = place.first_kv = 0;
-  place.queries = p.len_q;
-  place.len_q = p.lens_q ? clamped(p.lens_q[place.batch], 0, p.len_q) : p.len_q;
-  place.len_kv = p.lens_kv ? clamped(p.lens_kv[place.batch], 0, p.len_kv) : p.len_kv;
-  return true;
+  return find_rows(p, rows_of_tile, tile, place);
 }
 
 // The keys a tile of rows sees.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Part check: every operator, case and random case against its definition, without Node; one line each in check.jsonl. A dry
-# run takes the small cases, since an emulated kernel is thousands of times slower. On a GPU the small cases of gemm and of
-# gemm_int4 come first, once for each configuration that the library holds for compute capability 9.0, named as only it is.
+# run takes the small cases, since an emulated kernel is thousands of times slower. On a GPU the small cases of gemm, gemm_int4
+# and attention_gqa come first, once for each configuration that the library holds for compute capability 9.0, named as only it is.
 set -u
 program=$KW_BUILD/bin/kernwatt_check
 cases=$KW_ROOT/test/gpu/cases.jsonl
@@ -27,6 +27,7 @@ each() {
 if [ "$KW_EMULATED" = 0 ]; then
   each gemm KERNWATT_GEMM 'sm90_[0-9]+x[0-9]+(_[a-z])?'
   each gemm_int4 KERNWATT_GEMM_INT4 'sm90_int4_(r_)?[0-9]+x[0-9]+(_[a-z])?'
+  each attention_gqa KERNWATT_ATTENTION_GQA 'sm90_attn_[0-9]+(_128)?(_ss)?'
   seconds=$((seconds > SECONDS ? seconds - SECONDS : 1))
 fi
 "$program" "$KW_LIBRARY" "$cases" --out "$KW_OUT/check.jsonl" --seconds $seconds "${size[@]}"
