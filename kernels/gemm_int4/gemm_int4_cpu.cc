@@ -40,7 +40,7 @@ namespace {
 
 constexpr int64_t kArrangedFloats = 256 << 10;  // of x for stream at a time, 1 MB
 constexpr int64_t kArrangedRows = 256;          // at most
-constexpr int64_t kStreamColumns = 128;         // rows of w in a task of stream, at most
+constexpr int64_t kStreamColumns = 256;         // rows of w in a task of stream, at most
 constexpr int64_t kStreamSums = 16 << 10;       // floats of sums in a task, about
 constexpr int64_t kTileFloats = 1 << 20;        // of x for tiles at a time, 4 MB
 constexpr int64_t kTileRows = 512;              // at most

@@ -4,8 +4,9 @@
 // stream:      inner products along k. 16 bytes of a row of w go to every four lanes, a shift by a count of each lane and a
 //              lookup give 16 products' ŵ in f32: the table holds the sixteen (q - zero) * scale of the row's group. With
 //              AVX-512 that is a shift, a permutation and a multiply-add for 16 weights, 1.5 cycles on two ports.
-// stream_int8: the same with x̂: even and odd elements apart, vpdpbusd where there is, exact sums of eight products in a lane;
-//              then q . x̂ - zero * sum of x̂, still exact in f32, times both scales. 11 instructions for 128 weights.
+// stream_int8: the same with x̂: even and odd elements apart, vpdpbusd where there is, exact sums of eight products in a lane,
+//              that begin with -8 times the sum of x̂; then zero points other than 8, still exact in f32, and both scales.
+//              8 instructions for 128 weights with groups of whole chunks and no zero points, 4 cycles; 64 bytes take 6 to come.
 // panel:       ŵ as gemm's micro-kernels want it, lanes being rows of w, which a transposition of whole 32-bit words brings.
 #pragma once
 #include <string.h>
@@ -25,6 +26,8 @@ constexpr int kTables = 16 / kW;
 constexpr int kVectors = kInt4Unit / kW;  // in a unit
 constexpr int64_t kChunk = 8 * kW;        // elements of a row that one vector of w holds
 constexpr int64_t kChain = 256 * kW;      // elements along k that a chain of 256 additions covers
+constexpr int64_t kAhead =
+    16 << 10;  // bytes of w asked for before they are needed, into L2, where more can be under way
 
 // q - zero for every q is kWhole + kZero - zero.
 constexpr int kZero = 15, kSymmetric = 8;
@@ -32,12 +35,21 @@ constexpr float kWhole[31] = {-15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, 
                               1,   2,   3,   4,   5,   6,   7,  8,  9,  10, 11, 12, 13, 14, 15};
 
 inline int64_t row_floats(int64_t k) { return k; }
-// Chunks of kChunk int8, the even elements and then the odd ones, a scale for each lane and the sum of its eight elements.
+// Chunks of kChunk int8, the even elements and then the odd ones, a scale for each lane, and -8 times the sum of its eight
+// elements as i32, where sums of products with codes begin.
 constexpr int64_t kChunkFloats = kChunk / 4 + 2 * kW;
 inline int64_t chunks_of(int64_t k) { return (k + kChunk - 1) / kChunk; }
 inline int64_t row_floats_int8(int64_t k) { return chunks_of(k) * kChunkFloats; }
 inline int64_t units_of(int64_t k) { return chunks_of(k) * (kChunk / kInt4Unit); }
 inline int64_t scratch_floats(int64_t k) { return 2 * kInt4Rows * units_of(k); }
+template <bool Whole>
+int64_t pieces_of(int64_t k) {
+  return Whole ? chunks_of(k) : units_of(k);
+}
+template <bool Whole>
+F spread(const float* p) {
+  return Whole ? Simd::set(*p) : Nibbles::spread(p);
+}
 
 inline F rounded_to(DType dtype, F v) {
   if (dtype == DType::f32) return v;
@@ -107,10 +119,11 @@ inline void arrange_int8(float* to, const Int4Row& row, int64_t k, float* work) 
         odd[i] = static_cast<int8_t>(work[p + 2 * i + 1]);
       }
       float* scales = chunk + kChunk / 4 + at / 8;
+      auto* starts = reinterpret_cast<int32_t*>(scales + kW);
       for (int i = 0; i < 4; ++i) {
         float sum = 0;
         for (int j = 0; j < 8; ++j) sum += work[p + 8 * i + j];
-        scales[i] = d, scales[kW + i] = sum;
+        scales[i] = d, starts[i] = -kSymmetric * static_cast<int32_t>(sum);
       }
     }
   }
@@ -138,6 +151,20 @@ inline int offset_of(const Int4Weight& w, int zero) { return w.normal_float ? 0 
 
 inline const uint8_t* bytes_of(const Int4Weight& w, int64_t row, int64_t p) { return w.data + (row * w.k + p) / 2; }
 
+// How far ahead tiles of so many bytes, one after the other, ask for what comes: whole tiles, so that each line is asked for
+// once.
+inline int64_t ahead_of(int64_t bytes) { return bytes > 0 ? (kAhead + bytes - 1) / bytes * bytes : 0; }
+
+// Asks for the scales of `rows` rows, those of a task: they are runs of a few lines, one for each group, which no processor
+// foresees. Into L2, where more can be under way at a time.
+inline void ask_scales(const Int4Weight& w, int64_t row, int64_t rows) {
+  const int64_t size = w.scale_dtype == DType::f32 ? 4 : 2;
+  const auto* from = static_cast<const char*>(w.scales) + row * size;
+  for (int64_t p = 0; p < w.k; p += w.group, from += w.stride * size) {
+    for (int64_t at = 0; at < rows * size; at += 64) __builtin_prefetch(from + at, 0, 2);
+  }
+}
+
 // NW rows of w from `row` on, `first` being their place among those of scales and zeros [groups][kInt4Rows], against MX
 // rows of x.
 template <int MX, int NW>
@@ -148,7 +175,7 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
   F sums[MX][NW] = {}, total[MX][NW] = {};
   const uint8_t* from[NW];
   for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
-  const int64_t next = NW * w.k / 2;
+  const int64_t ahead = ahead_of(NW * w.k / 2);
   I shifts[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     for (int l = 0; l < kW; ++l) shifts[v][l] = (v * kW + l) / 4 * 4;
@@ -170,8 +197,8 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
     }
     if (end == group_end) group_end += w.group, scales += kInt4Rows, offsets += kInt4Rows;
     for (int64_t p = start; p < end; p += kInt4Unit) {
-      // A line of one of the rows that come next: four units fill a line.
-      __builtin_prefetch(from[p / kInt4Unit % NW] + next + p / 2);
+      // A line of one of the rows that come later: four units fill a line.
+      __builtin_prefetch(from[p / kInt4Unit % NW] + ahead + p / 2, 0, 2);
       I unit[NW];
 #pragma GCC unroll 8
       for (int r = 0; r < NW; ++r) unit[r] = Nibbles::unit(from[r] + p / 2);
@@ -199,30 +226,32 @@ void exact_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, cons
   }
 }
 
-// scales and zeros [kInt4Rows][units of k].
-template <int MX, int NW>
+// scales and zeros [kInt4Rows][pieces of k]: one for each chunk where groups are Whole chunks, for each unit otherwise. A zero
+// is (zero point - 8) / 8, to be multiplied by where sums begin; Zeros: some may not be 0.
+template <int MX, int NW, bool Whole, bool Zeros>
 void int8_tile(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const float* zeros) {
   const Int4Weight& w = s.w;
   const float* x = s.x + x_row * s.stride_x;
-  const int64_t units = units_of(w.k);
+  const int64_t pieces = pieces_of<Whole>(w.k), each = Whole ? 1 : kChunk / kInt4Unit;
   F total[MX][NW] = {};
   const uint8_t* from[NW];
   for (int r = 0; r < NW; ++r) from[r] = bytes_of(w, row + r, 0);
-  const int64_t next = NW * w.k / 2;
-  for (int64_t p = 0; p < w.k; p += kChunk, x += kChunkFloats) {
+  scales += first * pieces, zeros += first * pieces;
+  const int64_t ahead = ahead_of(NW * w.k / 2);
+  for (int64_t p = 0; p < w.k; p += kChunk, x += kChunkFloats, scales += each, zeros += each) {
     const int present = static_cast<int>(lesser(w.k - p, kChunk) / 2);
 #pragma GCC unroll 8
     for (int r = 0; r < NW; ++r) {
-      __builtin_prefetch(from[r] + next + p / 2);  // of the rows that come next
+      __builtin_prefetch(from[r] + ahead + p / 2, 0, 2);
       const auto bytes = Nibbles::bytes(from[r] + p / 2, present);
-      const F scale = Nibbles::spread(scales + (first + r) * units + p / kInt4Unit);
-      const F zero = Nibbles::spread(zeros + (first + r) * units + p / kInt4Unit);
+      const F scale = spread<Whole>(scales + r * pieces);
 #pragma GCC unroll 8
       for (int i = 0; i < MX; ++i) {
         const float* chunk = x + i * s.stride_x;
-        const F dot = Nibbles::whole(Nibbles::dot(bytes, reinterpret_cast<const int8_t*>(chunk)));
-        const F exact = Simd::fnma(zero, Simd::load(chunk + kChunk / 4 + kW), dot);
-        total[i][r] = Simd::fma(exact, scale * Simd::load(chunk + kChunk / 4), total[i][r]);
+        const I start = (I)Simd::load(chunk + kChunk / 4 + kW);
+        F dot = Nibbles::whole(Nibbles::dot(bytes, reinterpret_cast<const int8_t*>(chunk), start));
+        if constexpr (Zeros) dot = Simd::fma(spread<Whole>(zeros + r * pieces), Nibbles::whole(start), dot);
+        total[i][r] = Simd::fma(dot, scale * Simd::load(chunk + kChunk / 4), total[i][r]);
       }
     }
   }
@@ -239,12 +268,16 @@ struct ExactTile {
     exact_tile<MX, NW>(s, row, first, x_row, scales, zeros);
   }
 };
-template <int MX, int NW>
-struct Int8Tile {
-  using Zero = float;
-  static void run(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales, const float* zeros) {
-    int8_tile<MX, NW>(s, row, first, x_row, scales, zeros);
-  }
+template <bool Whole, bool Zeros>
+struct Int8 {
+  template <int MX, int NW>
+  struct Tile {
+    using Zero = float;
+    static void run(const Int4Stream& s, int64_t row, int first, int64_t x_row, const float* scales,
+                    const float* zeros) {
+      int8_tile<MX, NW, Whole, Zeros>(s, row, first, x_row, scales, zeros);
+    }
+  };
 };
 
 // All rows of x against `rows` rows of w (1 to NW), MX at a time and then the rest.
@@ -268,6 +301,7 @@ void stream(const Int4Stream& s) {
   const Int4Weight& w = s.w;
   const int64_t groups = w.k / w.group;
   auto* offsets = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
+  ask_scales(w, s.row, s.rows);
   if (!w.zeros) {
     for (int64_t i = 0; i < groups * kInt4Rows; ++i) offsets[i] = offset_of(w, kSymmetric);
   }
@@ -279,41 +313,52 @@ void stream(const Int4Stream& s) {
       }
       for (int r = 0; w.zeros && r < rows; ++r) offsets[g * kInt4Rows + r] = offset_of(w, zero_of(w, g, row + r));
     }
-    for (int r = 0; r < rows; r += NW) {
+    for (int r = 0; r < rows; r += NW)
       tiles<ExactTile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, offsets);
+  }
+}
+
+// Of kW rows from one on, those of pieces [0, pieces) of k, `each` to a group: to[lane][pieces] is from(group)'s lane.
+template <class From>
+void by_rows(float* to, int64_t pieces, int64_t each, From&& from) {
+  F now = Simd::set(0);
+  for (int64_t u = 0, group = 0, left = 0; u < pieces; u += kW) {
+    F v[kW];
+    for (int j = 0; j < kW; ++j, --left) {
+      if (left == 0) now = from(group++), left = each;
+      v[j] = now;
     }
+    Simd::transpose(v);
+    const int n = static_cast<int>(lesser<int64_t>(pieces - u, kW));
+    for (int i = 0; i < kW; ++i) Simd::store(to + i * pieces + u, v[i], n);
+  }
+}
+
+template <int MX, int NW, bool Whole, bool Zeros>
+void stream_int8_of(const Int4Stream& s) {
+  const Int4Weight& w = s.w;
+  const int64_t pieces = pieces_of<Whole>(w.k), each = w.group / (Whole ? kChunk : kInt4Unit);
+  float* zeros = s.scratch + kInt4Rows * pieces;
+  ask_scales(w, s.row, s.rows);
+  for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
+    const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
+    for (int r = 0; r < kInt4Rows; r += kW) {
+      by_rows(s.scratch + r * pieces, pieces, each, [&](int64_t g) { return scales_of(w, g, row + r, rows - r); });
+      if constexpr (!Zeros) continue;
+      by_rows(zeros + r * pieces, pieces, each, [&](int64_t g) {
+        return (zeros_of(w, g, row + r, rows - r) - Simd::set(kSymmetric)) * Simd::set(1.0f / kSymmetric);
+      });
+    }
+    for (int r = 0; r < rows; r += NW)
+      tiles<Int8<Whole, Zeros>::template Tile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, zeros);
   }
 }
 
 template <int MX, int NW>
 void stream_int8(const Int4Stream& s) {
-  const Int4Weight& w = s.w;
-  const int64_t units = units_of(w.k), each = w.group / kInt4Unit;
-  float* zeros = s.scratch + kInt4Rows * units;
-  for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
-    const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
-    for (int r = 0; r < kInt4Rows; r += kW) {
-      for (int64_t u = 0; u < units; u += kW) {
-        F scale[kW], zero[kW];
-        for (int j = 0; j < kW; ++j) {
-          const int64_t g = (u + j) / each;
-          if (j > 0 && (u + j) % each != 0) {
-            scale[j] = scale[j - 1], zero[j] = zero[j - 1];
-          } else {
-            scale[j] = scales_of(w, g, row + r, rows - r), zero[j] = zeros_of(w, g, row + r, rows - r);
-          }
-        }
-        Simd::transpose(scale), Simd::transpose(zero);
-        const int n = static_cast<int>(lesser<int64_t>(units - u, kW));
-        for (int i = 0; i < kW; ++i) {
-          Simd::store(s.scratch + (r + i) * units + u, scale[i], n);
-          Simd::store(zeros + (r + i) * units + u, zero[i], n);
-        }
-      }
-    }
-    for (int r = 0; r < rows; r += NW)
-      tiles<Int8Tile, MX, NW>(s, row + r, r, lesser(rows - r, NW), 0, s.scratch, zeros);
-  }
+  const bool whole = s.w.group % kChunk == 0;
+  if (s.w.zeros) return whole ? stream_int8_of<MX, NW, true, true>(s) : stream_int8_of<MX, NW, false, true>(s);
+  whole ? stream_int8_of<MX, NW, true, false>(s) : stream_int8_of<MX, NW, false, false>(s);
 }
 
 // Where two neighbours along k of kW rows go.

@@ -25,10 +25,10 @@ struct Nibbles {
     return {_mm256_and_si256(w, mask), _mm256_and_si256(_mm256_srli_epi16(w, 4), mask)};
   }
   // Pairs of products are at most 2 * 15 * 127, four of them fit in 16 bits.
-  static I dot(const Bytes& w, const int8_t* x) {
+  static I dot(const Bytes& w, const int8_t* x, I start) {
     const __m256i even = _mm256_maddubs_epi16(w.low, _mm256_loadu_si256((const __m256i*)x));
     const __m256i odd = _mm256_maddubs_epi16(w.high, _mm256_loadu_si256((const __m256i*)(x + 32)));
-    return (I)_mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1));
+    return start + (I)_mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1));
   }
   static F spread(const float* p) { return _mm256_setr_m128(_mm_broadcast_ss(p), _mm_broadcast_ss(p + 1)); }
   static F whole(I v) { return _mm256_cvtepi32_ps((__m256i)v); }

@@ -24,15 +24,15 @@ struct Nibbles {
     const __m512i mask = _mm512_set1_epi8(15);
     return {_mm512_and_si512(w, mask), _mm512_and_si512(_mm512_srli_epi16(w, 4), mask)};
   }
-  // x: int8 that meet the even elements, then those that meet the odd ones. Lane i is the sum of eight products, those of
-  // elements 8 i to 8 i + 7.
-  static I dot(const Bytes& w, const int8_t* x) {
+  // x: int8 that meet the even elements, then those that meet the odd ones. Lane i is that of start plus eight
+  // products, those of elements 8 i to 8 i + 7.
+  static I dot(const Bytes& w, const int8_t* x, I start) {
     const __m512i xe = _mm512_loadu_si512(x), xo = _mm512_loadu_si512(x + 64);
 #ifdef __AVX512VNNI__
-    return (I)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w.low, xe), w.high, xo);
+    return (I)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32((__m512i)start, w.low, xe), w.high, xo);
 #else
     const __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w.low, xe), _mm512_maddubs_epi16(w.high, xo));
-    return (I)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+    return start + (I)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #endif
   }
   // Lane l is p[l / 4].

@@ -29,8 +29,7 @@ struct Nibbles {
     for (int i = 0; i < 16; ++i) b.low[i] = p[i] & 15, b.high[i] = p[i] >> 4;
     return b;
   }
-  static I dot(const Bytes& w, const int8_t* x) {
-    I v{};
+  static I dot(const Bytes& w, const int8_t* x, I v) {
     for (int i = 0; i < 16; ++i) v[i / 4] += w.low[i] * x[i] + w.high[i] * x[16 + i];
     return v;
   }
