@@ -104,6 +104,7 @@ class GemmInt4CpuPlan {
   void run_stream(int64_t first, int64_t rows, int64_t task, float* own) const;
   void run_block(int64_t first, int64_t rows, int64_t task, float* own) const;
   void run_tiles(int64_t first, int64_t rows, int64_t task, float* own) const;
+  void ask_scales(int64_t row, int64_t rows) const;
   void finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride,
               int64_t up) const;
 
@@ -287,6 +288,21 @@ void GemmInt4CpuPlan::rebind(const GemmInt4Args& args, void* workspace) {
   space_ = static_cast<float*>(workspace);
 }
 
+// Asks for the scales and zeros of a task's rows of w: runs of a few lines, one for each group, which no processor foresees. Into
+// L2, where more can be under way at a time.
+void GemmInt4CpuPlan::ask_scales(int64_t row, int64_t rows) const {
+  constexpr int64_t kLine = 64;
+  const int64_t size = bits(w_.scale_dtype) / 8;
+  for (int64_t g = 0; g * w_.group < w_.k; ++g) {
+    const char* const scales = static_cast<const char*>(w_.scales) + (g * w_.stride + row) * size;
+    for (int64_t at = 0; at < rows * size; at += kLine) __builtin_prefetch(scales + at, 0, 2);
+    if (!w_.zeros) continue;
+    const uint8_t* const zeros = w_.zeros + (g * w_.rows + row) / 2;
+    for (int64_t at = 0; at < rows / 2; at += kLine) __builtin_prefetch(zeros + at, 0, 2);
+  }
+  asm volatile("");  // GCC drops calls of a function that does nothing but ask
+}
+
 // fn(begin, end, thread) over n items, on the calling thread alone when the whole problem is small.
 template <class Fn>
 void GemmInt4CpuPlan::each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const {
@@ -364,6 +380,7 @@ void GemmInt4CpuPlan::run_stream(int64_t first, int64_t rows, int64_t task, floa
   const int64_t stride = halves_ * l.columns;
   float* const sums = own + l.own_work;
   for (int half = 0; half < halves_; ++half) {
+    ask_scales(half * shape_.gemm.n + column, columns);
     const Int4Stream s{.x = space_,
                        .stride_x = l.arranged / l.group,
                        .m = static_cast<int>(rows),
@@ -424,6 +441,7 @@ void GemmInt4CpuPlan::run_block(int64_t first, int64_t block, int64_t task, floa
   float* const sums = panels + layout_.own_w;
   const auto decode = gemm_.per_cell == 2 ? kernels_.panel_pairs : kernels_.panel;
   if (l.cells == 0) std::fill(sums, sums + rows * stride, 0.0f);
+  for (int half = 0; half < halves_; ++half) ask_scales(half * g.n + column, columns);
   for (int64_t c = 0; c < l.cells; c += l.depth) {
     const int64_t cells = std::min(l.depth, l.cells - c), from = c * gemm_.per_cell;
     const int64_t count = std::min(cells * gemm_.per_cell, g.k - from);
@@ -465,6 +483,7 @@ void GemmInt4CpuPlan::run_tiles(int64_t first, int64_t rows, int64_t task, float
   float* const w = own + l.own_work;
   float* const sums = w + l.own_w;
   if (t.segments == 0) std::fill(sums, sums + rows * stride, 0.0f);
+  for (int half = 0; half < halves_; ++half) ask_scales(half * shape_.gemm.n + column, columns);
   for (int64_t from = 0; from < t.segments; from += l.piece) {
     const int64_t segments = std::min(l.piece, t.segments - from);
     for (int half = 0; half < halves_; ++half) {

@@ -1,4 +1,4 @@
-// gemm_int4 with AMX: tdpbf16ps and tdpbsud on tiles for more than a few rows, for those what AVX-512 has.
+// gemm_int4 with AMX: tdpbf16ps and tdpbssd on tiles for more than a few rows, for those what AVX-512 has.
 #include "../core/cpu/nibbles_avx512.h"
 // The above has to come first: it silences a mistake of GCC's in the header of the intrinsics.
 #include "../core/cpu/amx.h"
@@ -8,8 +8,10 @@
 namespace kw::cpu {
 namespace {
 
-constexpr Int4TileKernels kTiles = {
-    .splits = true, .arrange = arrange_tiles, .panel = tile_panel, .block = block_of_tiles<AmxTiles>};
+constexpr Int4TileKernels kTiles = {.splits = true,
+                                    .arrange = arrange_tiles,
+                                    .panel = tile_panel<AmxTiles::kSigned>,
+                                    .block = block_of_tiles<AmxTiles>};
 
 }  // namespace
 

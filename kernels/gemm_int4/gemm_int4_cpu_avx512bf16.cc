@@ -11,6 +11,7 @@ namespace {
 // 256 vpdpbusd for 48 loads and stores.
 class VectorTiles {
  public:
+  static constexpr bool kSigned = false;
   template <int Tile>
   void zero() {
     for (__m512i& row : sums_[Tile]) row = _mm512_setzero_si512();
@@ -46,8 +47,10 @@ class VectorTiles {
   const float* from_[4];
 };
 
-constexpr Int4TileKernels kTiles = {
-    .splits = false, .arrange = arrange_tiles, .panel = tile_panel, .block = multiply_tiles<VectorTiles, true>};
+constexpr Int4TileKernels kTiles = {.splits = false,
+                                    .arrange = arrange_tiles,
+                                    .panel = tile_panel<VectorTiles::kSigned>,
+                                    .block = multiply_tiles<VectorTiles, true>};
 
 }  // namespace
 

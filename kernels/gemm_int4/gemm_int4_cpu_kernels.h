@@ -155,16 +155,6 @@ inline const uint8_t* bytes_of(const Int4Weight& w, int64_t row, int64_t p) { re
 // once.
 inline int64_t ahead_of(int64_t bytes) { return bytes > 0 ? (kAhead + bytes - 1) / bytes * bytes : 0; }
 
-// Asks for the scales of `rows` rows, those of a task: they are runs of a few lines, one for each group, which no processor
-// foresees. Into L2, where more can be under way at a time.
-inline void ask_scales(const Int4Weight& w, int64_t row, int64_t rows) {
-  const int64_t size = w.scale_dtype == DType::f32 ? 4 : 2;
-  const auto* from = static_cast<const char*>(w.scales) + row * size;
-  for (int64_t p = 0; p < w.k; p += w.group, from += w.stride * size) {
-    for (int64_t at = 0; at < rows * size; at += 64) __builtin_prefetch(from + at, 0, 2);
-  }
-}
-
 // NW rows of w from `row` on, `first` being their place among those of scales and zeros [groups][kInt4Rows], against MX
 // rows of x.
 template <int MX, int NW>
@@ -301,7 +291,6 @@ void stream(const Int4Stream& s) {
   const Int4Weight& w = s.w;
   const int64_t groups = w.k / w.group;
   auto* offsets = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
-  ask_scales(w, s.row, s.rows);
   if (!w.zeros) {
     for (int64_t i = 0; i < groups * kInt4Rows; ++i) offsets[i] = offset_of(w, kSymmetric);
   }
@@ -339,7 +328,6 @@ void stream_int8_of(const Int4Stream& s) {
   const Int4Weight& w = s.w;
   const int64_t pieces = pieces_of<Whole>(w.k), each = w.group / (Whole ? kChunk : kInt4Unit);
   float* zeros = s.scratch + kInt4Rows * pieces;
-  ask_scales(w, s.row, s.rows);
   for (int64_t row = s.row; row < s.row + s.rows; row += kInt4Rows) {
     const int rows = static_cast<int>(lesser<int64_t>(s.row + s.rows - row, kInt4Rows));
     for (int r = 0; r < kInt4Rows; r += kW) {

@@ -93,15 +93,17 @@ inline void arrange_tiles(float* to, const Int4TileShape& s, int lane, const Int
   }
 }
 
-// Sixteen rows of a panel. Rows of w beyond the last are 0, and so are their scales.
-inline void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
-                       int64_t segments, int half) {
+// Sixteen rows of a panel. Scales of rows beyond the last are 0. Signed: int8 are codes less their zero
+// points, otherwise codes.
+template <bool Signed>
+void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
+                int64_t segments, int half) {
   const __m512i mask = _mm512_set1_epi8(15), low = _mm512_set1_epi16(15), table = _mm512_load_si512(kWholeBf16);
   const int64_t from = first * s.segment, count = segments * s.segment;
   const int64_t words_each = s.segment / 8;  // of a segment
   int64_t group = -1;
   F scale = Simd::set(0), zero = Simd::set(0);
-  __m512i shift = _mm512_setzero_si512();
+  __m512i shift = _mm512_setzero_si512(), bias = shift;
   for (int64_t p = 0; p < count; p += kChunk) {
     const int words = static_cast<int>(lesser(count - p, kChunk) / 8);
     F v[kW];
@@ -122,6 +124,7 @@ inline void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, i
           scale = scales_of(w, group, row, rows), zero = zeros_of(w, group, row, rows);
           const __m512i z = _mm512_sub_epi32(_mm512_set1_epi32(16), _mm512_cvttps_epi32(zero));
           shift = _mm512_or_si512(z, _mm512_slli_epi32(z, 16));
+          bias = _mm512_mullo_epi32(_mm512_cvttps_epi32(zero), _mm512_set1_epi32(0x01010101));
         }
         float* const sides = place + s.steps * 2 * kTileFloats;
         Simd::store(sides + half * 16, scale);
@@ -130,8 +133,10 @@ inline void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, i
       const __m512i all = _mm512_castps_si512(v[word]);
       if (s.parts == 0) {
         float* tile = place + (within / 8 * 2 + half) * kTileFloats + within % 8 * 32;
-        _mm512_storeu_si512(tile, _mm512_and_si512(all, mask));
-        _mm512_storeu_si512(tile + 16, _mm512_and_si512(_mm512_srli_epi16(all, 4), mask));
+        __m512i even = _mm512_and_si512(all, mask), odd = _mm512_and_si512(_mm512_srli_epi16(all, 4), mask);
+        if constexpr (Signed) even = _mm512_sub_epi8(even, bias), odd = _mm512_sub_epi8(odd, bias);
+        _mm512_storeu_si512(tile, even);
+        _mm512_storeu_si512(tile + 16, odd);
       } else {
         float* tile = place + (within / 4 * 2 + half) * kTileFloats + within % 4 * 64;
 #pragma GCC unroll 4
@@ -144,35 +149,51 @@ inline void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, i
   }
 }
 
-inline void tile_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
-                       int64_t segments) {
-  half_panel(to, s, w, row, lesser(rows, 16), first, segments, 0);
-  half_panel(to, s, w, row + 16, rows < 16 ? 0 : rows - 16, first, segments, 1);
+template <bool Signed>
+void tile_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
+                int64_t segments) {
+  half_panel<Signed>(to, s, w, row, lesser(rows, 16), first, segments, 0);
+  half_panel<Signed>(to, s, w, row + 16, rows < 16 ? 0 : rows - 16, first, segments, 1);
 }
 
-// Sums of a segment, 16 x 16, times both scales.
-template <bool Bytes>
+// Sums of a segment, 16 x 16, times both scales. Zeros: those of int8 are of codes, and lack the zero point's share.
+template <bool Bytes, bool Zeros>
 inline void apply_scales(const float* tile, const float* scales_x, const float* sums_x, F scale, F zero, float* sums,
                          int64_t stride, bool add) {
 #pragma GCC unroll 4
   for (int i = 0; i < 16; ++i, sums += stride) {
     F v = Simd::load(tile + i * 16);
-    if constexpr (Bytes) v = Simd::fnma(zero, Simd::set(sums_x[i]), Nibbles::whole((I)v));
+    if constexpr (Bytes) v = Nibbles::whole((I)v);
+    if constexpr (Zeros) v = Simd::fnma(zero, Simd::set(sums_x[i]), v);
     const F before = add ? Simd::load(sums) : Simd::set(0);
     Simd::store(sums, Simd::fma(v * scale, Simd::set(scales_x[i]), before));
   }
 }
 
-// Rows tiles of x against a panel of w, segment by segment.
+// Rows tiles of x against a panel of w, segment by segment. Of int8, whose products take no longer than their sums to be scaled,
+// those are scaled while the tiles work on the next segment.
 template <class Tiles, int Rows, bool Bytes>
 void multiply_segments(Tiles& t, const Int4TileBlock& b, int64_t tile_x, int panel) {
+  constexpr bool kZeros = Bytes && !Tiles::kSigned;
   const Int4TileShape& s = b.shape;
   const int parts = Bytes ? 1 : s.parts;
   const int64_t tiles = s.segments * s.steps * parts;
-  alignas(64) float buffer[4][kTileFloats];
+  constexpr int kBuffers = Bytes ? 2 : 1;
+  alignas(64) float buffers[kBuffers][4][kTileFloats];
+  const auto scaled = [&](int64_t g) {
+    const float* const sides = b.w + (panel * b.segments + g) * s.floats_w + s.steps * 2 * kTileFloats;
+    for (int r = 0; r < Rows; ++r) {
+      const float* const scales_x = b.x + (tile_x + r) * s.floats_x + tiles * kTileFloats + (b.first + g) * 16;
+      for (int j = 0; j < 2; ++j) {
+        const F scale = Simd::load(sides + j * 16), zero = kZeros ? Simd::load(sides + kPanelRows + j * 16) : scale;
+        apply_scales<Bytes, kZeros>(buffers[g % kBuffers][2 * r + j], scales_x, scales_x + s.segments * 16, scale, zero,
+                                    b.sums + (tile_x + r) * 16 * b.stride + panel * kPanelRows + j * 16, b.stride,
+                                    b.first + g > 0);
+      }
+    }
+  };
   for (int64_t g = 0; g < b.segments; ++g) {
     const float* w = b.w + (panel * b.segments + g) * s.floats_w;
-    const float* const sides = w + s.steps * 2 * kTileFloats;
     const float* x = b.x + tile_x * s.floats_x + (b.first + g) * s.steps * parts * kTileFloats;
     t.template zero<0>(), t.template zero<1>();
     if constexpr (Rows == 2) t.template zero<2>(), t.template zero<3>();
@@ -190,18 +211,13 @@ void multiply_segments(Tiles& t, const Int4TileBlock& b, int64_t tile_x, int pan
         }
       }
     }
+    auto& buffer = buffers[g % kBuffers];
     t.template store<0>(buffer[0], 64), t.template store<1>(buffer[1], 64);
     if constexpr (Rows == 2) t.template store<2>(buffer[2], 64), t.template store<3>(buffer[3], 64);
-    for (int r = 0; r < Rows; ++r) {
-      const float* const scales_x = b.x + (tile_x + r) * s.floats_x + tiles * kTileFloats + (b.first + g) * 16;
-      for (int j = 0; j < 2; ++j) {
-        const F scale = Simd::load(sides + j * 16), zero = Bytes ? Simd::load(sides + kPanelRows + j * 16) : scale;
-        apply_scales<Bytes>(buffer[2 * r + j], scales_x, scales_x + s.segments * 16, scale, zero,
-                            b.sums + (tile_x + r) * 16 * b.stride + panel * kPanelRows + j * 16, b.stride,
-                            b.first + g > 0);
-      }
-    }
+    if (!Bytes) scaled(g);
+    if (Bytes && g > 0) scaled(g - 1);
   }
+  if (Bytes && b.segments > 0) scaled(b.segments - 1);
 }
 
 template <class Tiles, bool Bytes>

@@ -12,6 +12,7 @@ namespace {
 // instruction and the intrinsics of some compilers take nothing but a literal and say nothing of memory.
 class AmxTiles {
  public:
+  static constexpr bool kSigned = true;  // both operands of dot_bytes
   AmxTiles() {
     alignas(64) static constexpr struct {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -42,10 +43,10 @@ class AmxTiles {
   void dot() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(A), "i"(B));
   }
-  // Sums (i32) += a (16 rows of 64 int8) times b (16 groups of four along k of 16 columns, without signs).
+  // Sums (i32) += a (16 rows of 64 int8) times b (16 groups of four along k of 16 columns).
   template <int Sums, int A, int B>
   void dot_bytes() {
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(A), "i"(B));
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(A), "i"(B));
   }
 };
 
