@@ -1,5 +1,5 @@
-// What every comparison with onnxruntime-node shares: both libraries loaded, the peer's tensors and sessions, numbers that
-// every type holds exactly, copies that keep operands out of the cache, and the test that two results agree.
+// What the comparisons share: both libraries loaded, onnxruntime-node's tensors and sessions, numbers that every type holds
+// exactly, copies that keep operands out of the cache, the fastest of several ways, and the test that two results agree.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -21,19 +21,23 @@ export const positive = (name, value) =>
 
 if (!existsSync(join(here, '../../dist/index.js')))
   stop('peers: dist/index.js is not found, expected it to be built; run `npm run build`');
-if (!existsSync(join(here, 'node_modules/onnxruntime-node'))) {
-  say('peers: installing onnxruntime-node into bench/peers/node_modules (about 290 MB)');
+if (!['onnxruntime-node', 'koffi'].every((name) => existsSync(join(here, 'node_modules', name)))) {
+  say('peers: installing onnxruntime-node and ggml into bench/peers/node_modules (about 330 MB)');
   const npm = spawnSync('npm', ['ci'], {
     cwd: here,
     stdio: ['ignore', 2, 2],
     env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip' },
   });
-  if (npm.status !== 0) stop('peers: npm ci in bench/peers failed; onnxruntime-node needs the npm registry once');
+  if (npm.status !== 0) stop('peers: npm ci in bench/peers failed; it needs the npm registry once');
 }
 export const kernwatt = await import('../../dist/index.js');
 const require = createRequire(import.meta.url);
 const onnxruntime = require('onnxruntime-node');
-export const peer = { name: 'onnxruntime-node', version: require('onnxruntime-node/package.json').version };
+export const peer = {
+  key: 'onnxruntime',
+  name: 'onnxruntime-node',
+  version: require('onnxruntime-node/package.json').version,
+};
 
 /** Opens the CPU, and onnxruntime on as many threads; `spin` leaves its idle threads spinning, as is its default. */
 export async function openHouse({ threads, spin = false }) {
@@ -53,6 +57,7 @@ export async function openHouse({ threads, spin = false }) {
   const house = {
     device,
     threads: device.info.threads,
+    spin,
     session: (model) => onnxruntime.InferenceSession.create(model, options),
 
     /** A tensor of onnxruntime; elements of f16 are given as their bits. */
@@ -104,10 +109,34 @@ export const turns = (count) => {
   return () => turn++ % count;
 };
 
+/** The fastest of `ways` ({ how, prepare }), by the least of three calls after a first; the others are released. */
+export async function fastest(ways) {
+  const tried = [];
+  let best;
+  for (const { how, prepare } of ways) {
+    const one = await prepare();
+    await one.run();
+    let seconds = Infinity;
+    for (let i = 0; i < 3; i++) {
+      const from = performance.now();
+      await one.run();
+      seconds = Math.min(seconds, (performance.now() - from) / 1000);
+    }
+    tried.push({ how, seconds });
+    if (best && seconds >= best.seconds) {
+      await one.release();
+      continue;
+    }
+    await best?.one.release();
+    best = { one, how, seconds };
+  }
+  return { how: best.how, tried, ...best.one };
+}
+
 /** The largest |ours - theirs| over what is allowed at that element, and where; NaN counts as infinitely wrong. */
 export function deviation(ours, theirs, allowed) {
   if (ours.length !== theirs.length)
-    throw new Error(`peers: the result has ${ours.length} elements, expected ${theirs.length} as ${peer.name} has`);
+    throw new Error(`peers: the result has ${ours.length} elements, expected ${theirs.length} as the peer's has`);
   const worst = { share: 0, element: 0 };
   for (let i = 0; i < ours.length; i++) {
     const difference = Math.abs(ours[i] - theirs[i]);
@@ -122,7 +151,5 @@ export function deviation(ours, theirs, allowed) {
 export function agree(label, ours, theirs, allowed) {
   const { share, element } = deviation(ours, theirs, allowed);
   if (share <= 1) return;
-  throw new Error(
-    `${label}: element ${element} is ${ours[element]}, expected ${theirs[element]} as ${peer.name} has it`,
-  );
+  throw new Error(`${label}: element ${element} is ${ours[element]}, expected ${theirs[element]} as the peer has it`);
 }

@@ -1,16 +1,16 @@
 // Four-bit weights: y = x Ŵᵀ with M in {1, 16, 512} at the sizes of a 7B model's projections, against onnxruntime's MatMulNBits,
-// in both classes of accuracy: x as it is (accuracy_level 1) and x rounded to int8 in blocks (accuracy_level 4). Weights rotate
-// through copies, so that neither finds them in a cache close by. kernwatt reads them as they are, without packing.
+// in both classes of accuracy: x as it is (accuracy_level 1) and x rounded to int8 in blocks (accuracy_level 4). Weights and
+// scales rotate through copies, so that neither finds them in a cache close by. kernwatt reads them as they are, without packing.
 import { kernwatt, sixtyFourths, turns } from './common.mjs';
 import { model } from './onnx.mjs';
 
-const rows = [1, 16, 512];
-const layers = [
+export const rows = [1, 16, 512];
+export const layers = [
   [4096, 4096],
   [11008, 4096],
 ];
 /** Of the weight, since a session of onnxruntime takes half a second each: far more than the second-level caches hold. */
-const mostCopies = 16;
+export const mostCopies = 16;
 const groups = [128, 32];
 const classes = [
   ['exact', 1],
@@ -43,7 +43,7 @@ export async function* cases(house) {
 }
 
 /** Two elements to a byte, the same numbers every time. */
-function nibbles(count) {
+export function nibbles(count) {
   const bytes = new Uint8Array(count);
   let state = 1;
   for (let i = 0; i < count; i++) {
@@ -54,18 +54,20 @@ function nibbles(count) {
 }
 
 /** 1/64, 2/64 or 3/64 for each group of a row. */
-const scaleOf = (row, group) => (1 + ((row + group) % 3)) / 64;
+export const scaleOf = (row, group) => (1 + ((row + group) % 3)) / 64;
 
-function bound({ device, copiesOf }, { m, n, k, group, accuracy }, x, w) {
+export function bound({ device, copiesOf }, { m, n, k, group, accuracy, scaleType = 'f32' }, x, w) {
   const groups = k / group;
   const values = new Float32Array(groups * n);
   for (let g = 0; g < groups; g++) for (let r = 0; r < n; r++) values[g * n + r] = scaleOf(r, g);
   const tensor = device.tensor(x, [m, k], 'f32');
-  const scales = device.tensor(values, [groups, n], 'f32');
   const copies = Math.min(mostCopies, copiesOf(w.length));
-  const weights = Array.from({ length: copies }, () => device.tensor(w, [n, k], 'u4'));
+  const weights = Array.from({ length: copies }, () => ({
+    w: device.tensor(w, [n, k], 'u4'),
+    scales: device.tensor(values, [groups, n], scaleType),
+  }));
   const y = device.empty([m, n], 'f32');
-  const plans = weights.map((one) => kernwatt.gemmInt4.bind({ x: tensor, w: one, scales, y, accuracy }));
+  const plans = weights.map((one) => kernwatt.gemmInt4.bind({ x: tensor, ...one, y, accuracy }));
   const next = turns(copies);
   return {
     dtype: 'f32',
@@ -74,7 +76,7 @@ function bound({ device, copiesOf }, { m, n, k, group, accuracy }, x, w) {
     run: () => plans[next()].run(),
     result: () => y.read(),
     release() {
-      for (const one of [...plans, ...weights, tensor, scales, y]) one.dispose();
+      for (const one of [...plans, ...weights.flatMap(Object.values), tensor, y]) one.dispose();
     },
   };
 }

@@ -1,18 +1,20 @@
-// kernwatt beside onnxruntime-node, the fastest package on npm for these operators, on the same number of threads. Interleaved
-// by compare() (blocks of A B B A), timed by the wall clock from JavaScript, since onnxruntime-node offers no other. Before a
-// pair is timed, its results are held against each other.
+// kernwatt beside onnxruntime-node, the fastest package on npm for these operators, and for 4-bit weights ggml as well, on the
+// same number of threads. Interleaved by compare() (blocks of A B B A), timed by the wall clock from JavaScript, since
+// onnxruntime-node offers no other. Before a pair is timed, its results are held against each other.
 //
-//   node bench/peers/run.mjs [gemm] [gemm_int4] [attention] [--threads N] [--seconds S] [--spin] [--json]
+//   node bench/peers/run.mjs [gemm] [gemm_int4] [gemm_int4_ggml] [attention] [--threads N] [--seconds S] [--spin] [--json]
 //
-// Without a name every operator runs. onnxruntime's threads are told not to spin when idle, or they would take the processor
-// from whoever runs next; --spin leaves them at its default.
+// Without a name every operator runs. A peer's threads are told not to spin when idle, or they would take the processor from
+// whoever runs next; --spin leaves them at their default.
 import { parseArgs } from 'node:util';
 import * as attention from './attention.mjs';
-import { agree, kernwatt, openHouse, peer, positive, say, stop } from './common.mjs';
+import { agree, kernwatt, peer as onnxruntime, openHouse, positive, say, stop } from './common.mjs';
 import * as gemm from './gemm.mjs';
 import * as gemmInt4 from './gemm_int4.mjs';
+import * as gemmInt4Ggml from './gemm_int4_ggml.mjs';
 
-const operators = { gemm, gemm_int4: gemmInt4, attention };
+const operators = { gemm, gemm_int4: gemmInt4, gemm_int4_ggml: gemmInt4Ggml, attention };
+const peerOf = (name) => operators[name].peer ?? onnxruntime;
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -31,7 +33,9 @@ const seconds = positive('--seconds', options.seconds);
 const house = await openHouse(options);
 
 /** One pair: checked, timed, released. */
-async function timed(op, { label, facts, flops, kernwatt: ours, onnxruntime: theirs, allowed }) {
+async function timed(op, { label, facts, flops, kernwatt: ours, allowed, ...others }) {
+  const { key } = peerOf(op);
+  const theirs = others[key];
   const name = `${op} ${label} ${ours.dtype} against ${theirs.dtype}`;
   say(`peers: ${name}`);
   await ours.run();
@@ -39,7 +43,7 @@ async function timed(op, { label, facts, flops, kernwatt: ours, onnxruntime: the
   const expected = await theirs.result();
   agree(name, await ours.result(), expected, (i) => allowed(expected[i]));
   const { ratios, records } = await kernwatt.compare(
-    { kernwatt: ours.run, onnxruntime: theirs.run },
+    { kernwatt: ours.run, [key]: theirs.run },
     { target: 0.02, maxSeconds: seconds },
   );
   const side = ({ dtype, copies, how, tried, explain }, record) => ({
@@ -56,9 +60,9 @@ async function timed(op, { label, facts, flops, kernwatt: ours, onnxruntime: the
     ...facts,
     threads: house.threads,
     kernwatt: side(ours, records.kernwatt),
-    onnxruntime: side(theirs, records.onnxruntime),
-    speedup: ratios.onnxruntime.value,
-    speedupCi95: ratios.onnxruntime.ci95,
+    [key]: side(theirs, records[key]),
+    speedup: ratios[key].value,
+    speedupCi95: ratios[key].ci95,
   };
   await ours.release();
   await theirs.release();
@@ -77,16 +81,17 @@ const cell = ({ dtype, median, flopsPerSecond }) =>
   `${dtype.padEnd(4)} ${(median * 1e3).toFixed(3).padStart(9)} ms ${(flopsPerSecond / 1e9).toFixed(1).padStart(6)} GFLOP/s`;
 
 function table(name) {
+  const peer = peerOf(name);
   const own = results.filter((result) => result.op === name);
   const width = Math.max(5, ...own.map(({ label }) => label.length));
   return [
     operators[name].title,
     '',
     `${''.padEnd(width)}   ${'kernwatt'.padEnd(32)}   ${`${peer.name} ${peer.version}`.padEnd(32)}   kernwatt is faster by (95 % interval)`,
-    ...own.map(({ label, kernwatt, onnxruntime, speedup, speedupCi95 }) => {
+    ...own.map(({ label, kernwatt, speedup, speedupCi95, [peer.key]: theirs }) => {
       const interval = speedupCi95 ? ` (${speedupCi95.map((bound) => bound.toFixed(2)).join(' to ')})` : '';
-      const how = onnxruntime.how ? `   ${onnxruntime.how}` : '';
-      return `${label.padEnd(width)}   ${cell(kernwatt)}   ${cell(onnxruntime)}   ${speedup.toFixed(2)}x${interval}${how}`;
+      const how = theirs.how ? `   ${theirs.how}` : '';
+      return `${label.padEnd(width)}   ${cell(kernwatt)}   ${cell(theirs)}   ${speedup.toFixed(2)}x${interval}${how}`;
     }),
     '',
     ...(memory[name] ? [...operators[name].memoryTable(memory[name]), ''] : []),
@@ -96,7 +101,8 @@ function table(name) {
 }
 
 if (options.json) {
-  const report = { schema: 'kernwatt.peers/0', device: house.device.info, peer, results, memory };
+  const peers = Object.fromEntries(chosen.map((name) => [name, peerOf(name)]));
+  const report = { schema: 'kernwatt.peers/0', device: house.device.info, peers, results, memory };
   process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
 } else {
   const machine = `${house.device.info.name}, ${house.threads} threads; wall clock from JavaScript`;
