@@ -21,8 +21,6 @@
 // Sources, one object each, compiled as those of gemm_cpu.cc (native/addon.gypi):
 //   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc,
 //   gemm_int4_cpu_avx512bf16.cc, gemm_int4_cpu_amxbf16.cc
-#include "gemm_int4_cpu.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -33,7 +31,7 @@
 #include "../core/numeric.h"
 #include "../core/plan.h"
 #include "../core/threads.h"
-#include "../gemm/gemm_cpu_layout.h"
+#include "gemm_int4_cpu_plan.h"
 
 namespace kw::cpu {
 namespace {
@@ -64,66 +62,14 @@ const Int4Kernels& kernels_for(Isa isa) {
 // bf16 that add up to an element of x.
 int parts_of(DType dtype) { return dtype == DType::f32 ? 3 : dtype == DType::f16 ? 2 : 1; }
 
-enum class Way { stream, stream_int8, blocks, tiles };
+// The problem as gemm's: all rows of x with one w.
+GemmShape flat(const GemmInt4Shape& shape) {
+  GemmShape s = shape.gemm;
+  s.m *= s.batch, s.batch = 1;
+  return s;
+}
 
-// How a problem is cut: a pure function of shape, kernels and machine.
-struct Int4Layout {
-  Way way = Way::stream;
-  int threads = 1;
-  int64_t group = 1;    // rows of x arranged at a time
-  int64_t columns = 1;  // of y in a task
-  GemmLayout blocks;
-  Int4TileShape tiles;
-  int64_t piece = 1;  // segments of tiles at a time
-  // Regions of the workspace in floats.
-  int64_t arranged = 0, own_work = 0, own_w = 0, own_sums = 0;
-  int64_t own() const { return own_work + own_w + own_sums; }
-  int64_t floats() const { return arranged + threads * own(); }
-};
-
-class GemmInt4CpuPlan {
- public:
-  static std::string declines(const GemmInt4Args& args, const kw_device_info&);
-  GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device);
-  uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
-  void rebind(const GemmInt4Args& args, void* workspace);
-  void enqueue(void* stream) const;
-  std::string explain() const;
-
- private:
-  Int4Layout layout(const GemmInt4Shape&) const;
-  void lay_out_stream(const GemmShape&, Int4Layout&) const;
-  void lay_out_blocks(const GemmShape&, Int4Layout&) const;
-  void lay_out_tiles(const GemmInt4Shape&, const GemmShape&, Int4Layout&) const;
-  int64_t capacity(const GemmInt4Shape&) const;
-  template <class Fn>
-  void each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const;
-  Int4Row row_of(int64_t row) const;
-  void arrange(int64_t row, float* to, float* own) const;
-  void pack_x(int64_t row, int64_t rows, float* to, float* own) const;
-  void run_stream(int64_t first, int64_t rows, int64_t task, float* own) const;
-  void run_block(int64_t first, int64_t rows, int64_t task, float* own) const;
-  void run_tiles(int64_t first, int64_t rows, int64_t task, float* own) const;
-  void ask_scales(int64_t row, int64_t rows) const;
-  void finish(int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride,
-              int64_t up) const;
-
-  GemmMachine machine_;
-  const Int4Kernels& kernels_;
-  Activation activation_;
-  int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
-  bool invariant_, int8_, dequant_, normal_float_;
-  bool rounded_;  // x is rounded to int8, but multiplied as f32
-  bool tiles_;    // there are kernels for tiles, and the problem is one for them
-  DType dtype_;   // of x as it is multiplied
-  const GemmKernels& gemm_;
-  int64_t capacity_;
-  GemmInt4Shape shape_;
-  int64_t rows_ = 0;  // of x, over all batches
-  Int4Weight w_;
-  Int4Layout layout_;
-  float* space_ = nullptr;
-};
+}  // namespace
 
 std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_info&) {
   const auto expected = [](const char* field, const std::string& is, const char* wanted) {
@@ -156,9 +102,60 @@ std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_
   return "";
 }
 
-GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device)
+std::string GemmInt4CpuPlan::name_of(const Int4Layout& l) const {
+  constexpr const char* kWays[] = {"/stream", "/stream", "/blocks", "/tiles"};
+  return (l.way == Way::blocks ? gemm_.isa : kernels_.isa) + std::string(kWays[static_cast<int>(l.way)]);
+}
+
+// The own one, then few rows and many by falling strength of the instruction set. batch_invariant has one: others may round
+// otherwise.
+std::vector<std::pair<std::string, Asked>> GemmInt4CpuPlan::ways(const GemmInt4Args& args,
+                                                                 const kw_device_info& device) {
+  const Isa best = static_cast<Isa>(device.isa);
+  const GemmInt4Shape shape = resolve(args);
+  std::vector<std::pair<std::string, Asked>> all;
+  const auto add = [&](Isa isa, std::optional<bool> many) {
+    const GemmInt4CpuPlan plan(args, device, {isa, many});
+    const std::string name = plan.name_of(plan.layout(shape));
+    const bool known = std::any_of(all.begin(), all.end(), [&](const auto& other) { return other.first == name; });
+    if (!known) all.emplace_back(name, Asked{isa, many});
+  };
+  add(best, {});
+  if (args.batch_invariant || shape.gemm.batch * shape.gemm.m * shape.gemm.n == 0) return all;
+  for (int i = static_cast<int>(best); i >= std::min(static_cast<int>(best), 1); --i) {
+    const auto isa = static_cast<Isa>(i);
+    // Few rows have the same kernels with AMX as without.
+    if (isa != Isa::avx512_bf16 || best != Isa::amx_bf16) add(isa, false);
+    add(isa, true);
+  }
+  return all;
+}
+
+std::vector<std::string> GemmInt4CpuPlan::configurations(const GemmInt4Args& args, const kw_device_info& device) {
+  std::vector<std::string> names;
+  for (const auto& [name, asked] : ways(args, device)) names.push_back(name);
+  return names;
+}
+
+Asked GemmInt4CpuPlan::asked_by(const std::string& configuration, const GemmInt4Args& args,
+                                const kw_device_info& device) {
+  if (configuration.empty()) return {static_cast<Isa>(device.isa), {}};
+  std::string expected;
+  for (const auto& [name, asked] : ways(args, device)) {
+    if (name == configuration) return asked;
+    expected += (expected.empty() ? "" : ", ") + name;
+  }
+  throw Error(Code::UNSUPPORTED, "gemm_int4: configuration is " + configuration + ", expected one of " + expected);
+}
+
+GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device,
+                                 const std::string& configuration)
+    : GemmInt4CpuPlan(args, device, asked_by(configuration, args, device)) {}
+
+GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device, const Asked& asked)
     : machine_(gemm_machine(device)),
-      kernels_(kernels_for(static_cast<Isa>(device.isa))),
+      kernels_(kernels_for(asked.isa)),
+      many_(asked.many),
       activation_(args.activation),
       halves_(is_gated(args.activation) ? 2 : 1),
       invariant_(args.batch_invariant),
@@ -169,15 +166,8 @@ GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info&
       tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ &&
              (int8_ || (kernels_.tiles->splits && args.x.dtype != DType::bf16))),
       dtype_(rounded_ ? DType::f32 : args.x.dtype),
-      gemm_(gemm_kernels(static_cast<Isa>(device.isa), dtype_)),
+      gemm_(gemm_kernels(asked.isa, dtype_)),
       capacity_(capacity(resolve(args))) {}
-
-// The problem as gemm's: all rows of x with one w.
-GemmShape flat(const GemmInt4Shape& shape) {
-  GemmShape s = shape.gemm;
-  s.m *= s.batch, s.batch = 1;
-  return s;
-}
 
 Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
   const GemmShape g = flat(shape);
@@ -186,7 +176,7 @@ Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
   const double work = static_cast<double>(g.m * g.rows_w) * static_cast<double>(2 * g.k + 20);
   l.threads = work < kSerialWork ? 1 : machine_.threads;
   const bool whole = int8_ && !rounded_;
-  const bool many = invariant_ || g.m > (whole ? kernels_.stream_int8_m : kernels_.stream_m);
+  const bool many = many_ ? *many_ : invariant_ || g.m > (whole ? kernels_.stream_int8_m : kernels_.stream_m);
   if (many && tiles_) {
     l.way = Way::tiles;
     lay_out_tiles(shape, g, l);
@@ -247,7 +237,7 @@ int64_t GemmInt4CpuPlan::capacity(const GemmInt4Shape& shape) const {
   if (g.m == 0 || g.n == 0) return 0;
   const bool whole = int8_ && !rounded_;
   const int64_t row = whole ? kernels_.row_floats_int8(g.k) : kernels_.row_floats(g.k);
-  const int64_t streamed = tiles_ ? (whole ? kernels_.stream_int8_m : kernels_.stream_m) : kArrangedRows;
+  const int64_t streamed = tiles_ && !many_ ? (whole ? kernels_.stream_int8_m : kernels_.stream_m) : kArrangedRows;
   const int64_t rows = std::min({g.m, kArrangedRows, streamed});
   const int64_t arranged = std::min(rows * row, std::max(kernels_.stream_mx * row, kArrangedFloats));
   const int64_t sums = std::max(std::min(rows * halves_ * kStreamColumns, kStreamSums), rows * halves_ * kInt4Rows);
@@ -541,23 +531,24 @@ std::string GemmInt4CpuPlan::explain() const {
   const bool blocks = l.way == Way::blocks;
   const char* path = blocks ? "blocks" : l.way == Way::stream_int8 ? "stream_int8" : rows_ == 1 ? "gemv" : "skinny";
   if (l.way == Way::tiles) path = int8_ ? "tiles_int8" : "tiles";
-  json << R"({"variant":"gemm_int4_cpu_)" << (blocks ? gemm_.isa : kernels_.isa) << R"(","path":")" << path << '"';
+  json << R"({"variant":"gemm_int4_cpu_)" << (blocks ? gemm_.isa : kernels_.isa) << R"(","configuration":")"
+       << name_of(l) << R"(","path":")" << path << '"';
   if (blocks) {
     json << R"(,"tile":[)" << l.blocks.mr << ',' << gemm_.nr << ',' << l.blocks.depth * gemm_.per_cell
          << R"(],"block":[)" << l.blocks.panels * l.blocks.mr << ',' << l.columns << ']';
   } else {
     json << R"(,"tile":[)" << l.group << ',' << l.columns << ',' << w_.k << ']';
   }
-  json << R"(,"threads":)" << l.threads << R"(,"reason":")";
+  json << R"(,"threads":)" << l.threads << R"(,"reason":")" << (many_ ? "configuration asks for it: " : "");
   if (l.way == Way::stream_int8) {
     json << "x is rounded to int8: w is read in place, whole numbers are multiplied";
   } else if (l.way == Way::stream) {
-    json << "m is " << rows_ << ", at most " << kernels_.stream_m
-         << ": w is read once, in place, and decoded in registers";
+    if (!many_) json << "m is " << rows_ << ", at most " << kernels_.stream_m << ": ";
+    json << "w is read once, in place, and decoded in registers";
   } else {
     const int most = l.way == Way::tiles && int8_ ? kernels_.stream_int8_m : kernels_.stream_m;
-    if (rows_ <= most) json << "batch_invariant: one row goes the way of many, ";
-    if (rows_ > most) json << "m is " << rows_ << ", above " << most << ": ";
+    if (!many_ && rows_ <= most) json << "batch_invariant: one row goes the way of many, ";
+    if (!many_ && rows_ > most) json << "m is " << rows_ << ", above " << most << ": ";
     if (l.way == Way::blocks) json << "w is decoded into panels as it is used";
     if (l.way == Way::tiles && int8_) json << "x and w are multiplied as whole numbers";
     if (l.way == Way::tiles && !int8_)
@@ -567,8 +558,6 @@ std::string GemmInt4CpuPlan::explain() const {
   json << "\"}";
   return json.str();
 }
-
-}  // namespace
 
 const kw_op& gemm_int4() {
   static constexpr kw_op op = make_op<GemmInt4Args, GemmInt4CpuPlan>("gemm_int4");

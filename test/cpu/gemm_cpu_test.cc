@@ -8,7 +8,6 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <sstream>
 
 #include "../../kernels/core/packed.h"
 #include "../../kernels/gemm/gemm_cpu_layout.h"
@@ -124,38 +123,6 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   std::copy(before.begin(), before.end(), t.y.bytes.begin());
 }
 
-kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
-  kw_device_info device{};
-  device.sm_count = pool.threads();
-  device.isa = static_cast<int32_t>(isa);
-  return device;
-}
-
-// Every configuration that is named for the case, the first being the one it takes by itself.
-void check_configurations(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool) {
-  const kw_device_info device = device_of(isa, pool);
-  const char* lines = nullptr;
-  if (cpu::gemm().configurations(&device, &t.args, &lines) != 0) return expect(false, t.text + ": " + last_error());
-  const ReferenceOutput r = reference(t.args);
-  const std::vector<uint8_t> before = t.y.bytes;
-  std::string own = run(t.args, isa, pool);
-  std::istringstream names{std::string(lines)};
-  for (std::string name; std::getline(names, name);) {
-    std::copy(before.begin(), before.end(), t.y.bytes.begin());
-    const std::string explained = test::run(cpu::gemm(), t.args, isa, pool, name.c_str()),
-                      what = t.text + " as " + name;
-    const std::string says = "\"configuration\":\"" + name + '"';
-    expect(explained.find(says) != std::string::npos, what + ": " + explained);
-    if (!own.empty()) expect(own.find(says) != std::string::npos, what + ": first is what it takes itself, " + own);
-    own.clear();
-    compare(what, t.y, r, exact);
-    ++ran[name];
-  }
-  std::copy(before.begin(), before.end(), t.y.bytes.begin());
-  const std::string refused = test::run(cpu::gemm(), t.args, isa, pool, "amx/rows");
-  expect(refused.rfind("plan_create: gemm: configuration is amx/rows, expected one of ", 0) == 0, refused);
-}
-
 // The case again with its weight packed as the instruction set wants it: the definition says the same of it, unpacking
 // gives the elements back, and the result is right.
 void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, bool configurations) {
@@ -206,7 +173,7 @@ void check_packed(const Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, boo
   for (size_t i = 0; alike && i < r.value.size(); ++i) alike = equal(r.value[i], packed.value[i]);
   expect(alike, p.text + ": the definition says otherwise");
   compare(p.text, p.y, r, exact);
-  if (configurations) check_configurations(p, exact, isa, pool);
+  if (configurations) compare_configurations(cpu::gemm(), p, reference(p.args), exact, isa, pool, ran);
 }
 
 // Activations over their whole range, through an epilogue without a product.
@@ -364,7 +331,7 @@ int main(int argc, char** argv) {
       const auto t = random_case(exact);
       check(*t, exact, isa, pools.two, n % 2 ? pools.three : pools.one);
       check_packed(*t, exact, isa, pools.two, n % 4 == 0);
-      if (n % 2 == 0) check_configurations(*t, exact, isa, pools.two);
+      if (n % 2 == 0) compare_configurations(cpu::gemm(), *t, reference(t->args), exact, isa, pools.two, ran);
     }
     check_activations(isa, pools.two);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {

@@ -16,6 +16,8 @@ namespace {
 using namespace kw;
 using namespace kw::test;
 
+std::map<std::string, int> ran;  // how often each configuration did
+
 // A tensor of 4-bit elements, its rows without gaps, in memory of its own with guard bytes at the end.
 struct Packed {
   std::vector<uint8_t> bytes;
@@ -330,7 +332,9 @@ int main(int argc, char** argv) {
   each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
     for (int n = 0; n < arguments.cases; ++n) {
       const bool exact = n % 3 == 0;
-      check(*random_case(exact), exact, isa, pools.two, n % 2 ? pools.three : pools.one);
+      const auto t = random_case(exact);
+      check(*t, exact, isa, pools.two, n % 2 ? pools.three : pools.one);
+      if (n % 2) compare_configurations(cpu::gemm_int4(), *t, reference(t->args), exact, isa, pools.two, ran);
     }
     for (const int64_t m : {1, 40}) {
       for (const int64_t group : {32, 64, 96, 128}) check_rounding(isa, pools.two, m, group);
@@ -342,6 +346,11 @@ int main(int argc, char** argv) {
         check_rebind(isa, pools.two, dtype, accuracy);
         check_invariant(isa, pools.two, dtype, accuracy);
       }
+    }
+    if (isa == cpu::Isa::generic) return;
+    for (const char* way : {"/stream", "/blocks"}) {
+      const std::string name = cpu::name(isa) + std::string(way);
+      expect(ran[name] > 0, "some case runs as " + name);
     }
   });
   check_refusals();

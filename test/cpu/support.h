@@ -9,7 +9,9 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <random>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -134,15 +136,20 @@ inline std::string describe(const char* field, const TensorView& v) {
   return s + "]";
 }
 
+inline kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
+  kw_device_info device{};
+  device.size = sizeof(device);
+  device.sm_count = pool.threads();
+  device.isa = static_cast<int32_t>(isa);
+  return device;
+}
+
 // Runs the plan, in its own way or the one named, with a workspace of exactly the promised size, full of NaN. Returns
 // explain(), or what went wrong.
 template <class Args>
 std::string run(const kw_op& op, const Args& args, cpu::Isa isa, ThreadPool& pool,
                 const char* configuration = nullptr) {
-  kw_device_info device{};
-  device.size = sizeof(device);
-  device.sm_count = pool.threads();
-  device.isa = static_cast<int32_t>(isa);
+  const kw_device_info device = device_of(isa, pool);
   if (op.supports(&device, &args) != 0) return "declined: " + last_error();
   kw_plan* plan = nullptr;
   if ((configuration ? op.plan_create_as(&device, &args, configuration, &plan)
@@ -191,6 +198,32 @@ inline void compare(const std::string& text, const Holder& y, const ReferenceOut
   const int64_t touched = y.touched();
   if (touched != 0) what += ": " + std::to_string(touched) + " bytes outside were written";
   expect(wrong == 0 && touched == 0, what);
+}
+
+// Every configuration that the operator names for a case is right, and the first is the one that it takes by itself; a name of none
+// is refused. `ran` counts them.
+template <class Case>
+void compare_configurations(const kw_op& op, Case& t, const ReferenceOutput& r, bool exact, cpu::Isa isa,
+                            ThreadPool& pool, std::map<std::string, int>& ran) {
+  const kw_device_info device = device_of(isa, pool);
+  const char* lines = nullptr;
+  if (op.configurations(&device, &t.args, &lines) != 0) return expect(false, t.text + ": " + last_error());
+  const std::vector<uint8_t> before = t.y.bytes;
+  std::istringstream names{std::string(lines)};
+  std::string own = run(op, t.args, isa, pool);
+  for (std::string name; std::getline(names, name);) {
+    std::copy(before.begin(), before.end(), t.y.bytes.begin());
+    const std::string explained = run(op, t.args, isa, pool, name.c_str()), what = t.text + " as " + name;
+    const std::string says = "\"configuration\":\"" + name + '"';
+    expect(explained.find(says) != std::string::npos, what + ": " + explained);
+    if (!own.empty()) expect(own.find(says) != std::string::npos, what + ": first is what it takes itself, " + own);
+    own.clear();
+    compare(what, t.y, r, exact);
+    ++ran[name];
+  }
+  std::copy(before.begin(), before.end(), t.y.bytes.begin());
+  const std::string refused = run(op, t.args, isa, pool, "amx/rows");
+  expect(refused.find("configuration is amx/rows, expected one of ") != std::string::npos, refused);
 }
 
 }  // namespace kw::test

@@ -3,6 +3,7 @@
 // precision. Needs neither Node nor a CUDA toolkit. kUsage below says how to call it.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -14,7 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "../../kernels/attention_gqa/attention_gqa_sm90.h"
 #include "../../kernels/core/host/table.h"
+#include "../../kernels/gemm_int4/gemm_int4_choose.h"
 #include "cases.h"
 #include "json.h"
 #include "runner.h"
@@ -31,10 +34,12 @@ constexpr char kUsage[] =
   CASES            test/gpu/cases.jsonl
   --op NAME        only cases of this operator
   --case TEXT      only cases whose name contains this
+  --each           every case of an operator with configurations once for each of them, asked for by name, and no other
+                   cases; the results say "configuration", and a line for each counts
   --small          only cases of at most 200000 floating-point operations and 40000 elements, for slow ways of running
   --device N       device of the library, counted from 0 (default 0)
   --out FILE       one line of JSON for each case as soon as it is known:
-                   { op, case, state: passed | failed | declined, reasons, exact, kernels, seconds }
+                   { op, case, configuration?, state: passed | failed | declined, reasons, exact, kernels, seconds }
   --seconds S      begin no case after S seconds, and say how many were not run
 
 Prints failures and why cases were declined; the last line counts. Exit status: 0 no failure, 1 failures or a device lost,
@@ -50,7 +55,7 @@ struct BadInput : Error {
 
 struct Options {
   std::string library, cases, op, name, out;
-  bool small = false;
+  bool small = false, each = false;
   int device = 0;
   std::optional<double> seconds;
 };
@@ -75,6 +80,8 @@ Options read_options(int argc, char** argv) {
     };
     if (option == "--small") {
       options.small = true;
+    } else if (option == "--each") {
+      options.each = true;
     } else if (option == "--op") {
       options.op = value();
     } else if (option == "--case") {
@@ -98,6 +105,29 @@ Options read_options(int argc, char** argv) {
   }
   options.library = files[0], options.cases = files[1];
   return options;
+}
+
+// Operators whose configurations have names, and what asks for one of them: where it does not take a problem, it is declined.
+struct Named {
+  const char *op, *variable;
+  std::vector<const char*> names;
+};
+
+template <class Configurations>
+std::vector<const char*> names_of(const Configurations& configurations) {
+  std::vector<const char*> names;
+  for (const auto& configuration : configurations) names.push_back(configuration.name);
+  return names;
+}
+
+const Named* named(const std::string& op) {
+  static const Named kNamed[] = {
+      {"gemm", "KERNWATT_GEMM", names_of(gemm_cuda::kConfigs)},
+      {"gemm_int4", "KERNWATT_GEMM_INT4", names_of(gemm_int4_cuda::kInt4Configs)},
+      {"attention_gqa", "KERNWATT_ATTENTION_GQA", names_of(attention_gqa_cuda::kSm90Configurations)}};
+  for (const Named& n : kNamed)
+    if (op == n.op) return &n;
+  return nullptr;
 }
 
 // The case that runs, for a signal that ends the program.
@@ -128,9 +158,11 @@ class Results {
   Results(const Results&) = delete;
   Results& operator=(const Results&) = delete;
 
-  void write(const Case& c, const Outcome& outcome, double seconds) {
+  // configuration: that was asked for, or null.
+  void write(const Case& c, const char* configuration, const Outcome& outcome, double seconds) {
     if (file_ == nullptr) return;
-    const std::string line = "{\"op\":" + quoted(c.op) + ",\"case\":" + quoted(c.name) + ",\"state\":\"" +
+    const std::string as = configuration ? ",\"configuration\":" + quoted(configuration) : "";
+    const std::string line = "{\"op\":" + quoted(c.op) + ",\"case\":" + quoted(c.name) + as + ",\"state\":\"" +
                              kStates[outcome.state] + "\",\"reasons\":" + list(outcome.reasons) +
                              ",\"exact\":" + (c.exact.empty() ? "false" : "true") +
                              ",\"kernels\":" + list(outcome.kernels) + ",\"seconds\":" + shortest(seconds) + "}\n";
@@ -152,6 +184,7 @@ class Results {
 std::vector<Case> select(std::vector<Case> cases, const Options& options) {
   std::erase_if(cases, [&](const Case& c) {
     return (!options.op.empty() && c.op != options.op) || c.name.find(options.name) == std::string::npos ||
+           (options.each && !named(c.op)) ||
            (options.small && (c.flops > kSmallFlops || c.elements() > kSmallElements));
   });
   if (cases.empty()) throw BadInput(options.cases + ": no case is what the options ask for");
@@ -166,40 +199,91 @@ int32_t count_devices(const kw_table& table) {
   throw Error(Code::UNSUPPORTED, reason.empty() ? "no device found" : reason);
 }
 
+// Counts outcomes, and says what each was that is not a pass.
+class Tally {
+ public:
+  void add(const Case& c, const char* configuration, const Outcome& outcome) {
+    for (Counts* counts : {&all_, configuration ? &by_name_[c.op + " as " + configuration] : nullptr})
+      if (counts) ++counts->of[outcome.state];
+    const std::string which = name_of(c, configuration);
+    if (outcome.state == Outcome::declined && !configuration) ++declined_[outcome.reasons.at(0)];
+    if (outcome.state == Outcome::failed) {
+      for (const std::string& reason : outcome.reasons) std::printf("failed: %s: %s\n", which.c_str(), reason.c_str());
+    }
+    if (outcome.lost) std::printf("stopped: the device does nothing any more since %s\n", which.c_str());
+    std::fflush(stdout);
+  }
+  static std::string name_of(const Case& c, const char* configuration) {
+    return c.op + " " + quoted(c.name) + (configuration ? std::string(" as ") + configuration : "");
+  }
+  // The last line counts; those before say of what kind. Returns the exit status.
+  int print(size_t not_run) const {
+    for (const auto& [reason, count] : declined_) std::printf("declined: %s (%zu)\n", reason.c_str(), count);
+    for (const auto& [name, counts] : by_name_) std::printf("%s: %s\n", name.c_str(), counts.text().c_str());
+    std::printf("%s", all_.text().c_str());
+    if (not_run > 0) std::printf(", %zu not run", not_run);
+    std::printf("\n");
+    return all_.of[Outcome::failed] > 0 ? 1 : 0;
+  }
+
+ private:
+  struct Counts {
+    size_t of[std::size(kStates)] = {};
+    std::string text() const {
+      return std::to_string(of[Outcome::passed]) + " passed, " + std::to_string(of[Outcome::failed]) + " failed, " +
+             std::to_string(of[Outcome::declined]) + " declined";
+    }
+  };
+  Counts all_;
+  std::map<std::string, Counts> by_name_;
+  std::map<std::string, size_t> declined_;
+};
+
 int run_all(const std::vector<Case>& cases, const Options& options, Runner& runner) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   };
-  Results results(options.out);
-  const Clock::time_point begin = Clock::now();
-  size_t counts[std::size(kStates)] = {}, done = 0;
-  std::map<std::string, size_t> declined;
-  bool lost = false;
+  struct Run {
+    size_t nth;  // case of its operator
+    const Case* of;
+    const Named* named;
+    const char* configuration;
+  };
+  std::vector<Run> runs;
+  std::map<std::string, size_t> seen;
   for (const Case& c : cases) {
-    if (lost || (options.seconds && seconds_since(begin) >= *options.seconds)) break;
-    std::snprintf(current, sizeof(current), "kernwatt_check: ended while running %s \"%s\"\n", c.op.c_str(),
-                  c.name.c_str());
-    const Clock::time_point started = Clock::now();
-    const Outcome outcome = runner.run(c);
-    results.write(c, outcome, seconds_since(started));
-    ++counts[outcome.state], ++done;
-    const std::string which = c.op + " " + quoted(c.name);
-    if (outcome.state == Outcome::declined) ++declined[outcome.reasons.at(0)];
-    if (outcome.state == Outcome::failed) {
-      for (const std::string& reason : outcome.reasons) std::printf("failed: %s: %s\n", which.c_str(), reason.c_str());
+    const size_t nth = seen[c.op]++;
+    if (!options.each) {
+      runs.push_back({nth, &c, nullptr, nullptr});
+      continue;
     }
+    const Named* op = named(c.op);
+    for (const char* name : op->names) runs.push_back({nth, &c, op, name});
+  }
+  // When time is up, every configuration of every operator has had as many cases.
+  if (options.each)
+    std::stable_sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.nth < b.nth; });
+  Results results(options.out);
+  Tally tally;
+  const Clock::time_point begin = Clock::now();
+  size_t done = 0;
+  bool lost = false;
+  for (const auto& [nth, c, op, configuration] : runs) {
+    if (lost || (options.seconds && seconds_since(begin) >= *options.seconds)) break;
+    std::snprintf(current, sizeof(current), "kernwatt_check: ended while running %s\n",
+                  Tally::name_of(*c, configuration).c_str());
+    if (op) setenv(op->variable, configuration, 1);
+    const Clock::time_point started = Clock::now();
+    const Outcome outcome = runner.run(*c);
+    results.write(*c, configuration, outcome, seconds_since(started));
+    if (op) unsetenv(op->variable);
+    tally.add(*c, configuration, outcome);
     lost = outcome.lost;
-    if (lost) std::printf("stopped: the device does nothing any more since %s\n", which.c_str());
-    std::fflush(stdout);
+    ++done;
   }
   current[0] = '\0';
-  for (const auto& [reason, count] : declined) std::printf("declined: %s (%zu)\n", reason.c_str(), count);
-  std::printf("%zu passed, %zu failed, %zu declined", counts[Outcome::passed], counts[Outcome::failed],
-              counts[Outcome::declined]);
-  if (done < cases.size()) std::printf(", %zu not run", cases.size() - done);
-  std::printf("\n");
-  return counts[Outcome::failed] > 0 ? 1 : 0;
+  return tally.print(runs.size() - done);
 }
 
 int run(int argc, char** argv) {

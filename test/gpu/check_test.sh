@@ -49,6 +49,16 @@ grep -qF '"case":"café 😀 \"\u0009/"' names.out || { echo "FAILED name: $(cat
 expect 0 '2 passed, 0 failed' "$fake" sizes.jsonl
 expect 0 '1 passed, 0 failed' "$fake" sizes.jsonl --small
 
+# Each configuration by name.
+expect 0 'gemm as mma_16x64: 1 passed, 0 failed, 0 declined' "$fake" right.jsonl --each --out each.out
+grep -q '^{"op":"gemm","case":"right","configuration":"sm90_64x128","state":"passed",' each.out ||
+  { echo "FAILED result line: $(cat each.out)" && failed=1; }
+line wrong '' "$x,${w/:1\}/:2\}},$y" | cases wrong.jsonl
+expect 1 'failed: gemm "wrong" as fma_64x64: y: 2 of 2 elements' "$fake" wrong.jsonl --each
+expect 0 '0 passed, 0 failed, 0 declined, ' "$fake" right.jsonl --each --seconds 0
+echo '{"op":"warp_drive","case":"engage","flops":1}' | cases unnamed.jsonl
+expect 2 'no case is what the options ask for' "$fake" unnamed.jsonl --each
+
 one() {
   line "$2" "$3" "$4" "${5-}" | cases one.jsonl
   expect 1 "failed: gemm \"$2\": $1" "$fake" one.jsonl

@@ -77,7 +77,7 @@ describe('the option configuration', () => {
     };
     for (const mode of ['fused', 'dequant']) {
       const names = await everyOne(gemmInt4, { ...int4, mode });
-      if (name !== 'cpu') expect(names.length).toBeGreaterThan(5);
+      expect(names.length).toBeGreaterThan(name === 'cpu' ? 0 : 5);
     }
   });
 
