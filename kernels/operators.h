@@ -2,14 +2,16 @@
 // table and programs that need no Node, is made from it.
 #pragma once
 #include "attention_gqa/attention_gqa.h"
+#include "attention_gqa_backward/attention_gqa_backward.h"
 #include "attention_merge/attention_merge.h"
 #include "gemm/gemm.h"
 #include "gemm_int4/gemm_int4.h"
 #include "peak/peak.h"
 
-#define KW_OPERATORS(X)                  \
-  X(attention_gqa, AttentionGqaArgs)     \
-  X(attention_merge, AttentionMergeArgs) \
-  X(gemm, GemmArgs)                      \
-  X(gemm_int4, GemmInt4Args)             \
+#define KW_OPERATORS(X)                               \
+  X(attention_gqa, AttentionGqaArgs)                  \
+  X(attention_gqa_backward, AttentionGqaBackwardArgs) \
+  X(attention_merge, AttentionMergeArgs)              \
+  X(gemm, GemmArgs)                                   \
+  X(gemm_int4, GemmInt4Args)                          \
   X(peak, PeakArgs)

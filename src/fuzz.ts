@@ -51,6 +51,11 @@ function draw(op: Operator, seed: number, next: () => number): Case {
   for (const name of new Set(tensors.flatMap((t) => t.dims.map((d) => d.name))))
     if (!(name in derive) && (!optional.has(name) || chance(0.5))) dims[name] = size(name);
   const given = tensors.filter((t) => t.spec.role === 'in?' && chance(0.4)).map((t) => t.name);
+  // Sizes that only absent inputs have are 0, here and in outputs that have them too.
+  const carried = new Set(
+    tensors.filter((t) => t.spec.role === 'in' || given.includes(t.name)).flatMap((t) => t.dims.map((d) => d.name)),
+  );
+  for (const name of Object.keys(dims)) if (!carried.has(name)) delete dims[name];
   const values: Record<string, ParamValue> = {};
   for (const { name, spec } of params) {
     const from = drawn[name];

@@ -35,8 +35,7 @@
 #include "../core/numeric.h"
 #include "../core/plan.h"
 #include "../core/threads.h"
-#include "attention_gqa.h"
-#include "attention_gqa_shape.h"
+#include "attention_gqa_cpu_rows.h"
 
 namespace kw::cpu {
 namespace {
@@ -50,10 +49,6 @@ constexpr int64_t kFewBytes = 256 << 10;  // of keys and values that a few rows 
 constexpr double kSerialWork = 200e3;     // FLOPs below which waking a thread costs more than it brings
 constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNone = -kInfinity;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-int64_t element_bytes(DType t) { return bits(t) / 8; }
-
 const AttentionKernels& kernels_for(Isa isa, DType dtype) {
   const int index = static_cast<int>(dtype);
 #if defined(__x86_64__)
@@ -63,12 +58,6 @@ const AttentionKernels& kernels_for(Isa isa, DType dtype) {
 #endif
   (void)isa;
   return kAttentionGeneric[index];
-}
-
-// Element 0 of (a, b, c) in a tensor of four dimensions, any of which repeats when it is 1.
-char* at(const TensorView& t, int64_t a, int64_t b, int64_t c) {
-  const auto step = [&t](int dimension, int64_t i) { return t.shape[dimension] > 1 ? i * t.stride[dimension] : 0; };
-  return static_cast<char*>(t.data) + (step(0, a) + step(1, b) + step(2, c)) * element_bytes(t.dtype);
 }
 
 // A sequence and its tasks.
@@ -116,8 +105,6 @@ class AttentionCpuPlan {
                const Scratch&) const;
   void go_over_few(const Piece&, int64_t first_head, int64_t heads, AttentionRange keys, float* o, int64_t step_o,
                    const Scratch&) const;
-  void set_rows(AttentionRows&, const Piece&, int64_t head, int64_t row, int64_t count) const;
-  bool masked_out(const AttentionRows&, int64_t begin, int64_t end) const;
   const void* query(const Piece&, int64_t head, int64_t row) const;
   int64_t partial_size(const Piece& p) const { return p.padded_rows() * (stride_o_ + 2); }
   float* partial(const Piece& p, int64_t head, int64_t chunk) const {
@@ -226,13 +213,7 @@ void AttentionCpuPlan::rebind(const AttentionGqaArgs& args, void* workspace) {
     throw Error(Code::SHAPE, "attention_gqa: workspace is " + std::to_string(capacity_ * 4) + " bytes, expected " +
                                  std::to_string(floats * 4) + " for the shape bound now");
   }
-  scoring_ = {.scale = args.scale,
-              .softcap = args.softcap,
-              .alibi = args.alibi.present(),
-              .bias = args.bias.present(),
-              .mask = args.mask.present(),
-              .bias_dtype = args.bias.dtype,
-              .mask_block = args.mask_block_kv};
+  scoring_ = scoring_of(args);
   pieces_.resize(shape_.sequences + (shape_.packed ? 1 : 0));
   space_ = static_cast<float*>(workspace);
 }
@@ -378,46 +359,13 @@ const void* AttentionCpuPlan::query(const Piece& p, int64_t head, int64_t row) c
   return at(args_.q, p.sequence.batch, i, head * shape_.group + row % shape_.group);
 }
 
-void AttentionCpuPlan::set_rows(AttentionRows& rows, const Piece& p, int64_t head, int64_t row, int64_t count) const {
-  const AttentionSequence& s = p.sequence;
-  rows.count = static_cast<int>(count);
-  rows.fresh = true;
-  for (int64_t lane = 0; lane < AttentionRows::kMost; ++lane) {
-    rows.begin[lane] = rows.end[lane] = 0;
-    rows.place[lane] = rows.slope[lane] = rows.max[lane] = rows.sum[lane] = 0;
-    if (lane >= count) continue;
-    const int64_t i = (row + lane) / shape_.group, h = head * shape_.group + (row + lane) % shape_.group;
-    const AttentionRange range = attention_range(args_, s, i);
-    rows.begin[lane] = static_cast<int32_t>(std::clamp<int64_t>(range.begin, 0, s.len_kv));
-    rows.end[lane] = static_cast<int32_t>(std::clamp<int64_t>(range.end, 0, s.len_kv));
-    rows.place[lane] = static_cast<float>(i + s.len_kv - s.len_q);
-    if (scoring_.alibi) rows.slope[lane] = static_cast<const float*>(args_.alibi.data)[h * args_.alibi.stride[0]];
-    if (scoring_.bias) rows.bias[lane] = at(args_.bias, s.batch, h, i);
-    if (scoring_.mask) {
-      rows.mask[lane] = reinterpret_cast<const uint8_t*>(at(args_.mask, s.batch, h, i / args_.mask_block_q));
-    }
-  }
-}
-
-// Whether the mask hides keys begin .. end - 1 from all rows.
-bool AttentionCpuPlan::masked_out(const AttentionRows& rows, int64_t begin, int64_t end) const {
-  if (!scoring_.mask) return false;
-  const int64_t first = begin / scoring_.mask_block, last = (end - 1) / scoring_.mask_block;
-  for (int r = 0; r < rows.count; ++r) {
-    const uint8_t* mask = rows.mask[r];
-    if (r > 0 && mask == rows.mask[r - 1]) continue;
-    if (std::any_of(mask + first, mask + last + 1, [](uint8_t m) { return m != 0; })) return false;
-  }
-  return true;
-}
-
 // A block of rows against a run of keys. Leaves sums and maxima in s.rows, values in o.
 void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
                                const Scratch& s) const {
   const int64_t panel = kernels_.rows, panels = ceil_div(count, panel), slab = kTileKeys / kernels_.per_cell;
   for (int64_t i = 0; i < panels; ++i) {
     const int64_t first = row + i * panel, rows = std::min(panel, count - i * panel);
-    set_rows(s.rows[i], p, head, first, rows);
+    set_rows(s.rows[i], args_, shape_, p.sequence, head, first, rows);
     const void* q[AttentionRows::kMost] = {};
     for (int64_t lane = 0; lane < rows; ++lane) q[lane] = query(p, head, first + lane);
     kernels_.pack_q(s.q + i * panel * cells_, q, shape_.dim);
@@ -433,7 +381,7 @@ void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_
       AttentionRows& rows = s.rows[i];
       const int64_t from = std::max<int64_t>(low, rows.begin[0]) / 2 * 2;
       const int64_t to = std::min<int64_t>(high, rows.end[rows.count - 1]);
-      if (from >= to || masked_out(rows, from, to)) continue;
+      if (from >= to || masked_out(scoring_, rows, from, to)) continue;
       if (!packed) {
         const int64_t key = p.sequence.kv0 + low, offset = low - tile;
         kernels_.pack_k(s.k + offset * cells_, at(args_.k, p.sequence.batch, key, head), args_.k.stride[1], high - low,
@@ -466,7 +414,7 @@ void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t h
                                    int64_t step_o, const Scratch& s) const {
   const int64_t padded = round_up(cells_, 16), bytes = element_bytes(args_.q.dtype);
   for (int64_t h = 0; h < heads; ++h) {
-    set_rows(s.rows[h], p, first_head + h, 0, p.rows);
+    set_rows(s.rows[h], args_, shape_, p.sequence, first_head + h, 0, p.rows);
     for (int64_t r = 0; r < p.rows; ++r) {
       kernels_.flatten(s.q + (h * p.rows + r) * padded, query(p, first_head + h, r), shape_.dim);
     }
@@ -480,7 +428,7 @@ void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t h
     AttentionFew few[kFewRows];
     for (int64_t h = 0; h < heads; ++h) {
       AttentionRows& rows = s.rows[h];
-      if (masked_out(rows, key, key + count)) continue;
+      if (masked_out(scoring_, rows, key, key + count)) continue;
       const char* k = at(args_.k, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
       const char* v = at(args_.v, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
       few[seen] = {.scoring = &scoring_,

@@ -29,6 +29,7 @@ struct AttentionScoring {
   bool alibi, bias, mask;
   DType bias_dtype;
   int64_t mask_block;  // keys that share an entry of the mask
+  bool adjusts() const { return softcap != 0 || alibi || bias || mask; }
 };
 
 // A panel of rows against a tile of packed keys.

@@ -148,6 +148,14 @@ void multiply_rest(const AttentionTile& t, int j) {
   }
 }
 
+// Products of all rows with all keys of a tile.
+template <class Math, int KeysAtOnce>
+void multiply(const AttentionTile& t) {
+  int j = t.begin;
+  for (; j + KeysAtOnce <= t.end; j += KeysAtOnce) multiply_keys<Math, KeysAtOnce>(t, j);
+  multiply_rest<Math, KeysAtOnce - 1>(t, j);
+}
+
 // What the products need beyond a factor: softcap, alibi, bias, mask. Written for clarity: none of it is on the common path.
 inline void adjust(const AttentionTile& t) {
   const AttentionScoring& how = *t.scoring;
@@ -263,11 +271,9 @@ template <class Cells, class Math, int KeysAtOnce, int RowsAtOnce>
 void tile(const AttentionTile& t) {
   AttentionRows& rows = *t.rows;
   const AttentionScoring& how = *t.scoring;
-  int j = t.begin;
-  for (; j + KeysAtOnce <= t.end; j += KeysAtOnce) multiply_keys<Math, KeysAtOnce>(t, j);
-  multiply_rest<Math, KeysAtOnce - 1>(t, j);
+  multiply<Math, KeysAtOnce>(t);
 
-  const bool adjusted = how.softcap != 0 || how.alibi || how.bias || how.mask;
+  const bool adjusted = how.adjusts();
   if (adjusted) adjust(t);
   alignas(64) float factor[kRows];
   for (int r = 0; r < kRows; r += kW) {

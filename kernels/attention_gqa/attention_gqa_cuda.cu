@@ -31,8 +31,8 @@
 #include "../attention_merge/attention_merge.cuh"
 #include "../core/cuda/registry.h"
 #include "../core/cuda/sm90.h"
-#include "attention_gqa.h"
 #include "attention_gqa_fma.cuh"
+#include "attention_gqa_params.cuh"
 #include "attention_gqa_sm90.h"
 #include "attention_gqa_variants.cuh"
 
@@ -66,75 +66,12 @@ std::vector<Variant> variants_for(DType dtype, int64_t dim, int64_t dim_v) {
   return variants_256(bf16);
 }
 
-// Dimensions that hold at most one element have no stride.
-int64_t stride(const TensorView& t, int dimension) { return t.dim(dimension) > 1 ? t.step(dimension) : 0; }
-
-Operand operand(const TensorView& t, int batch, int row, int head) {
-  if (!t.present()) return {};
-  return {t.data, t.dtype, stride(t, batch), stride(t, row), stride(t, head)};
-}
-
-bool aligned(const Operand& o, int64_t bytes) {
-  const int64_t size = bits(o.dtype) / 8;
-  return reinterpret_cast<uintptr_t>(o.data) % bytes == 0 && o.batch * size % bytes == 0 && o.row * size % bytes == 0 &&
-         o.head * size % bytes == 0;
-}
-
-constexpr const char* kNames[] = {"attention_gqa: lens_q", "attention_gqa: lens_kv", "attention_gqa: cu_q",
-                                  "attention_gqa: cu_kv"};
-
-Params base_params(const AttentionGqaArgs& a) {
-  Params p{};
-  p.q = operand(a.q, 0, 1, 2);
-  p.k = operand(a.k, 0, 1, 2);
-  p.v = operand(a.v, 0, 1, 2);
-  p.y = operand(a.y, 0, 1, 2);
-  p.lse = operand(a.lse, 0, 2, 1);
-  p.bias = operand(a.bias, 0, 2, 1);
-  p.mask = operand(a.mask, 0, 2, 1);
-  p.alibi = static_cast<const float*>(a.alibi.data);
-  p.sink = static_cast<const float*>(a.sink.data);
-  p.lens_q = static_cast<const int32_t*>(a.lens_q.data);
-  p.lens_kv = static_cast<const int32_t*>(a.lens_kv.data);
-  p.cu_q = static_cast<const int32_t*>(a.cu_q.data);
-  p.cu_kv = static_cast<const int32_t*>(a.cu_kv.data);
-  p.cu_count = a.cu_q.present() ? a.cu_q.dim(0) : 0;
-  p.batch = static_cast<int>(a.q.dim(0));
-  p.len_q = static_cast<int>(a.q.dim(1));
-  p.heads_q = static_cast<int>(a.q.dim(2));
-  p.dim = static_cast<int>(a.q.dim(3));
-  p.len_kv = static_cast<int>(a.k.dim(1));
-  p.heads_kv = static_cast<int>(a.k.dim(2));
-  p.dim_v = static_cast<int>(a.v.dim(3));
-  p.group = p.heads_kv ? p.heads_q / p.heads_kv : 0;
-  const auto window = [](int64_t given) {
-    return given < 0 ? kUnbounded : static_cast<int>(std::min<int64_t>(given, kUnbounded));
-  };
-  p.left = window(a.window_left);
-  p.right = a.causal ? 0 : window(a.window_right);
-  p.mask_block_q = static_cast<int>(std::min<int64_t>(a.mask_block_q, kMostLength));
-  p.mask_block_kv = static_cast<int>(std::min<int64_t>(a.mask_block_kv, kMostLength));
-  p.mask_reciprocal = ((uint64_t{1} << 48) + static_cast<uint64_t>(p.mask_block_kv) - 1) /
-                      static_cast<uint64_t>(std::max(p.mask_block_kv, 1));
-  p.scale = a.scale;
-  p.softcap = a.softcap;
-  p.plain = a.scale > 0 && a.softcap == 0 && !p.bias.data && !p.alibi;
-  p.q_wide = aligned(p.q, 16);
-  p.k_wide = aligned(p.k, 16);
-  p.v_wide = aligned(p.v, 16);
-  p.y_pairs = aligned(p.y, 2 * bits(p.y.dtype) / 8);
-  p.names = kNames;
-  return p;
-}
-
 struct Choice {
   Params params{};
   Variant variant{};
   std::string reason;
   int64_t blocks_per_sm = 0, blocks = 0;
 };
-
-int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Keys of a split with batch_invariant; 0: not split. Rows are few, so that partial results stay small.
 int64_t invariant_split(const AttentionGqaArgs& args) {

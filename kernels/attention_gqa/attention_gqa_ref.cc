@@ -1,38 +1,17 @@
 // attention_gqa, the definition: plain loops in double precision beside the textbook f32 algorithm. Correct by reading.
+#include "attention_gqa_ref.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
-#include "../core/numeric.h"
-#include "attention_gqa.h"
-#include "attention_gqa_shape.h"
-
 namespace kw::ref {
 namespace {
 
-constexpr double kEpsilon = 0x1p-24;  // u of the contract
+constexpr double kEpsilon = kAttentionEpsilon;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// Row (a, b, c) of a tensor of four dimensions whose first and third may be 1.
-struct Rows {
-  const TensorView& view;
-  int64_t at(int64_t a, int64_t b, int64_t c) const {
-    return (view.shape[0] > 1 ? a * view.stride[0] : 0) + b * view.stride[1] + c * view.stride[2];
-  }
-  float element(int64_t row, int64_t i) const { return load_f32(view.data, view.dtype, row + i * view.stride[3]); }
-};
-
-// As Rows, for [batch, heads, rows, columns] with a batch and heads that may be 1.
-struct Plane {
-  const TensorView& view;
-  float element(int64_t batch, int64_t head, int64_t row, int64_t column) const {
-    const int64_t outer =
-        (view.shape[0] > 1 ? batch * view.stride[0] : 0) + (view.shape[1] > 1 ? head * view.stride[1] : 0);
-    return load_f32(view.data, view.dtype, outer + row * view.stride[2] + column * view.stride[3]);
-  }
-};
 
 // A key that a row sees.
 struct Score {
@@ -61,14 +40,13 @@ class Definition {
     const int64_t i = row - sequence_->q0;
     const AttentionRange range = attention_range(args_, *sequence_, i);
     std::vector<float> q(shape_.dim);
-    const Rows rows{args_.q};
+    const AttentionRowsOf rows{args_.q};
     for (int64_t e = 0; e < shape_.dim; ++e) q[e] = rows.element(rows.at(batch, row, head), e);
     for (int64_t j = std::max<int64_t>(0, range.begin); j < range.end; ++j) {
-      if (args_.mask.present() &&
-          Plane{args_.mask}.element(batch, head, i / args_.mask_block_q, j / args_.mask_block_kv) == 0) {
-        continue;
-      }
-      scores_.push_back(score(q, i, j));
+      if (attention_masked(args_, batch, head, i, j)) continue;
+      const float* k = keys_.data() + j * shape_.dim;
+      const AttentionScore s = attention_score(args_, *sequence_, head, i, j, q.data(), k);
+      scores_.push_back({j, s.value, s.error, s.plain});
     }
     normalise();
   }
@@ -130,44 +108,12 @@ class Definition {
     if (loaded_ == sequence_ && loaded_group_ == group) return;
     loaded_ = sequence_, loaded_group_ = group;
     keys_.resize(sequence_->len_kv * shape_.dim), values_.resize(sequence_->len_kv * shape_.dim_v);
-    const Rows k{args_.k}, v{args_.v};
+    const AttentionRowsOf k{args_.k}, v{args_.v};
     for (int64_t j = 0; j < sequence_->len_kv; ++j) {
       const int64_t from_k = k.at(batch_, sequence_->kv0 + j, group), from_v = v.at(batch_, sequence_->kv0 + j, group);
       for (int64_t e = 0; e < shape_.dim; ++e) keys_[j * shape_.dim + e] = k.element(from_k, e);
       for (int64_t e = 0; e < shape_.dim_v; ++e) values_[j * shape_.dim_v + e] = v.element(from_v, e);
     }
-  }
-
-  Score score(const std::vector<float>& q, int64_t i, int64_t j) const {
-    const float* k = keys_.data() + j * shape_.dim;
-    const double scale = double{args_.scale}, cap = double{args_.softcap};
-    double sum = 0, largest = 0, largest_q = 0, largest_k = 0;
-    float plain = 0;
-    for (int64_t e = 0; e < shape_.dim; ++e) {
-      const double product = double{q[e]} * double{k[e]};
-      sum += product, plain += q[e] * k[e];
-      largest = std::max(largest, std::abs(product));
-      largest_q = std::max(largest_q, std::abs(double{q[e]})), largest_k = std::max(largest_k, std::abs(double{k[e]}));
-    }
-    double t = scale * sum, error = std::sqrt(double(shape_.dim)) * std::abs(scale) * largest + 1;
-    plain *= args_.scale;
-    if (cap != 0) t = cap * std::tanh(t / cap), plain = args_.softcap * std::tanh(plain / args_.softcap);
-    error += std::abs(t);
-    if (args_.bias.present()) {
-      const float bias = Plane{args_.bias}.element(batch_, head_, i, j);
-      t += double{bias}, plain += bias;
-      if (std::isfinite(bias)) error += std::abs(double{bias});
-    }
-    if (args_.alibi.present()) {
-      const int64_t distance = std::abs(i + sequence_->len_kv - sequence_->len_q - j);
-      const float slope = load_f32(args_.alibi.data, args_.alibi.dtype, head_ * args_.alibi.stride[0]);
-      t -= double{slope} * double(distance), plain -= slope * static_cast<float>(distance);
-      error += std::abs(double{slope} * double(distance));
-    }
-    error *= 4 * kEpsilon;
-    if (args_.q.dtype == DType::bf16)
-      error += double(shape_.dim) * std::abs(scale) * 0x1p-126 * (1 + largest_q + largest_k);
-    return {j, t, error, plain};
   }
 
   // Scores to weights, and their sum to lse, in double and as the textbook does it.

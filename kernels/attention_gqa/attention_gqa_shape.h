@@ -36,11 +36,12 @@ inline AttentionShape resolve(const AttentionGqaArgs& a) {
   return s;
 }
 
-// Element i of a one-dimensional i32 tensor, which has to be from low to high.
-inline int64_t attention_length(const TensorView& t, const char* name, int64_t i, int64_t low, int64_t high) {
+// Element i of a one-dimensional i32 tensor, which has to be from low to high; `where` is the operator that asks.
+inline int64_t attention_length(const char* where, const TensorView& t, const char* name, int64_t i, int64_t low,
+                                int64_t high) {
   const int64_t value = static_cast<const int32_t*>(t.data)[i * t.stride[0]];
   if (value < low || value > high) {
-    throw Error(Code::INDEX, std::string("attention_gqa: ") + name + "[" + std::to_string(i) + "] is " +
+    throw Error(Code::INDEX, std::string(where) + ": " + name + "[" + std::to_string(i) + "] is " +
                                  std::to_string(value) + ", expected " + std::to_string(low) + " to " +
                                  std::to_string(high));
   }
@@ -48,16 +49,20 @@ inline int64_t attention_length(const TensorView& t, const char* name, int64_t i
 }
 
 // Sequence n, with its lengths checked.
-inline AttentionSequence attention_sequence(const AttentionGqaArgs& a, const AttentionShape& s, int64_t n) {
+inline AttentionSequence attention_sequence(const AttentionGqaArgs& a, const AttentionShape& s, int64_t n,
+                                            const char* where = "attention_gqa") {
+  const auto length = [&](const TensorView& t, const char* name, int64_t i, int64_t low, int64_t high) {
+    return attention_length(where, t, name, i, low, high);
+  };
   if (!s.packed) {
-    const int64_t len_q = a.lens_q.present() ? attention_length(a.lens_q, "lens_q", n, 0, s.len_q) : s.len_q;
-    const int64_t len_kv = a.lens_kv.present() ? attention_length(a.lens_kv, "lens_kv", n, 0, s.len_kv) : s.len_kv;
+    const int64_t len_q = a.lens_q.present() ? length(a.lens_q, "lens_q", n, 0, s.len_q) : s.len_q;
+    const int64_t len_kv = a.lens_kv.present() ? length(a.lens_kv, "lens_kv", n, 0, s.len_kv) : s.len_kv;
     return {n, 0, len_q, 0, len_kv};
   }
-  const int64_t q0 = attention_length(a.cu_q, "cu_q", n, 0, s.len_q);
-  const int64_t q1 = attention_length(a.cu_q, "cu_q", n + 1, q0, s.len_q);
-  const int64_t kv0 = attention_length(a.cu_kv, "cu_kv", n, 0, s.len_kv);
-  const int64_t kv1 = attention_length(a.cu_kv, "cu_kv", n + 1, kv0, s.len_kv);
+  const int64_t q0 = length(a.cu_q, "cu_q", n, 0, s.len_q);
+  const int64_t q1 = length(a.cu_q, "cu_q", n + 1, q0, s.len_q);
+  const int64_t kv0 = length(a.cu_kv, "cu_kv", n, 0, s.len_kv);
+  const int64_t kv1 = length(a.cu_kv, "cu_kv", n + 1, kv0, s.len_kv);
   return {0, q0, q1 - q0, kv0, kv1 - kv0};
 }
 

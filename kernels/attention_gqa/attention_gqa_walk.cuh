@@ -277,6 +277,24 @@ struct RowPlace {
   }
 };
 
+// Columns `column` (even) and the one after it of the row at `offset`, as far as the row has them. pairs: two can be stored at once.
+KW_DEVICE void store_pair(void* data, DType dtype, int64_t offset, bool pairs, int column, int columns, float a,
+                          float b) {
+  if (column >= columns) return;
+  const int64_t at = offset + column;
+  if (pairs && column + 1 < columns) {
+    if (dtype == DType::f32) {
+      *reinterpret_cast<float2*>(static_cast<float*>(data) + at) = make_float2(a, b);
+    } else {
+      *reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(data) + at) =
+          dtype == DType::bf16 ? pack2<true>(a, b) : pack2<false>(a, b);
+    }
+  } else {
+    store1(data, dtype, at, a);
+    if (column + 1 < columns) store1(data, dtype, at + 1, b);
+  }
+}
+
 // Where the elements of one finished row go.
 struct RowTarget {
   void* data;
@@ -303,19 +321,7 @@ struct RowTarget {
   }
   // Columns `column` (even) and the one after it, as far as they exist.
   KW_DEVICE void store(const Params& p, int column, float a, float b) const {
-    if (column >= p.dim_v) return;
-    const int64_t at = offset + column;
-    if (pairs && column + 1 < p.dim_v) {
-      if (dtype == DType::f32) {
-        *reinterpret_cast<float2*>(static_cast<float*>(data) + at) = make_float2(a, b);
-      } else {
-        *reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(data) + at) =
-            dtype == DType::bf16 ? pack2<true>(a, b) : pack2<false>(a, b);
-      }
-    } else {
-      store1(data, dtype, at, a);
-      if (column + 1 < p.dim_v) store1(data, dtype, at + 1, b);
-    }
+    store_pair(data, dtype, offset, pairs, column, p.dim_v, a, b);
   }
 };
 

@@ -3,27 +3,11 @@ import { defineOp } from '../op.js';
 import { f32, flag, input, integer, optionalInput, output } from '../spec.js';
 import { cases } from './attention_gqa.cases.js';
 import { models } from './attention_gqa.models.js';
-import { keysRead, visiblePairs } from './attention_gqa.work.js';
+import { block, blocks, bounds, dimRule, lengthRules, noBound, workOf } from './attention_gqa.rules.js';
 
 const floats = ['f32', 'bf16', 'f16'] as const;
 const f32s = ['f32'] as const;
 const i32s = ['i32'] as const;
-/** Sizes with a kernel of their own. */
-const compiled = [32, 64, 96, 128, 192, 256];
-const most = Math.max(...compiled);
-const noBound = [-1, 2 ** 31 - 1] as const;
-const block = [1, 2 ** 31 - 1] as const;
-/** What random cases use. */
-const bounds = [-1, 0, 1, 7, 31, 32, 63, 64, 65, 100, 300];
-const blocks = [1, 1, 1, 2, 3, 7, 16, 32, 64, 65, 128, 1000];
-
-const dimRule = (name: string, size: number) =>
-  (size < 1 || size > most) &&
-  ([
-    'UNSUPPORTED',
-    `${name} is ${size}, expected 1 to ${most}: kernels exist for ${compiled.join(', ')}, and pad other sizes with zeros`,
-  ] as const);
-
 /**
  * Grouped-query attention: `y = softmax(scale q kᵀ + bias) v`, where each group of `headsQ / headsKv` query heads reads one
  * key/value head. Multi-query attention is `headsKv = 1`, multi-head attention `headsKv = headsQ`.
@@ -117,41 +101,8 @@ export const attentionGqa = defineOp({
     blocksQ: (d, p) => Math.ceil(d.lenQ / p.maskBlockQ),
     blocksKv: (d, p) => Math.ceil(d.lenKv / p.maskBlockKv),
   },
-  rules: (d, p, given) => {
-    const padded = given.has('lensQ') ? 'lensQ' : given.has('lensKv') ? 'lensKv' : undefined;
-    const packed = given.has('cuQ') ? 'cuQ' : given.has('cuKv') ? 'cuKv' : undefined;
-    const other = packed === 'cuQ' ? 'cuKv' : 'cuQ';
-    return [
-      (d.headsKv === 0 ? d.headsQ !== 0 : d.headsQ % d.headsKv !== 0) && [
-        'SHAPE',
-        `headsKv ${d.headsKv} does not divide headsQ ${d.headsQ}`,
-      ],
-      dimRule('dim', d.dim),
-      dimRule('dimV', d.dimV),
-      packed !== undefined && !given.has(other) && ['ARGUMENT', `${other} is missing, expected with ${packed}`],
-      packed !== undefined &&
-        padded !== undefined && ['ARGUMENT', `${padded} is given with ${packed}, expected lengths or packed sequences`],
-      packed !== undefined && d.batch !== 1 && ['SHAPE', `q has batch ${d.batch}, expected 1 with ${packed}`],
-      p.softcap < 0 && ['ARGUMENT', `softcap is ${p.softcap}, expected 0 or more`],
-      ...(['maskBlockQ', 'maskBlockKv'] as const).map(
-        (name) =>
-          p[name] !== 1 && !given.has('mask') && (['ARGUMENT', `${name} is ${p[name]}, but mask is missing`] as const),
-      ),
-    ];
-  },
-  work: (d, p, given) => {
-    // Packed sequences count as equally long: their lengths are in device memory.
-    const sequences = given.has('cuQ') ? d.sequences : d.batch;
-    const shape = given.has('cuQ')
-      ? { lenQ: d.lenQ / Math.max(1, d.sequences), lenKv: d.lenKv / Math.max(1, d.sequences) }
-      : d;
-    const read = given.has('cuQ') ? 1 : keysRead(shape, p);
-    return {
-      flops: Math.round(2 * (d.dim + d.dimV) * d.headsQ * sequences * visiblePairs(shape, p)),
-      read: { k: read, v: read },
-      tokens: d.batch * d.lenQ,
-    };
-  },
+  rules: (d, p, given) => [...lengthRules(d, p, given), dimRule('dim', d.dim), dimRule('dimV', d.dimV)],
+  work: (d, p, given) => workOf(d, p, given, 2 * (d.dim + d.dimV)),
   flops:
     '2 (`dim` + `dimV`) for each query head and each pair of a query and a key that `causal` and the window let it see; what `mask` and the lengths hide counts too, since they lie in device memory, and packed sequences count as equally long',
   draw: {

@@ -5,7 +5,7 @@ interface Lengths {
   lenKv: number;
 }
 
-interface Bounds {
+export interface Bounds {
   causal: boolean;
   windowLeft: number;
   windowRight: number;

@@ -1,5 +1,6 @@
 // The list of operators: one line each.
 export { attentionGqa } from './attention_gqa.js';
+export { attentionGqaBackward } from './attention_gqa_backward.js';
 export { attentionMerge } from './attention_merge.js';
 export { gemm } from './gemm.js';
 export { gemmInt4 } from './gemm_int4.js';

@@ -120,8 +120,8 @@ describe('cases to measure', () => {
     const names = (shape: Record<string, number>) =>
       selectCases(operators, 'quick', { shape }).map(({ op }) => op.spec.name);
     expect(names({ m: 3, n: 16 })).toEqual(['gemm', 'gemm_int4']);
-    expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa']);
-    expect(names({ lenQ: 4 })).toEqual(['attention_gqa', 'attention_merge']);
+    expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa', 'attention_gqa_backward']);
+    expect(names({ lenQ: 4 })).toEqual(['attention_gqa', 'attention_gqa_backward', 'attention_merge']);
     expect(() => names({ m: 3, lenKv: 16 })).toThrow('no operator has the dimensions m, lenKv');
   });
 

@@ -1,0 +1,8 @@
+// attention_gqa_backward on CUDA for head dimensions up to 96: see attention_gqa_backward_cuda.cu.
+#include "attention_gqa_backward_variants.cuh"
+
+namespace kw::attention_gqa_backward_cuda {
+
+Variant variant_96(bool bf16) { return mma_variant<96>(bf16); }
+
+}  // namespace kw::attention_gqa_backward_cuda
