@@ -90,7 +90,7 @@ export const paperSuites: readonly PaperSuite[] = [
     absent: [
       'MLA and NSA, rows of Table 3: this version has no operator for them.',
       'MHA is no row of Table 3; it is the reference here, with a key/value head for every query head.',
-      'The training step that Table 3 times: this suite is forward only. `kernwatt bench attention_gqa_backward --all` times the gradients.',
+      'The training step that Table 3 times: this suite is forward only. `kernwatt bench attention_gqa_backward` times the gradients.',
     ],
     unknowable: ['perplexity', 'training loss', 'memory and power of 48 GPUs, communication included'],
     differences: [],
