@@ -15,9 +15,10 @@
 //             rows x keys  consumers  stages  shared memory  registers
 //   64            192 x 128          3       2        88.5 KB   32 / 160
 //   128           128 x 128          2       2         161 KB   40 / 232
+//   128_full      128 x 176          2       2         209 KB   40 / 232   where nothing cuts the keys
 //   192_128       128 x 128          2       2         209 KB   40 / 232
 //   256           128 x  80          2       2         225 KB   40 / 232
-//   _ss           the same, P 48, 32, 32, 32 KB more; 192_128 and 256 with one stage
+//   _ss           the same, P 48, 32, 48, 32, 32 KB more; 128_full, 192_128 and 256 with one stage
 //
 // Prediction, not measured: 2 (dim + dim_v) FLOPs and one power of two for each head and each pair of a row and a key it sees; a
 // multiprocessor's cycle does 4096 FLOPs and 16 powers of two, so the two take 1 : 1 at 64, 2 : 1 at 128, 2.5 : 1 at 192/128 and
@@ -26,8 +27,8 @@
 // made, 64 while O is. One after the other that would be 58 % of peak, overlapped two ways 65-70 %; the ends of a causal tile and
 // the uneven end of the grid cost 5 % at 8192 keys. Of an H200's 989 TFLOP/s, causal at 8192: 380-440 at 64 (exponentials and
 // wgmma have to overlap perfectly for more), 560-620 at 128, 540-600 at 192/128, 540-600 at 256; full, 5-8 % more. Power holds
-// long runs below that. First to measure: the order of tiles given out by a counter instead, 176 keys per tile without a mask,
-// y by TMA (it leaves in 16-byte pieces of a row now).
+// long runs below that. First to measure: tiles given out by a counter instead of by turns, y by TMA (it
+// leaves in 16-byte pieces of a row now).
 #include <algorithm>
 #include <iterator>
 #include <utility>

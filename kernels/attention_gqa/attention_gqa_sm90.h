@@ -27,6 +27,7 @@ struct Sm90Configuration {
   // The weights of a tile's keys go to wgmma through shared memory instead of registers: the twin that proves the other, because
   // ptxas before 13.3 may overwrite registers that wgmma still reads. By name alone.
   bool shared_weights;
+  bool whole;  // longer tiles of keys, chosen where neither causality nor a window cuts them
 
   constexpr int rows() const { return 64 * consumers; }
   constexpr int threads() const { return 128 * (consumers + 1); }
@@ -41,10 +42,16 @@ struct Sm90Configuration {
 };
 
 inline constexpr Sm90Configuration kSm90Configurations[] = {
-    {"sm90_attn_64", 64, 64, 3, 128, 2, false},          {"sm90_attn_128", 128, 128, 2, 128, 2, false},
-    {"sm90_attn_192_128", 192, 128, 2, 128, 2, false},   {"sm90_attn_256", 256, 256, 2, 80, 2, false},
-    {"sm90_attn_64_ss", 64, 64, 3, 128, 2, true},        {"sm90_attn_128_ss", 128, 128, 2, 128, 2, true},
-    {"sm90_attn_192_128_ss", 192, 128, 2, 128, 1, true}, {"sm90_attn_256_ss", 256, 256, 2, 80, 1, true},
+    {"sm90_attn_64", 64, 64, 3, 128, 2, false, false},
+    {"sm90_attn_128", 128, 128, 2, 128, 2, false, false},
+    {"sm90_attn_128_full", 128, 128, 2, 176, 2, false, true},
+    {"sm90_attn_192_128", 192, 128, 2, 128, 2, false, false},
+    {"sm90_attn_256", 256, 256, 2, 80, 2, false, false},
+    {"sm90_attn_64_ss", 64, 64, 3, 128, 2, true, false},
+    {"sm90_attn_128_ss", 128, 128, 2, 128, 2, true, false},
+    {"sm90_attn_128_full_ss", 128, 128, 2, 176, 1, true, true},
+    {"sm90_attn_192_128_ss", 192, 128, 2, 128, 1, true, false},
+    {"sm90_attn_256_ss", 256, 256, 2, 80, 1, true, false},
 };
 
 // Why TMA cannot walk the rows of a [batch, length, heads, dim] operand; empty when it can.
@@ -75,11 +82,18 @@ inline std::string sm90_declines(const AttentionGqaArgs& a) {
   return "";
 }
 
-// The first configuration, of those that run unasked, which holds heads of this size; null when none does.
-inline const Sm90Configuration* sm90_configuration(int64_t dim, int64_t dim_v) {
-  for (const Sm90Configuration& c : kSm90Configurations)
-    if (!c.shared_weights && dim <= c.dim && dim_v <= c.dim_v) return &c;
-  return nullptr;
+// The configuration that runs heads of this size unasked; null when none holds them.
+inline const Sm90Configuration* sm90_configuration(const AttentionGqaArgs& a) {
+  const bool cut = a.causal || a.window_left >= 0 || a.window_right >= 0;
+  const auto padded = [&](const Sm90Configuration& c) { return (a.k.dim(1) + c.keys - 1) / c.keys * c.keys; };
+  constexpr double kLongerGain = 1.04;  // of longer tiles of keys
+  const Sm90Configuration* found = nullptr;
+  for (const Sm90Configuration& c : kSm90Configurations) {
+    if (c.shared_weights || a.q.dim(3) > c.dim || a.v.dim(3) > c.dim_v) continue;
+    if (found && !(c.whole && !cut && c.dim == found->dim && padded(c) <= kLongerGain * padded(*found))) continue;
+    if (found || !c.whole) found = &c;
+  }
+  return found;
 }
 
 // How a configuration runs a problem.
@@ -123,7 +137,7 @@ inline Sm90Choice sm90_choose(const AttentionGqaArgs& a, const kw_device_info& d
   none.reason = sm90_declines(a);
   if (!none.reason.empty()) return none;
   const int64_t dim = a.q.dim(3), dim_v = a.v.dim(3), group = a.q.dim(2) / a.k.dim(2);
-  const Sm90Configuration* c = sm90_configuration(dim, dim_v);
+  const Sm90Configuration* c = sm90_configuration(a);
   if (!wish.empty()) {
     std::string names;
     c = nullptr;

@@ -87,7 +87,13 @@ void sweep() {
 void rules() {
   const kw_device_info h200 = on("H200");
   const auto named = [&](const AttentionGqaArgs& a) { return name_of(sm90_choose(a, h200)); };
-  expect(named(problem(1, 4096, 4096, 32, 8, 128, 128)) == "sm90_attn_128", "a prefill");
+  AttentionGqaArgs prefill = problem(1, 4096, 4096, 32, 8, 128, 128);
+  expect(named(prefill) == "sm90_attn_128_full", "a prefill that sees all keys");
+  expect(named(problem(1, 4096, 128, 32, 8, 128, 128)) == "sm90_attn_128", "all keys, but they would be padded");
+  prefill.causal = true;
+  expect(named(prefill) == "sm90_attn_128", "a causal prefill");
+  prefill.causal = false, prefill.window_left = 1000;
+  expect(named(prefill) == "sm90_attn_128", "a prefill with a window");
   expect(named(problem(64, 1, 4096, 32, 8, 128, 128)) == "none", "a decode step has too few rows");
   expect(sm90_choose(problem(64, 16, 4096, 64, 8, 128, 128), h200).pack == 8, "16 queries of 8 heads fill a tile");
   expect(named(problem(2, 4096, 4096, 128, 128, 192, 128)) == "sm90_attn_192_128", "heads of 192 and 128");
@@ -107,14 +113,14 @@ void rules() {
   declines("ALiBi", [](AttentionGqaArgs& a) { static_cast<TensorView&>(a.alibi) = a.q; });
   expect(name_of(sm90_choose(problem(1, 4096, 4096, 32, 8, 128, 128), on("L40S"))) == "none", "99 KB hold no tile");
 
-  const Sm90Roofline prefill = sm90_roofline(problem(1, 8192, 8192, 32, 8, 128, 128), h200);
-  expect(!std::strcmp(prefill.bound(), "matrix") && std::abs(prefill.matrix / prefill.exponentials - 2) < 1e-9,
+  const Sm90Roofline whole = sm90_roofline(problem(1, 8192, 8192, 32, 8, 128, 128), h200);
+  expect(!std::strcmp(whole.bound(), "matrix") && std::abs(whole.matrix / whole.exponentials - 2) < 1e-9,
          "at 128 wgmma takes twice as long as the powers of two");
   AttentionGqaArgs a = problem(1, 8192, 8192, 32, 8, 128, 128);
   a.causal = true;
-  expect(std::abs(sm90_roofline(a, h200).matrix / prefill.matrix - 0.5) < 0.01, "a causal mask halves the work");
+  expect(std::abs(sm90_roofline(a, h200).matrix / whole.matrix - 0.5) < 0.01, "a causal mask halves the work");
   a.window_left = 512;
-  expect(std::abs(sm90_roofline(a, h200).matrix / prefill.matrix - 512.0 / 8192) < 0.01,
+  expect(std::abs(sm90_roofline(a, h200).matrix / whole.matrix - 512.0 / 8192) < 0.01,
          "a window leaves its own length");
   expect(!std::strcmp(sm90_roofline(problem(1, 8192, 8192, 32, 8, 40, 40), h200).bound(), "exp"), "short heads: exp");
   expect(!std::strcmp(sm90_roofline(problem(64, 1, 8192, 32, 8, 128, 128), h200).bound(), "memory"),

@@ -159,7 +159,7 @@ void check_every_n() {
   (check_wgmma<__nv_bfloat16, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
   (check_wgmma<__half, N, 0, 0>(Swizzle::b128, Swizzle::b128, true), ...);
 }
-KW_TEST_SM90(wgmma_every_n) { check_every_n<8, 16, 32, 64, 80, 96, 128, 192, 256>(); }
+KW_TEST_SM90(wgmma_every_n) { check_every_n<8, 16, 32, 64, 80, 96, 128, 176, 192, 256>(); }
 KW_TEST_SM90(wgmma_rounding) {
   check_wgmma<__nv_bfloat16, 128, 0, 0>(Swizzle::b128, Swizzle::b128, false);
   check_wgmma<__half, 128, 0, 1>(Swizzle::b128, Swizzle::b128, false);
