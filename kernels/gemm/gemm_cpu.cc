@@ -9,13 +9,19 @@
 // 34 GB/s = 2.0 ms (products of m 16: 1.5 ms, hidden); m 512 17.2 GFLOP / 360 = 48 ms. Reached, median of cold calls:
 //   f32   m 1 2.1 ms, prepacked 2.2; m 16 3.5, prepacked 2.8; m 512 56, prepacked 51 (337 GFLOP/s, 79 % of 425)
 //   f16   m 1 1.2 ms, prepacked 1.1; m 16 2.5, prepacked 2.1; m 512 57, prepacked 56
-//   bf16  with AMX: m 1 1.2 ms, prepacked 1.2; m 16 2.8, prepacked 1.3; m 512 8.8, prepacked 8.6 (2000 GFLOP/s)
-// m 16 falls short where memory and products take turns: fewer than 16 requests of a core can be on their way. AMX, whose
-// ceiling is 3240 GFLOP/s a thread, waits for memory: w is read once for every group of rows of x.
+//   bf16  with AMX: m 1 1.2 ms, prepacked 1.2; m 16 2.3, prepacked 1.4; m 512 9.3 to 10, prepacked 6.9 to 7.5 (2300 to 2490 GFLOP/s)
+// m 16 falls short where memory and products take turns: fewer than 16 requests of a core can be on their way.
+// AMX, m 512, one thread: 3250 GFLOP/s out of registers (a product of tiles takes 16 cycles); 3100 with 32 columns of w in L1
+// and x from L2; 2100 once sums come from L2 and go back after every 288 of k. Without sums, both operands from L2: 2230, 45
+// bytes a cycle. So 65 to 69 % is what any order of the loops reaches within L2: 16 rows by 64 columns, sums added by vector
+// instructions or in L1 for several pieces of k, longer pieces and prefetched sums all come to 1850 to 2280. From beyond L2
+// (151 ns away) a core gets 18 GB/s, and hardly while it multiplies, since both take the same line buffers. Predicted, with
+// blocks of 256 x 704: 8.6 GFLOP / 2100 + 47 MB / 18 GB/s = 4.1 + 2.6 ms, 38 % of the ceiling, as measured.
 // Lost: micro-tiles of 14 x 32; rows of x copied by each thread instead of packed once (the copies, from L3, took 13 % of
 // the time); asking for a whole panel of x ahead (pushes w out of L1); prepacked bf16 widened into L2 before it is used (12
 // % slower than in the micro-tile, which then reads half the bytes); more cells at a time with AMX (m 512: 192 3 %, 384 22 %
-// slower); the next panel into L1 instead of L2, or in shorter pieces of k (m 16: the same).
+// slower); x asked for ahead of being packed into tiles (4 to 10 %); every second line asked for (the processor does not bring its
+// neighbour); higher blocks of prepacked w on tiles (512 x 384: 5 to 14 %); the next panel into L1 instead of L2, or in shorter pieces of k (m 16: the same).
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
 //   gemm_cpu.cc, gemm_cpu_generic.cc   -O3
@@ -30,6 +36,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../core/cpu/features.h"
@@ -106,6 +113,7 @@ class GemmCpuPlan {
   void stream_columns(int64_t task, float* sums) const;
   void run_blocks(ThreadPool&) const;
   void pack_x(int64_t unit, int64_t panel, float* to) const;
+  GemmPiece piece_of_x(int64_t unit, int64_t panel, int64_t cell, float* to) const;
   void run_block(int64_t unit, int64_t task, const float* x, float* own) const;
   void bring_w(GemmBlock&, float* own_w, int64_t batch, int64_t first, int64_t columns, int64_t cell) const;
   const char* stored_w(int64_t batch, int64_t row, int64_t k) const;
@@ -276,7 +284,8 @@ void GemmCpuPlan::run_blocks(ThreadPool& pool) const {
   const GemmLayout& l = layout_;
   const int64_t unit_x = l.panels * l.mr * l.cells;
   for (int64_t first = 0; first < l.units; first += l.group) {
-    const int64_t units = std::min(l.group, l.units - first), panels = l.cells == 0 ? 0 : units * l.panels;
+    const int64_t units = std::min(l.group, l.units - first);
+    const int64_t panels = l.cells == 0 || l.own_x > 0 ? 0 : units * l.panels;
     each(pool, panels, std::max<int64_t>(1, panels / (8 * l.threads)), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) pack_x(first + i / l.panels, i % l.panels, space_ + i / l.panels * unit_x);
     });
@@ -302,6 +311,23 @@ void GemmCpuPlan::pack_x(int64_t unit, int64_t panel, float* to) const {
   }
 }
 
+// Rows of a unit from a panel on and elements from a cell of k on, as many as a piece has.
+GemmPiece GemmCpuPlan::piece_of_x(int64_t unit, int64_t panel, int64_t cell, float* to) const {
+  const GemmLayout& l = layout_;
+  const int64_t blocks = ceil_div(ceil_div(shape_.m, l.mr), l.panels), first = unit % blocks * l.panels;
+  const int64_t row = (first + panel) * l.mr, end = std::min((first + l.panels) * l.mr, shape_.m);
+  const int64_t rows = std::min(l.part * l.mr, end - row), k = cell * kernels_.per_cell;
+  return {.to = to,
+          .from = at(shape_.x, unit / blocks, row, k),
+          .row_stride = shape_.x.row,
+          .k_stride = shape_.x.column,
+          .rows = rows,
+          .k = shape_.k - k,
+          .cells = std::min(l.depth, l.cells - cell),
+          .panels = static_cast<int>(ceil_div(rows, l.mr)),
+          .mr = l.mr};
+}
+
 // Element k of the panel that begins with a row, of a prepacked w.
 const char* GemmCpuPlan::stored_w(int64_t batch, int64_t row, int64_t k) const {
   const GemmOperand& w = shape_.w;
@@ -319,6 +345,23 @@ void GemmCpuPlan::bring_w(GemmBlock& block, float* own_w, int64_t batch, int64_t
   const int64_t elements = std::min(block.cells * per, shape_.k - k), next = k + elements;
   const int64_t ahead = std::clamp<int64_t>(shape_.k - next, 0, l.depth * per);
   block.w = own_w, block.panel_w = block.cells * nr * 4;
+  if (w.format == 0 && kernels_.pack_piece) {
+    const auto* rows = static_cast<const char*>(at(w, batch, first, k));
+    block.plain = {.to = own_w,
+                   .from = rows,
+                   .row_stride = w.row,
+                   .k_stride = w.column,
+                   .rows = columns,
+                   .k = shape_.k - k,
+                   .cells = block.cells,
+                   .panels = block.panels_w,
+                   .mr = static_cast<int>(nr)};
+    const int64_t count = std::min(columns, nr);
+    const auto* start = static_cast<const char*>(at(w, batch, first, next));
+    if (w.column == 1) block.ahead = {start, w.row * bytes, ahead == 0 ? 0 : count, ahead * bytes};
+    if (w.column != 1) block.ahead = {start, w.column * bytes, ahead, count * bytes};
+    return;
+  }
   if (w.format == 0) {
     for (int64_t from = 0; from < columns; from += nr) {
       kernels_.pack(own_w + from * block.cells, at(w, batch, first + from, k), w.row, w.column,
@@ -342,25 +385,44 @@ void GemmCpuPlan::run_block(int64_t unit, int64_t task, const float* x, float* o
   const int64_t nr = kernels_.nr, blocks = ceil_div(ceil_div(shape_.m, l.mr), l.panels), batch = unit / blocks;
   const int64_t row = unit % blocks * l.panels * l.mr, rows = std::min(l.panels * l.mr, shape_.m - row);
   const int64_t column = task * l.panels_w * nr, columns = std::min(l.panels_w * nr, shape_.n - column);
-  const int64_t panels_w = ceil_div(columns, nr), stride = halves_ * panels_w * nr;
-  float* const sums = own + l.own_w;
+  const int64_t panels_w = ceil_div(columns, nr), stride = halves_ * panels_w * nr + l.pad;
+  const int64_t panels = ceil_div(rows, l.mr), part = l.own_x > 0 ? l.part : panels;
+  float *piece = own + l.own_w, *other = piece + l.own_x;
+  float* const sums = other + l.own_x;
   if (l.cells == 0) std::fill(sums, sums + rows * stride, 0.0f);
+  if (l.cells > 0 && l.own_x > 0) kernels_.pack_piece(piece_of_x(unit, 0, 0, piece));
   for (int64_t c = 0; c < l.cells; c += l.depth) {
+    GemmBlock all[2];
     for (int half = 0; half < halves_; ++half) {
-      GemmBlock block{.x = x + c * l.panels * l.mr,
-                      .panels_x = static_cast<int>(ceil_div(rows, l.mr)),
-                      .mr = l.mr,
-                      .w = nullptr,
-                      .panel_w = 0,
-                      .panels_w = static_cast<int>(panels_w),
-                      .cells = std::min(l.depth, l.cells - c),
-                      .sums = sums + half * panels_w * nr,
-                      .stride = stride,
-                      .add = c > 0,
-                      .ahead = {},
-                      .in_place = false};
-      bring_w(block, own, batch, half * shape_.n + column, columns, c);
-      shape_.w.format ? kernels_.block_stored(block) : kernels_.block(block);
+      all[half] = {.x = x + c * l.panels * l.mr,
+                   .panels_x = static_cast<int>(panels),
+                   .mr = l.mr,
+                   .w = nullptr,
+                   .panel_w = 0,
+                   .panels_w = static_cast<int>(panels_w),
+                   .cells = std::min(l.depth, l.cells - c),
+                   .sums = sums + half * panels_w * nr,
+                   .stride = stride,
+                   .add = c > 0,
+                   .ahead = {},
+                   .in_place = false,
+                   .next = {}};
+      bring_w(all[half], own + half * panels_w * nr * l.depth, batch, half * shape_.n + column, columns, c);
+    }
+    for (int64_t i = 0; i < panels; i += part) {
+      for (int half = 0; half < halves_; ++half) {
+        GemmBlock block = all[half];
+        if (l.own_x > 0) {
+          const bool last = i + part >= panels;
+          block.x = piece, block.panels_x = static_cast<int>(std::min(part, panels - i));
+          block.sums += i * l.mr * stride;
+          if (half == 0 && !last) block.next = piece_of_x(unit, i + part, c, other);
+          if (half == 0 && last && c + l.depth < l.cells) block.next = piece_of_x(unit, 0, c + l.depth, other);
+          if (i > 0 && !block.in_place) block.ahead = {}, block.plain = {};
+        }
+        shape_.w.format ? kernels_.block_stored(block) : kernels_.block(block);
+      }
+      std::swap(piece, other);
     }
   }
   finish(batch, row, rows, column, columns, sums, stride, panels_w * nr);

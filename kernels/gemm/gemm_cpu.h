@@ -17,6 +17,16 @@ struct GemmAhead {
   int64_t stride = 0, rows = 0, bytes = 0;
 };
 
+// A piece of an operand to pack, as pack or pack_x does panel by panel: `panels` of mr rows, of which `rows` exist, and of
+// `cells` the first k elements; the rest are zeros. Nothing when `to` is null.
+struct GemmPiece {
+  float* to = nullptr;
+  const void* from = nullptr;
+  int64_t row_stride = 0, k_stride = 0;
+  int64_t rows = 0, k = 0, cells = 0;
+  int panels = 0, mr = 0;
+};
+
 // packed x [panels_x][cells][mr] times packed w [panels_w][cells][nr], added to or stored in sums [rows][stride].
 struct GemmBlock {
   const float* x;
@@ -30,6 +40,9 @@ struct GemmBlock {
   bool add;
   GemmAhead ahead;  // w of the next block, to bring into L2 meanwhile
   bool in_place;    // w is no copy in L2: before the next block comes the next panel
+  // On tiles alone: w itself, to be packed panel by panel just before each is multiplied, with ahead what follows the last
+  // of them; and x of the next block, to pack between micro-tiles.
+  GemmPiece plain = {}, next = {};
 };
 
 // Rows of w as they lie in memory against a few flattened rows of x: sums[i][r] = x[i] . w[r].
@@ -72,6 +85,7 @@ struct GemmKernels {
   using Pack = void (*)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
                         int64_t cells, int panel);
   Pack pack, pack_x;
+  void (*pack_piece)(const GemmPiece&);  // on tiles alone
   // One row of x as consecutive cells, zeros up to the next multiple of 16 cells.
   void (*flatten)(float* to, const void* from, int64_t k_stride, int64_t k);
   void (*block)(const GemmBlock&);

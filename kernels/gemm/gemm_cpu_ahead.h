@@ -34,6 +34,16 @@ inline void fetch(const GemmAhead& ahead, int64_t turn) {
   }
 }
 
+// The rows of panel j of a plain w.
+inline GemmAhead rows_of(const GemmPiece& w, int64_t j) {
+  constexpr int64_t element = 2;  // tiles are of bf16
+  const int64_t first = j * w.mr, rows = w.rows - first < w.mr ? w.rows - first : w.mr;
+  const char* at = static_cast<const char*>(w.from) + first * w.row_stride * element;
+  const int64_t k = w.cells * 4 / element < w.k ? w.cells * 4 / element : w.k;
+  if (w.k_stride == 1) return {at, w.row_stride * element, rows, k * element};
+  return {at, w.k_stride * element, k, rows * element};
+}
+
 // multiply(x, w, sums, ahead) for every micro-tile of b.mr rows by nr columns, panel of w after panel of w.
 template <class Multiply>
 inline void each_tile(const GemmBlock& b, int nr, Multiply&& multiply) {
@@ -43,6 +53,10 @@ inline void each_tile(const GemmBlock& b, int nr, Multiply&& multiply) {
     if (b.in_place) {  // the next panel, cut into rows as long as a micro-tile has turns
       const char* next = j + 1 < b.panels_w ? w + b.panel_w : b.ahead.at;
       ahead = Ahead({next, kFetched, next ? b.ahead.rows : 0, b.cells * 4}, b.panels_x);
+    }
+    if (b.plain.to) {
+      const bool last = j + 1 == b.panels_w;
+      ahead = Ahead(last ? b.ahead : rows_of(b.plain, j + 1), b.panels_x);
     }
     for (int i = 0; i < b.panels_x; ++i) {
       multiply(b.x + i * b.mr * b.cells, w, b.sums + i * b.mr * b.stride + j * nr, ahead.next());

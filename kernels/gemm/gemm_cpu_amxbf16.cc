@@ -17,9 +17,10 @@ const GemmKernels kGemmAmxBf16 = {.isa = "amx_bf16",
                                   .stream_m = 8,
                                   .pack = pack<Bf16Pairs>,
                                   .pack_x = pack_tiles,
+                                  .pack_piece = pack_piece,
                                   .flatten = flatten<Bf16Pairs>,
-                                  .block = block_of_tiles<AmxTiles>,
-                                  .block_stored = block_of_tiles<AmxTiles>,
+                                  .block = block_of_tiles<AmxTiles, pack<Bf16Pairs>>,
+                                  .block_stored = block_of_tiles<AmxTiles, pack<Bf16Pairs>>,
                                   .stream = stream<Bf16Pairs, DotBf16, 4, 6>,
                                   .finish = finish};
 

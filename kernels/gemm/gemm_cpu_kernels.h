@@ -273,7 +273,29 @@ inline F shifted(const GemmFinish& f, const GemmFinish::Side& c, const GemmFinis
   return s;
 }
 
+// y = alpha * sums.
+template <DType Y>
+void finish_plain(const GemmFinish& f) {
+  for (int64_t i = 0; i < f.rows; ++i) {
+    for (int64_t j = 0; j < f.columns; j += kW) {
+      const int n = static_cast<int>(lesser<int64_t>(f.columns - j, kW));
+      store_as(Y, f.y.data, i * f.y.stride + j, Simd::set(f.alpha) * Simd::load(f.sums + i * f.stride + j, n), n);
+    }
+  }
+}
+
 inline void finish(const GemmFinish& f) {
+  // Most often the sums alone, rounded: without asking for each vector what is there (m 512 on tiles: 5 % of the whole).
+  if (f.activation == Activation::none && !f.c.data && !f.bias.data && !f.residual.data) {
+    switch (f.y.dtype) {
+      case DType::f16:
+        return finish_plain<DType::f16>(f);
+      case DType::bf16:
+        return finish_plain<DType::bf16>(f);
+      default:
+        return finish_plain<DType::f32>(f);
+    }
+  }
   for (int64_t i = 0; i < f.rows; ++i) {
     const float* sums = f.sums + i * f.stride;
     for (int64_t j = 0; j < f.columns; j += kW) {
@@ -301,6 +323,7 @@ constexpr GemmKernels kernels(const char* isa) {
           .stream_m = M,
           .pack = pack<Cells>,
           .pack_x = pack<Cells>,
+          .pack_piece = nullptr,
           .flatten = flatten<Cells>,
           .block = block<Math, CellPanel, MR>,
           .block_stored = block<Math, Stored, MR>,

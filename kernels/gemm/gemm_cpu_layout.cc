@@ -6,9 +6,11 @@
 namespace kw::cpu {
 namespace {
 
-constexpr int64_t kLeastPanels = 4;          // of x in a block, where there are as many
-constexpr int64_t kColumns = 512;            // rows of w in a block, at most
-constexpr int64_t kPackedX = 8 << 20;        // cells of x packed at a time, 32 MB
+constexpr int64_t kLeastPanels = 4;  // of x in a block, where there are as many
+constexpr int64_t kColumns = 512;    // rows of w in a block, at most
+constexpr int64_t kPad = 16;         // floats behind a row of sums on tiles, whose 16 rows would meet in few sets of L1
+// Of x in pieces: columns of a block, panels in a piece at most, and what bringing a row of x and a column of w costs.
+constexpr int64_t kOwnColumns = 1024, kOwnPanels = 8, kOwnCostX = 160, kOwnCostStored = 40, kOwnCostPlain = 260;
 constexpr int64_t kLeastFloats = 256 << 10;  // of workspace that any problem may take, 1 MB, and 256 KB for each thread
 constexpr int64_t kOwnFloats = 64 << 10;
 constexpr int64_t kStreamBytes = 512 << 10;  // of w in a task of stream, about
@@ -25,12 +27,9 @@ int64_t cells_of(const GemmShape& s, const GemmKernels& kernels) {
 }
 
 // Floats of workspace: a twentieth of what x, w and y take. A plain w is then packed again for every group of rows of x: with
-// m 512 that costs 7 %, but half as much again on tiles, where all of x is packed at once instead.
-int64_t total_budget(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine) {
-  const int64_t least = kLeastFloats + machine.threads * kOwnFloats;
-  if (s.w.format != 0 || !on_tiles(kernels)) return std::max(gemm_bytes(s) / 20 / 4, least);
-  const int64_t rows = s.batch * round_up(s.m, kernels.mr) + s.batch * s.m / kLeastPanels;
-  return least + std::min(rows * cells_of(s, kernels), kPackedX) + machine.threads * machine.l2_bytes / 2 / 4;
+// m 512 that costs 7 %.
+int64_t total_budget(const GemmShape& s, const GemmMachine& machine) {
+  return std::max(gemm_bytes(s) / 20 / 4, kLeastFloats + machine.threads * kOwnFloats);
 }
 
 // Floats of those for each thread: half of its L2 cache, the rest being for x and for what comes next.
@@ -54,44 +53,84 @@ void lay_out_stream(const GemmShape& s, GemmLayout& l) {
   l.own_sums = s.m * halves * l.chunk;
 }
 
-// The time of a block is about (rows + cost of w) (columns + 8): its products, and bringing a cell of w, which takes as
-// long as multiplying it with so many rows.
-void lay_out_blocks(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine, GemmLayout& l) {
-  const int64_t nr = kernels.nr, halves = halves_of(s), total = total_budget(s, kernels, machine);
-  const int64_t space = own_budget(total, machine), all_w = ceil_div(s.n, nr);
-  const bool stored = s.w.format != 0;
-  const int64_t cost_w = stored ? 2 : 24;
-  l.depth = depth_of(l.cells, kernels, machine);
-  l.mr = static_cast<int>(round_up(ceil_div(s.m, ceil_div(s.m, kernels.mr)), kernels.mr_step));
-  const int64_t all = ceil_div(s.m, l.mr), least = std::min(all, kLeastPanels);
-  const int64_t own_depth = stored ? 0 : l.depth;
-  const int64_t packed = l.cells == 0 ? all : (total - l.threads * space) / (l.mr * l.cells);
+// Where a block keeps what it needs, in floats, and what bringing a row of x or a column of w costs, in columns or rows that
+// could be multiplied meanwhile.
+struct Place {
+  int64_t space;    // of a thread
+  int64_t own_w;    // of it for each column: a piece of plain w
+  int64_t own_x;    // and for each row: pieces of x
+  int64_t panels;   // of x that are packed for all threads at a time, at most
+  int64_t least;    // panels of x in a block
+  int64_t columns;  // and of w, at most
+  int64_t cost_x, cost_w;
+};
+
+// The time of a block is about (rows + cost of w) (columns + cost of x): its products, and bringing its operands.
+void cut(const GemmShape& s, const GemmKernels& kernels, const Place& place, GemmLayout& l) {
+  const int64_t nr = kernels.nr, halves = halves_of(s), all_w = ceil_div(s.n, nr), all = ceil_div(s.m, l.mr);
   double best = 0;
-  for (int64_t w = 1; w <= std::clamp(kColumns / (halves * nr), int64_t{1}, all_w); ++w) {
-    const int64_t columns = halves * w * nr, in_cache = (space - columns * own_depth) / (columns * l.mr);
-    if (in_cache < least && best != 0) break;
-    const int64_t most = std::clamp(std::min(in_cache, packed), least, all), fewest = ceil_div(all, most);
-    for (int64_t parts = fewest; parts <= std::min(std::max(fewest, all / least), fewest + 8); ++parts) {
+  for (int64_t w = 1; w <= std::clamp(place.columns / (halves * nr), int64_t{1}, all_w); ++w) {
+    const int64_t columns = halves * w * nr;
+    const int64_t in_cache = (place.space - columns * place.own_w) / ((columns + l.pad + place.own_x) * l.mr);
+    if (in_cache < place.least && best != 0) break;
+    const int64_t most = std::clamp(std::min(in_cache, place.panels), place.least, all), fewest = ceil_div(all, most);
+    for (int64_t parts = fewest; parts <= std::min(std::max(fewest, all / place.least), fewest + 8); ++parts) {
       const int64_t panels = ceil_div(all, parts), units = s.batch * ceil_div(all, panels);
       const int64_t rounds = ceil_div(units * ceil_div(all_w, w), l.threads);
-      const double cost = static_cast<double>(rounds * (panels * l.mr + cost_w) * (columns + 8));
+      const double cost = static_cast<double>(rounds * (panels * l.mr + place.cost_w) * (columns + place.cost_x));
       if (best != 0 && cost >= best) continue;
       best = cost;
       l.panels = panels, l.units = units, l.panels_w = w;
     }
   }
+  l.tasks_n = ceil_div(s.n, l.panels_w * nr);
+  l.group = std::clamp<int64_t>(place.panels / l.panels, 1, l.units);
+  const int64_t rows = l.panels * l.mr, columns = halves * l.panels_w * nr;
+  l.own_w = columns * place.own_w;
+  l.packed_x = l.group * rows * l.cells;
+  l.own_sums = rows * (columns + l.pad);
+}
+
+void lay_out_blocks(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine, GemmLayout& l) {
+  const int64_t total = total_budget(s, machine), space = own_budget(total, machine);
+  const bool stored = s.w.format != 0, tiles = on_tiles(kernels);
+  l.depth = depth_of(l.cells, kernels, machine);
+  l.mr = static_cast<int>(round_up(ceil_div(s.m, ceil_div(s.m, kernels.mr)), kernels.mr_step));
+  l.pad = tiles ? kPad : 0;
+  const int64_t all = ceil_div(s.m, l.mr), own_w = stored ? 0 : l.depth;
+  const int64_t packed = l.cells == 0 ? all : (total - l.threads * space) / (l.mr * l.cells);
+  Place place{.space = space,
+              .own_w = own_w,
+              .own_x = 0,
+              .panels = packed,
+              .least = std::min(all, kLeastPanels),
+              .columns = kColumns,
+              .cost_x = 8,
+              .cost_w = stored ? 2 : 24};
+  cut(s, kernels, place, l);
+  if (tiles && l.cells > 0 && l.group < l.units) {
+    // A plain w is packed once for a block, which is higher when its rows of x take turns in a small place.
+    const int64_t own = total / machine.threads, two = 2 * l.depth, turns = own / 2 / (two * l.mr);
+    const int64_t part = std::clamp<int64_t>(turns, 1, std::min(all, kOwnPanels));
+    place = {.space = stored ? own : own - part * l.mr * two,
+             .own_w = own_w,
+             .own_x = stored ? two : 0,
+             .panels = s.batch * all,
+             .least = 1,
+             .columns = kOwnColumns,
+             .cost_x = kOwnCostX,
+             .cost_w = stored ? kOwnCostStored : kOwnCostPlain};
+    cut(s, kernels, place, l);
+    l.part = stored ? l.panels : std::min(part, l.panels);
+    l.own_x = l.part * l.mr * l.depth, l.packed_x = 0, l.group = l.units;
+  }
   // As long as all of x stays in L2, stored panels are read one after the other, from end to end (m 16: 7 % faster). Not on
   // tiles: every block sets them up again.
-  if (stored && !on_tiles(kernels) && l.units == 1 && s.m * l.cells * 4 <= machine.l2_bytes / 2) {
-    l.panels_w = 1;
-    l.grain = std::max<int64_t>(1, all_w / (8 * l.threads));
+  if (stored && !tiles && l.units == 1 && s.m * l.cells * 4 <= machine.l2_bytes / 2) {
+    const int64_t rows = l.panels * l.mr, columns = halves_of(s) * kernels.nr;
+    l.panels_w = 1, l.tasks_n = ceil_div(s.n, kernels.nr), l.own_sums = rows * columns;
+    l.grain = std::max<int64_t>(1, l.tasks_n / (8 * l.threads));
   }
-  const int64_t rows = l.panels * l.mr, columns = halves * l.panels_w * nr;
-  l.tasks_n = ceil_div(s.n, l.panels_w * nr);
-  l.group = std::clamp<int64_t>(packed / l.panels, 1, l.units);
-  l.packed_x = l.group * rows * l.cells;
-  l.own_w = columns * own_depth;
-  l.own_sums = rows * columns;
 }
 
 }  // namespace
@@ -114,21 +153,26 @@ GemmLayout gemm_layout(const GemmShape& s, const GemmKernels& kernels, const Gem
 
 int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine) {
   const int64_t cells = cells_of(s, kernels), halves = halves_of(s), total = s.batch * s.m, mr = kernels.mr;
-  const int64_t budget = total_budget(s, kernels, machine);
+  const int64_t budget = total_budget(s, machine);
   // Rows of x with what even panels and blocks may add; the batch may be folded into m.
   const int64_t rows = (total + s.batch * (mr + kernels.mr_step) + total / mr + 1) * 5 / 4;
+  const int64_t depth = std::min<int64_t>(cells, kernels.depth);
   const int64_t blocks_x = std::min(std::max(budget, kLeastPanels * mr * cells), rows * cells);
-  const int64_t columns =
-      std::min(halves * round_up(s.n, kernels.nr), std::max<int64_t>(kColumns, halves * kernels.nr));
-  const int64_t own = std::min(std::max(own_budget(budget, machine),
-                                        kLeastPanels * mr * halves * kernels.nr + halves * kernels.nr * kernels.depth),
-                               columns * (std::min<int64_t>(cells, kernels.depth) + rows));
+  const int64_t columns = std::min(halves * round_up(s.n, kernels.nr),
+                                   std::max<int64_t>(on_tiles(kernels) ? kOwnColumns : kColumns, halves * kernels.nr));
+  const int64_t own = std::min(std::max(own_budget(budget, machine), kLeastPanels * mr * (halves * kernels.nr + kPad) +
+                                                                         halves * kernels.nr * kernels.depth),
+                               columns * depth + rows * (columns + kPad));
   const int64_t streamed = std::min<int64_t>(total, kernels.stream_m);
   const int64_t stream_x = s.batch * std::min<int64_t>(s.m, kernels.stream_m) * round_up(cells, 16);
   const int64_t stream_sums = streamed * halves * std::min(kStreamColumns, round_up(s.n, 48));
   // blocks_x leaves out what the threads take of the budget, unless it is the least there can be.
-  const int64_t blocks =
+  int64_t blocks =
       std::min(blocks_x + machine.threads * own, std::max(budget, kLeastPanels * mr * cells + machine.threads * own));
+  if (on_tiles(kernels)) {  // x packed piece by piece
+    const int64_t pieces = columns * depth + rows * (columns + kPad + 2 * depth);
+    blocks = std::max(blocks, std::min(budget, machine.threads * pieces));
+  }
   return s.w.format != 0 ? blocks : std::max(blocks, stream_x + machine.threads * stream_sums);
 }
 

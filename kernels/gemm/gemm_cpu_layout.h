@@ -5,6 +5,8 @@
 // blocks: everything else. A group of x's rows is packed once by all threads. A task is a block of y within the group,
 //         for which one thread brings its rows of w into its own L2 cache as panels, `depth` cells of k at a time,
 //         multiplies, and runs the epilogue on the finished sums. Prepacked panels are read where they lie.
+//         On tiles, where x does not fit the workspace as a whole, the thread packs its rows of x itself, piece by piece:
+//         the next one while this one is multiplied.
 #pragma once
 #include "gemm_cpu.h"
 #include "gemm_shape.h"
@@ -32,12 +34,14 @@ struct GemmLayout {
   int64_t group = 1;     // of those, packed at a time
   int64_t panels_w = 1;  // of nr columns of y in a block
   int64_t grain = 1;     // tasks in a row that a thread takes
+  int64_t pad = 0;       // floats behind a row of sums
+  int64_t part = 1;      // panels of x in a piece that a thread packs for itself
   // stream
   int64_t chunk = 1;  // columns of y in a task
 
-  // Regions of the workspace in floats: x for all, and for each thread panels of w and sums.
-  int64_t packed_x = 0, own_w = 0, own_sums = 0;
-  int64_t own() const { return own_w + own_sums; }
+  // Regions of the workspace in floats: x for all, and for each thread panels of w, two pieces of x, and sums.
+  int64_t packed_x = 0, own_w = 0, own_x = 0, own_sums = 0;
+  int64_t own() const { return own_w + 2 * own_x + own_sums; }
   int64_t floats() const { return packed_x + threads * own(); }
 };
 

@@ -265,42 +265,28 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
   op.plan_destroy(plan);
 }
 
-// Layouts of random shapes and machines: every block fits the workspace that was asked for a larger shape, and but on tiles,
-// or with a prepacked weight, that is a twentieth of the operands, or what the smallest blocks or few flat rows of x take.
-void check_layouts() {
-  for (int i = 0; i < 20000; ++i) {
-#if defined(__x86_64__)  // data alone: nothing of AMX runs here
-    const cpu::GemmKernels& kernels = chance(0.3) ? cpu::kGemmAmxBf16 : cpu::kGemmGeneric[pick(0, 2)];
-#else
-    const cpu::GemmKernels& kernels = cpu::kGemmGeneric[pick(0, 2)];
+// More rows of x than the workspace holds packed: groups of them, or on tiles pieces that each thread packs for itself.
+void check_pieces(cpu::Isa isa, ThreadPool& pool, ThreadPool& other) {
+  for (const bool gated : {false, true}) {
+    for (const bool transposed : {false, true}) {
+      Case t;
+      const int64_t m = pick(300, 340), n = gated ? 32 : pick(33, 48), k = pick(2030, 2090), rows_w = gated ? 2 * n : n;
+      t.x.shape(DType::bf16, transposed ? std::vector<int64_t>{k, m} : std::vector<int64_t>{m, k}, true);
+      t.w.shape(DType::bf16, transposed ? std::vector<int64_t>{k, rows_w} : std::vector<int64_t>{rows_w, k}, true);
+      t.y.shape(DType::f32, {m, n}, true);
+      for (Holder* h : {&t.x, &t.w}) h->fill([] { return static_cast<float>(pick(-3, 3)) / 16; });
+      t.args.trans_x = t.args.trans_w = transposed;
+      t.args.activation = gated ? Activation::swiglu : Activation::none;
+      t.attach();
+#if defined(__x86_64__)
+      if (isa == cpu::Isa::amx_bf16) {
+        const cpu::GemmMachine machine = cpu::gemm_machine(device_of(isa, pool));
+        const cpu::GemmLayout l = cpu::gemm_layout(resolve(t.args), cpu::kGemmAmxBf16, machine, false);
+        expect(l.own_x > 0 && l.packed_x == 0, "x is packed in pieces");
+      }
 #endif
-    const cpu::GemmMachine machine{static_cast<int>(pick(1, 64)), one_of<int64_t>({16 << 10, 32 << 10, 48 << 10}),
-                                   one_of<int64_t>({256 << 10, 1 << 20, 2 << 20})};
-    const auto extent = [](int64_t most) { return chance(0.5) ? pick(0, 40) : pick(0, most); };
-    GemmShape large;
-    large.batch = pick(1, 3), large.m = extent(3000), large.n = extent(5000), large.k = extent(9000);
-    large.rows_w = large.n * pick(1, 2);
-    if (chance(0.5)) large.w.format = PanelFormat{kernels.nr, 1, 2}.tag();
-    GemmShape small = large;
-    small.batch = pick(1, large.batch), small.m = pick(0, large.m), small.k = pick(0, large.k);
-    const int64_t capacity = cpu::gemm_capacity(large, kernels, machine);
-    for (const GemmShape& s : {large, small}) {
-      const cpu::GemmLayout l = cpu::gemm_layout(s, kernels, machine, chance(0.3));
-      const std::string text = "layout of " + std::to_string(s.batch) + " x " + std::to_string(s.m) + " x " +
-                               std::to_string(s.n) + " x " + std::to_string(s.k);
-      if (l.floats() > capacity) expect(false, text + ": more than the workspace");
-      const bool empty = s.batch * s.m * s.n == 0;
-      if (!empty && !l.stream && l.tasks_n * l.panels_w * kernels.nr < s.n) expect(false, text + ": columns left out");
-      if (!l.stream && l.mr > kernels.mr) expect(false, text + ": micro-tiles too high");
-    }
-    const bool stored = large.w.format != 0;
-    if (stored || kernels.mr_step == 1) {
-      const int64_t least = (1 << 20) + machine.threads * (256 << 10), panels = 4 * kernels.mr * (large.k + 2) * 4;
-      const int64_t flat = 4 * large.batch * kernels.stream_m * (large.k + 16);
-      const int64_t streamed = flat + 4 * machine.threads * kernels.stream_m * 2 * 480;
-      const int64_t most = std::max(
-          {cpu::gemm_bytes(large) / 20, least, panels + machine.threads * machine.l2_bytes, stored ? 0 : streamed});
-      expect(capacity * 4 <= most, "layout: more workspace than a twentieth of the operands");
+      check(t, !gated, isa, pool, other);
+      check_packed(t, !gated, isa, pool, true);
     }
   }
 }
@@ -338,12 +324,12 @@ int main(int argc, char** argv) {
       for (const int64_t m : {1, 3, 50}) check_special(isa, pools.two, dtype, m);
     }
     check_rebind(isa, pools.two);
+    check_pieces(isa, pools.two, pools.three);
     for (const char* way : {"/stream", "/blocks"}) {
       const std::string name = cpu::name(isa) + std::string(way);
       expect(ran[name] > 0, "some case runs as " + name);
     }
   });
-  check_layouts();
   check_declines();
   return closing_line();
 }
