@@ -1,25 +1,22 @@
 // Energy windows of real plans and functions on a meter of known power: joules per call are power times seconds per call, idle is
 // seen, failures cost the joules alone, and nothing readable costs no time.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { compare, type Device, gemm, measure, openDevice, type Plan } from '../../src/index.js';
+import { compare, type Device, gemm, measure, type Plan } from '../../src/index.js';
 import type { EnergyOptions } from '../../src/measure/options.js';
 import type { MeasureRecord } from '../../src/measure/record.js';
 import { mean } from '../../src/measure/stats.js';
 import { loadCalls, subject } from '../../src/measure/subject.js';
 import { madeUpMeter } from './meter.js';
+import { quick, smallProduct } from './product.js';
 import { complaints } from './record.js';
 
 const watts = 80;
-const quick = { quick: true, maxSeconds: 0.2, check: { seconds: 0.1 } } as const;
 const windows: EnergyOptions = { windows: 3, windowSeconds: 0.4, idleSeconds: 0.25 };
 
 let device: Device;
 let plan: Plan;
 beforeAll(async () => {
-  device = await openDevice('cpu');
-  const x = device.random([64, 256], 'f32', { seed: 1 });
-  const w = device.random([256, 256], 'f32', { seed: 2 });
-  plan = gemm.bind({ x, w });
+  ({ device, plan } = await smallProduct());
 });
 afterAll(() => device.close());
 

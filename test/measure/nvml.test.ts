@@ -1,12 +1,13 @@
 // The whole way from counter to record: plans measured with a meter of the fake NVML on the real clock, whose energy is known.
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { compare, type Device, gemm, type Meter, measure, openDevice, openMeter, type Plan } from '../../src/index.js';
+import { compare, type Device, gemm, type Meter, measure, openMeter, type Plan } from '../../src/index.js';
 import type { MeasureRecord } from '../../src/measure/record.js';
 import { Fake, type Scenario } from '../nvml/fake.js';
+import { quick as short, smallProduct } from './product.js';
 import { complaints } from './record.js';
 
 const watts = 320;
-const quick = { quick: true, maxSeconds: 0.2, check: { seconds: 0.1 }, clocks: ['device'] } as const;
+const quick = { ...short, clocks: ['device'] } as const;
 const windows = { windows: 3, windowSeconds: 0.5, idleSeconds: 0.3 };
 
 let device: Device;
@@ -14,10 +15,7 @@ let plan: Plan;
 let fake: Fake;
 let meter: Meter;
 beforeAll(async () => {
-  device = await openDevice('cpu');
-  const x = device.random([64, 256], 'f32', { seed: 1 });
-  const w = device.random([256, 256], 'f32', { seed: 2 });
-  plan = gemm.bind({ x, w });
+  ({ device, plan } = await smallProduct());
 });
 afterAll(() => device.close());
 afterEach(async () => {

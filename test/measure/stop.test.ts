@@ -1,8 +1,8 @@
 // The stop rule on summaries made up for each branch, and on simulated noise.
 import { expect, test } from 'vitest';
 import { summarize } from '../../src/measure/stats.js';
-import { randomSource } from '../../src/random.js';
 import { decide, fullStop, quickStop, settled, spread } from '../../src/measure/stop.js';
+import { randomSource } from '../../src/random.js';
 
 const rule = { minSamples: 10, minSeconds: 0.5, target: 0.01, maxSeconds: 15 };
 const steady = summarize(Float64Array.from({ length: 20 }, (_, i) => 1 + 0.001 * (i % 2)));
