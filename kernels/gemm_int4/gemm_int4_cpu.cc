@@ -5,7 +5,7 @@
 //   blocks  more of them: ŵ is decoded, piece by piece of k, into panels in a thread's own L2 cache, which gemm's
 //           micro-kernels multiply (gemm_cpu.h).
 //   tiles   more of them, x rounded to int8 and, with AMX, x in f32 or f16: the whole numbers of w on tiles of AMX or of
-//           vector registers, sums of a group at a time (gemm_int4_cpu_tiles.h).
+//           vector registers (gemm_int4_cpu_vector_tiles.h), sums of a group at a time (gemm_int4_cpu_tiles.h).
 //
 // An element's sum depends on k and the way taken, never on the number of threads or the size of the blocks.
 //
@@ -13,10 +13,11 @@
 // 8.9 MB with groups of 128, 10.5 MB with 32. Predicted for m 1: int8 one read of that, 0.25 and 0.30 ms; exact 1.5 cycles on
 // each core for 16 weights, 0.30 ms. m 512 is 17.2 GFLOP: exact in f32 three products of bf16 at 6.5 TFLOP/s, 8 ms, and as long
 // again for sums on their way to the scales; int8 at 13 TFLOP/s 1.3 ms and 6 for those sums.
-// Reached, least of repeated calls, groups of 128 and 32, x and y in f32: m 1 exact 0.40 and 0.74 ms, int8 0.25 and 0.32;
-// m 16 exact 1.13 and 1.57, int8 0.74 and 1.48; m 512 exact 24.5 and 34.0, int8 8.9 and 24.8 (a block of 32 fills half a
-// tile, and its sums are scaled four times as often). bf16, exact: m 16 1.13, m 512 8.9, any group.
-// Rows that come next have to be asked for: without that m 1 took 0.48 ms in int8 and 0.46 exact, groups of 128.
+// Reached, least of repeated calls, groups of 128 and 32, x and y in f32, w and scales in 16 copies in turn: m 1 exact 0.42 and
+// 0.65 ms, int8 0.23 and 0.33; m 16 exact 1.38 and 1.70, int8 0.80 and 1.37; m 512 exact 26.0 and 32.1, int8 7.5 and 22.1 (a
+// block of 32 fills half a tile, and its sums are scaled four times as often). m 512 int8 with less than AMX: vpdpbusd 24.5 and
+// 40.3, AVX-512 without it 34.5 and 50.6, AVX2 48.9 and 82.3.
+// What comes next has to be asked for, and scales a task at a time: without that m 1 took 0.36 and 0.66 ms in int8.
 //
 // Sources, one object each, compiled as those of gemm_cpu.cc (native/addon.gypi):
 //   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc,

@@ -1,4 +1,4 @@
-// The loops of gemm_int4 over tiles, AMX's registers (core/cpu/amx.h) or what stands in for them, after nibbles_avx512.h.
+// The loops of gemm_int4 over tiles, AMX's registers (core/cpu/amx.h) or what stands in for them, after nibbles_<isa>.h.
 // Weights are multiplied as the whole numbers they are, which int8 and bf16 hold exactly; x as int8, or split into bf16 that
 // add up to it: two for f16, three for f32. The sums of a segment, in i32 or f32, then meet both scales.
 //
@@ -93,17 +93,23 @@ inline void arrange_tiles(float* to, const Int4TileShape& s, int lane, const Int
   }
 }
 
-// Sixteen rows of a panel. Scales of rows beyond the last are 0. Signed: int8 are codes less their zero
+// Rows of a panel from `lane` on, a vector of them. Scales of rows beyond the last are 0. Signed: int8 are codes less their zero
 // points, otherwise codes.
 template <bool Signed>
-void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
-                int64_t segments, int half) {
-  const __m512i mask = _mm512_set1_epi8(15), low = _mm512_set1_epi16(15), table = _mm512_load_si512(kWholeBf16);
+void panel_lanes(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
+                 int64_t segments, int lane) {
+  typedef int8_t Byte __attribute__((vector_size(sizeof(I))));
+  const I mask = I{} + 0x0f0f0f0f;
   const int64_t from = first * s.segment, count = segments * s.segment;
   const int64_t words_each = s.segment / 8;  // of a segment
+  const int half = lane / 16, in_tile = lane % 16;
   int64_t group = -1;
   F scale = Simd::set(0), zero = Simd::set(0);
-  __m512i shift = _mm512_setzero_si512(), bias = shift;
+  Byte bias{};
+#ifdef __AVX512BF16__
+  const __m512i low = _mm512_set1_epi16(15), table = _mm512_load_si512(kWholeBf16);
+  __m512i shift = _mm512_setzero_si512();
+#endif
   for (int64_t p = 0; p < count; p += kChunk) {
     const int words = static_cast<int>(lesser(count - p, kChunk) / 8);
     F v[kW];
@@ -122,29 +128,33 @@ void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t 
         if (now != group) {
           group = now;
           scale = scales_of(w, group, row, rows), zero = zeros_of(w, group, row, rows);
+          alignas(64) float zeros[kW];
+          Simd::store(zeros, zero);
+          for (int i = 0; i < 4 * kW; ++i) bias[i] = static_cast<int8_t>(zeros[i / 4]);
+#ifdef __AVX512BF16__
           const __m512i z = _mm512_sub_epi32(_mm512_set1_epi32(16), _mm512_cvttps_epi32(zero));
           shift = _mm512_or_si512(z, _mm512_slli_epi32(z, 16));
-          bias = _mm512_mullo_epi32(_mm512_cvttps_epi32(zero), _mm512_set1_epi32(0x01010101));
+#endif
         }
         float* const sides = place + s.steps * 2 * kTileFloats;
-        Simd::store(sides + half * 16, scale);
-        if (s.parts == 0) Simd::store(sides + kPanelRows + half * 16, zero);
+        Simd::store(sides + lane, scale);
+        if (s.parts == 0) Simd::store(sides + kPanelRows + lane, zero);
       }
-      const __m512i all = _mm512_castps_si512(v[word]);
       if (s.parts == 0) {
-        float* tile = place + (within / 8 * 2 + half) * kTileFloats + within % 8 * 32;
-        __m512i even = _mm512_and_si512(all, mask), odd = _mm512_and_si512(_mm512_srli_epi16(all, 4), mask);
-        if constexpr (Signed) even = _mm512_sub_epi8(even, bias), odd = _mm512_sub_epi8(odd, bias);
-        _mm512_storeu_si512(tile, even);
-        _mm512_storeu_si512(tile + 16, odd);
-      } else {
-        float* tile = place + (within / 4 * 2 + half) * kTileFloats + within % 4 * 64;
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-          const __m512i q = _mm512_and_si512(_mm512_srli_epi16(all, 4 * j), low);
-          _mm512_storeu_si512(tile + 16 * j, _mm512_permutexvar_epi16(_mm512_add_epi16(q, shift), table));
-        }
+        float* tile = place + (within / 8 * 2 + half) * kTileFloats + within % 8 * 32 + in_tile;
+        I even = (I)v[word] & mask, odd = (I)v[word] >> 4 & mask;
+        if constexpr (Signed) even = (I)((Byte)even - bias), odd = (I)((Byte)odd - bias);
+        Simd::store(tile, (F)even), Simd::store(tile + 16, (F)odd);
+        continue;
       }
+#ifdef __AVX512BF16__
+      float* tile = place + (within / 4 * 2 + half) * kTileFloats + within % 4 * 64;
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const __m512i q = _mm512_and_si512(_mm512_srli_epi16(_mm512_castps_si512(v[word]), 4 * j), low);
+        _mm512_storeu_si512(tile + 16 * j, _mm512_permutexvar_epi16(_mm512_add_epi16(q, shift), table));
+      }
+#endif
     }
   }
 }
@@ -152,21 +162,27 @@ void half_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t 
 template <bool Signed>
 void tile_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
                 int64_t segments) {
-  half_panel<Signed>(to, s, w, row, lesser(rows, 16), first, segments, 0);
-  half_panel<Signed>(to, s, w, row + 16, rows < 16 ? 0 : rows - 16, first, segments, 1);
+  for (int lane = 0; lane < kPanelRows; lane += kW) {
+    panel_lanes<Signed>(to, s, w, row + lane, rows < lane ? 0 : lesser(rows - lane, kW), first, segments, lane);
+  }
 }
 
-// Sums of a segment, 16 x 16, times both scales. Zeros: those of int8 are of codes, and lack the zero point's share.
+// Sums of a segment, 16 x 16, times both scales, those of w at `sides` and its zeros kPanelRows further. Zeros: sums of int8 are
+// of codes, and lack the zero points' share.
 template <bool Bytes, bool Zeros>
-inline void apply_scales(const float* tile, const float* scales_x, const float* sums_x, F scale, F zero, float* sums,
+inline void apply_scales(const float* tile, const float* scales_x, const float* sums_x, const float* sides, float* sums,
                          int64_t stride, bool add) {
+  for (int lane = 0; lane < 16; lane += kW) {
+    const F scale = Simd::load(sides + lane), zero = Zeros ? Simd::load(sides + kPanelRows + lane) : scale;
+    float* to = sums + lane;
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; ++i, sums += stride) {
-    F v = Simd::load(tile + i * 16);
-    if constexpr (Bytes) v = Nibbles::whole((I)v);
-    if constexpr (Zeros) v = Simd::fnma(zero, Simd::set(sums_x[i]), v);
-    const F before = add ? Simd::load(sums) : Simd::set(0);
-    Simd::store(sums, Simd::fma(v * scale, Simd::set(scales_x[i]), before));
+    for (int i = 0; i < 16; ++i, to += stride) {
+      F v = Simd::load(tile + i * 16 + lane);
+      if constexpr (Bytes) v = Nibbles::whole((I)v);
+      if constexpr (Zeros) v = Simd::fnma(zero, Simd::set(sums_x[i]), v);
+      const F before = add ? Simd::load(to) : Simd::set(0);
+      Simd::store(to, Simd::fma(v * scale, Simd::set(scales_x[i]), before));
+    }
   }
 }
 
@@ -185,10 +201,9 @@ void multiply_segments(Tiles& t, const Int4TileBlock& b, int64_t tile_x, int pan
     for (int r = 0; r < Rows; ++r) {
       const float* const scales_x = b.x + (tile_x + r) * s.floats_x + tiles * kTileFloats + (b.first + g) * 16;
       for (int j = 0; j < 2; ++j) {
-        const F scale = Simd::load(sides + j * 16), zero = kZeros ? Simd::load(sides + kPanelRows + j * 16) : scale;
-        apply_scales<Bytes, kZeros>(buffers[g % kBuffers][2 * r + j], scales_x, scales_x + s.segments * 16, scale, zero,
-                                    b.sums + (tile_x + r) * 16 * b.stride + panel * kPanelRows + j * 16, b.stride,
-                                    b.first + g > 0);
+        apply_scales<Bytes, kZeros>(buffers[g % kBuffers][2 * r + j], scales_x, scales_x + s.segments * 16,
+                                    sides + j * 16, b.sums + (tile_x + r) * 16 * b.stride + panel * kPanelRows + j * 16,
+                                    b.stride, b.first + g > 0);
       }
     }
   };
@@ -223,6 +238,7 @@ void multiply_segments(Tiles& t, const Int4TileBlock& b, int64_t tile_x, int pan
 template <class Tiles, bool Bytes>
 void multiply_tiles(const Int4TileBlock& b) {
   Tiles tiles;
+  if constexpr (requires { tiles.take(0); }) tiles.take(static_cast<int>(lesser<int64_t>(b.shape.segment, 64) / 4));
   for (int panel = 0; panel < b.panels; ++panel) {
     int64_t i = 0;
     for (; i + 2 <= b.tiles_x; i += 2) multiply_segments<Tiles, 2, Bytes>(tiles, b, i, panel);

@@ -1,9 +1,10 @@
 // Layers of every format on a device: what lies there is what readInt4Linear gives, and nothing stays behind on an error.
-import { statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { loadInt4Linear, openGguf, openSafetensors, readInt4Linear } from '../../src/checkpoint/index.js';
 import { type Device, gemmInt4, openDevice } from '../../src/index.js';
+import { librarySearch } from '../../src/library.js';
 import { cleanDevice } from './device.js';
 import {
   awq,
@@ -64,6 +65,29 @@ test.each(formats)('%s: gemmInt4 multiplies with the weights of the formula', as
       const expected = terms.reduce((sum, term) => sum + term, 0);
       expect(Math.abs(got[i * rows + r]! - expected)).toBeLessThan(1e-6 * size);
     }
+});
+
+const emulator = librarySearch('emu').some(({ path }) => existsSync(path));
+if (!emulator) process.stdout.write('Skipped: layers on an emulated GPU (build it with npm run build:cuda)\n');
+
+test.runIf(emulator).each(formats)('%s: on an emulated GPU the same tensors and products', async (format) => {
+  await using gpu = await openDevice('emu');
+  await using checkpoint = await opened[format]();
+  const products: Float32Array[] = [];
+  const stored: unknown[] = [];
+  for (const where of [device, gpu]) {
+    using linear = await loadInt4Linear(checkpoint, layer, { device: where, checkpointFormat: 'gptq_v2' });
+    using x = where.random([3, 128], 'f16', { seed: 9 });
+    using y = gemmInt4({ x, ...linear.operands }).y;
+    products.push((await y.read()) as Float32Array);
+    const tensors = Object.entries(linear.operands).filter(([, tensor]) => tensor !== undefined);
+    stored.push(await Promise.all(tensors.map(async ([name, tensor]) => [name, await tensor.read({ raw: true })])));
+  }
+  expect(stored[1]).toEqual(stored[0]);
+  // Sums of 128 products in f32, in two orders, then one rounding to f16 each.
+  const largest = Math.max(...products[0]!.map(Math.abs));
+  for (const [i, value] of products[1]!.entries())
+    expect(Math.abs(value - products[0]![i]!)).toBeLessThanOrEqual(2 ** -10 * largest);
 });
 
 test.each(formats)('%s: tensors as in host memory', async (format) => {

@@ -30,6 +30,12 @@ struct Nibbles {
     const __m256i odd = _mm256_maddubs_epi16(w.high, _mm256_loadu_si256((const __m256i*)(x + 32)));
     return start + (I)_mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1));
   }
+  // Eight sums of two products fit in 16 bits.
+  static constexpr int kQuads = 8;
+  static I quad(I sum, I w, I x) {
+    return (I)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, (__m256i)x));
+  }
+  static I widened(I sum) { return (I)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)); }
   static F spread(const float* p) { return _mm256_setr_m128(_mm_broadcast_ss(p), _mm_broadcast_ss(p + 1)); }
   static F whole(I v) { return _mm256_cvtepi32_ps((__m256i)v); }
   static F nearest(F v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

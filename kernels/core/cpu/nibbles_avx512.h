@@ -35,6 +35,19 @@ struct Nibbles {
     return start + (I)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #endif
   }
+  // Tiles: the sum so far plus four products of bytes in each lane, w without signs and 15 at most, x with; kQuads of them may
+  // follow one another before the sum has to be widened to 32 bits.
+#ifdef __AVX512VNNI__
+  static constexpr int kQuads = 16;
+  static I quad(I sum, I w, I x) { return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x); }
+  static I widened(I sum) { return sum; }
+#else
+  static constexpr int kQuads = 8;
+  static I quad(I sum, I w, I x) {
+    return (I)_mm512_add_epi16((__m512i)sum, _mm512_maddubs_epi16((__m512i)w, (__m512i)x));
+  }
+  static I widened(I sum) { return (I)_mm512_madd_epi16((__m512i)sum, _mm512_set1_epi16(1)); }
+#endif
   // Lane l is p[l / 4].
   static F spread(const float* p) {
     const __m512i quarters = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
