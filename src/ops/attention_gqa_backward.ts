@@ -16,6 +16,8 @@ const i32s = ['i32'] as const;
  * `attentionGqa` was given have to be given again; `alibi` gets no gradient. Gradients of a key/value head are sums over its group.
  * Rows that see no key, and keys that nobody sees, get 0. The same inputs give the same bits, whatever the number of threads.
  * Sums are in f32; probabilities and gradients of scores are rounded to the dtype of `q` before they multiply, results once.
+ * It does five products where the forward does two: on the CPU, 16 heads of 64 or 128 and 1024 tokens of f32 or bf16 took 2.6 to 2.8
+ * times as long as their forward (`compare()`, two cores, AVX-512). `examples/attention-gradients.mjs` is a training step with it.
  *
  * | argument         | shape                                          | meaning                                              |
  * |------------------|------------------------------------------------|------------------------------------------------------|
