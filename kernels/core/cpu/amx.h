@@ -1,8 +1,8 @@
 // The tile registers of AMX: eight of 16 rows by 64 bytes. Included by what is compiled for amx_bf16 alone.
 #pragma once
-#include <immintrin.h>
-
 #include <cstdint>
+
+#include "simd_avx512.h"
 
 namespace kw::cpu {
 namespace {
