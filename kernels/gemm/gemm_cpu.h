@@ -85,7 +85,7 @@ struct GemmKernels {
   using Pack = void (*)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
                         int64_t cells, int panel);
   Pack pack, pack_x;
-  void (*pack_piece)(const GemmPiece&);  // on tiles alone
+  void (*pack_piece)(const GemmPiece&);  // on tiles alone; null: x is packed for all threads before a block
   // One row of x as consecutive cells, zeros up to the next multiple of 16 cells.
   void (*flatten)(float* to, const void* from, int64_t k_stride, int64_t k);
   void (*block)(const GemmBlock&);

@@ -6,9 +6,10 @@
 namespace kw::cpu {
 namespace {
 
-constexpr int64_t kLeastPanels = 4;  // of x in a block, where there are as many
-constexpr int64_t kColumns = 512;    // rows of w in a block, at most
-constexpr int64_t kPad = 16;         // floats behind a row of sums on tiles, whose 16 rows would meet in few sets of L1
+constexpr int64_t kLeastPanels = 4;    // of x in a block, where there are as many
+constexpr int64_t kColumns = 512;      // rows of w in a block, at most
+constexpr int64_t kPackedX = 8 << 20;  // cells of x packed at a time where a thread cannot pack its own, 32 MB
+constexpr int64_t kPad = 16;  // floats behind a row of sums on tiles, whose 16 rows would meet in few sets of L1
 // Of x in pieces: columns of a block, panels in a piece at most, and what bringing a row of x and a column of w costs.
 constexpr int64_t kOwnColumns = 1024, kOwnPanels = 8, kOwnCostX = 160, kOwnCostStored = 40, kOwnCostPlain = 260;
 constexpr int64_t kLeastFloats = 256 << 10;  // of workspace that any problem may take, 1 MB, and 256 KB for each thread
@@ -27,9 +28,12 @@ int64_t cells_of(const GemmShape& s, const GemmKernels& kernels) {
 }
 
 // Floats of workspace: a twentieth of what x, w and y take. A plain w is then packed again for every group of rows of x: with
-// m 512 that costs 7 %.
-int64_t total_budget(const GemmShape& s, const GemmMachine& machine) {
-  return std::max(gemm_bytes(s) / 20 / 4, kLeastFloats + machine.threads * kOwnFloats);
+// m 512 that costs 7 %; on tiles half as much again, so there x takes what it needs unless it is packed in pieces.
+int64_t total_budget(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine) {
+  const int64_t least = kLeastFloats + machine.threads * kOwnFloats;
+  if (!on_tiles(kernels) || kernels.pack_piece) return std::max(gemm_bytes(s) / 20 / 4, least);
+  const int64_t rows = s.batch * round_up(s.m, kernels.mr) + s.batch * s.m / kLeastPanels;
+  return least + std::min(rows * cells_of(s, kernels), kPackedX) + machine.threads * machine.l2_bytes / 2 / 4;
 }
 
 // Floats of those for each thread: half of its L2 cache, the rest being for x and for what comes next.
@@ -92,7 +96,7 @@ void cut(const GemmShape& s, const GemmKernels& kernels, const Place& place, Gem
 }
 
 void lay_out_blocks(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine, GemmLayout& l) {
-  const int64_t total = total_budget(s, machine), space = own_budget(total, machine);
+  const int64_t total = total_budget(s, kernels, machine), space = own_budget(total, machine);
   const bool stored = s.w.format != 0, tiles = on_tiles(kernels);
   l.depth = depth_of(l.cells, kernels, machine);
   l.mr = static_cast<int>(round_up(ceil_div(s.m, ceil_div(s.m, kernels.mr)), kernels.mr_step));
@@ -108,7 +112,7 @@ void lay_out_blocks(const GemmShape& s, const GemmKernels& kernels, const GemmMa
               .cost_x = 8,
               .cost_w = stored ? 2 : 24};
   cut(s, kernels, place, l);
-  if (tiles && l.cells > 0 && l.group < l.units) {
+  if (kernels.pack_piece && l.cells > 0 && l.group < l.units) {
     // A plain w is packed once for a block, which is higher when its rows of x take turns in a small place.
     const int64_t own = total / machine.threads, two = 2 * l.depth, turns = own / 2 / (two * l.mr);
     const int64_t part = std::clamp<int64_t>(turns, 1, std::min(all, kOwnPanels));
@@ -153,7 +157,7 @@ GemmLayout gemm_layout(const GemmShape& s, const GemmKernels& kernels, const Gem
 
 int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const GemmMachine& machine) {
   const int64_t cells = cells_of(s, kernels), halves = halves_of(s), total = s.batch * s.m, mr = kernels.mr;
-  const int64_t budget = total_budget(s, machine);
+  const int64_t budget = total_budget(s, kernels, machine);
   // Rows of x with what even panels and blocks may add; the batch may be folded into m.
   const int64_t rows = (total + s.batch * (mr + kernels.mr_step) + total / mr + 1) * 5 / 4;
   const int64_t depth = std::min<int64_t>(cells, kernels.depth);
@@ -169,7 +173,7 @@ int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const Gemm
   // blocks_x leaves out what the threads take of the budget, unless it is the least there can be.
   int64_t blocks =
       std::min(blocks_x + machine.threads * own, std::max(budget, kLeastPanels * mr * cells + machine.threads * own));
-  if (on_tiles(kernels)) {  // x packed piece by piece
+  if (kernels.pack_piece) {
     const int64_t pieces = columns * depth + rows * (columns + kPad + 2 * depth);
     blocks = std::max(blocks, std::min(budget, machine.threads * pieces));
   }

@@ -103,6 +103,11 @@ std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_
   return "";
 }
 
+GemmKernels GemmInt4CpuPlan::packing_for_all(GemmKernels kernels) {
+  kernels.pack_piece = nullptr;
+  return kernels;
+}
+
 std::string GemmInt4CpuPlan::name_of(const Int4Layout& l) const {
   constexpr const char* kWays[] = {"/stream", "/stream", "/blocks", "/tiles"};
   return (l.way == Way::blocks ? gemm_.isa : kernels_.isa) + std::string(kWays[static_cast<int>(l.way)]);
@@ -167,7 +172,7 @@ GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info&
       tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ &&
              (int8_ || (kernels_.tiles->splits && args.x.dtype != DType::bf16))),
       dtype_(rounded_ ? DType::f32 : args.x.dtype),
-      gemm_(gemm_kernels(asked.isa, dtype_)),
+      gemm_(packing_for_all(gemm_kernels(asked.isa, dtype_))),
       capacity_(capacity(resolve(args))) {}
 
 Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {

@@ -50,6 +50,8 @@ class GemmInt4CpuPlan {
   GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device, const Asked& asked);
   static std::vector<std::pair<std::string, Asked>> ways(const GemmInt4Args&, const kw_device_info&);
   static Asked asked_by(const std::string& configuration, const GemmInt4Args&, const kw_device_info&);
+  // x is packed here, through perm where there is one, and not by a block's own thread.
+  static GemmKernels packing_for_all(GemmKernels);
   std::string name_of(const Int4Layout&) const;
   Int4Layout layout(const GemmInt4Shape&) const;
   void lay_out_stream(const GemmShape&, Int4Layout&) const;
@@ -77,7 +79,7 @@ class GemmInt4CpuPlan {
   bool rounded_;  // x is rounded to int8, but multiplied as f32
   bool tiles_;    // there are kernels for tiles, and the problem is one for them
   DType dtype_;   // of x as it is multiplied
-  const GemmKernels& gemm_;
+  GemmKernels gemm_;
   int64_t capacity_;
   GemmInt4Shape shape_;
   int64_t rows_ = 0;  // of x, over all batches

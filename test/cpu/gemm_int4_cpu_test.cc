@@ -248,6 +248,23 @@ void check_invariant(cpu::Isa isa, ThreadPool& pool, DType dtype, Int4Accuracy a
   }
 }
 
+// x larger than the least workspace: more than a few megabytes when packed.
+void check_many_rows(cpu::Isa isa, ThreadPool& pool, DType dtype) {
+  const int64_t m = 1200, n = 40, k = 1536;
+  Case t;
+  t.x.shape(dtype, {m, k}, true);
+  t.w.shape(DType::u4, n, k);
+  t.scales.shape(DType::f32, {12, n});
+  t.y.shape(DType::f32, {m, n}, true);
+  t.x.fill([] { return static_cast<float>(pick(-3, 3)); });
+  t.w.fill([] { return static_cast<int>(pick(0, 15)); });
+  t.scales.fill([] { return 1.0f; });
+  t.attach();
+  describe(t, cpu::name(isa), pool.threads());
+  run(t.args, isa, pool);
+  compare(t.text, t.y, reference(t.args), true);
+}
+
 kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
   kw_device_info device{};
   device.sm_count = pool.threads();
@@ -343,6 +360,7 @@ int main(int argc, char** argv) {
     for (const Int4Accuracy accuracy : {Int4Accuracy::exact, Int4Accuracy::int8}) {
       for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
         for (const int64_t m : {1, 3, 50}) check_special(isa, pools.two, dtype, m, accuracy);
+        if (accuracy == Int4Accuracy::exact) check_many_rows(isa, pools.two, dtype);
         check_rebind(isa, pools.two, dtype, accuracy);
         check_invariant(isa, pools.two, dtype, accuracy);
       }

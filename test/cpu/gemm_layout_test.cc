@@ -37,6 +37,13 @@ void check_layouts() {
       if (!empty && !l.stream && l.tasks_n * l.panels_w * kernels.nr < s.n) expect(false, text + ": columns left out");
       if (!l.stream && l.mr > kernels.mr) expect(false, text + ": micro-tiles too high");
     }
+    // For an operator that packs x itself, all of a group lies in one place.
+    cpu::GemmKernels shared = kernels;
+    shared.pack_piece = nullptr;
+    const cpu::GemmLayout l = cpu::gemm_layout(small, shared, machine, true);
+    expect(l.own_x == 0 && l.packed_x == (l.units > 0 ? l.group * l.panels * l.mr * l.cells : 0),
+           "layout: x that is packed for all threads has room");
+    expect(l.floats() <= cpu::gemm_capacity(large, shared, machine), "layout: more than the workspace");
     const bool stored = large.w.format != 0;
     const int64_t least = (1 << 20) + machine.threads * (256 << 10), panels = 4 * kernels.mr * (large.k + 2) * 4;
     const int64_t flat = 4 * large.batch * kernels.stream_m * (large.k + 16);
