@@ -5,12 +5,15 @@
 //
 // Work: as many blocks as SMs, each making tile after tile of rows of one head (or, with few queries, of all heads of a group),
 // the longest first, from the left and from the right by turns; heads whose keys fit half of L2 come together. One warp loads
-// queries, keys and values through rings of two stages, the last keys first. Each consumer warpgroup makes 64 rows: it begins
-// S = Q K of the next tile of keys and O += P V of the one before, and while these run takes the softmax: only the maximum and the
-// exponentials of S wait for S, only the rescaling of O waits for O. Up to 128 columns the warpgroups issue their products by
-// turns (named barriers), so that one's softmax runs beside the others' products. P stays in registers as wgmma's A; they are
-// rewritten only after every wgmma is done, because ptxas before 13.3 may overwrite them sooner, and each kernel has a twin, _ss,
-// whose P goes through shared memory and whose bits must be the same.
+// queries, keys and values through rings of two stages, the last keys first. Each consumer warpgroup makes 64 rows. P stays in
+// registers as wgmma's A; they are rewritten only after every wgmma is done, because ptxas before 13.3 may overwrite them sooner.
+// Two schedules:
+//   simple        S = Q K, wait, softmax, O += P V, wait. The warpgroups take their softmax by turns (named barriers), so that one's
+//                 runs beside the others' products. By name alone, to be measured against the other one.
+//   overlapping   a warpgroup begins S = Q K of the next tile of keys and O += P V of the one before, and while these run takes
+//                 the softmax: only the maximum and the exponentials of S wait for S, only the rescaling of O waits for O. Up to
+//                 128 columns the warpgroups issue their products by turns, so that one's softmax runs beside the others' too.
+// Both, and _ss, whose P goes through shared memory, give the same bits.
 //
 //             rows x keys  consumers  stages  shared memory  registers
 //   64            192 x 128          3       2        88.5 KB   32 / 160
@@ -19,16 +22,27 @@
 //   192_128       128 x 128          2       2         209 KB   40 / 232
 //   256           128 x  80          2       2         225 KB   40 / 232
 //   _ss           the same, P 48, 32, 48, 32, 32 KB more; 128_full, 192_128 and 256 with one stage
+//   _simple       the same; none of 128_full
 //
-// Prediction, not measured: 2 (dim + dim_v) FLOPs and one power of two for each head and each pair of a row and a key it sees; a
-// multiprocessor's cycle does 4096 FLOPs and 16 powers of two, so the two take 1 : 1 at 64, 2 : 1 at 128, 2.5 : 1 at 192/128 and
-// 4 : 1 at 256. Bytes as the contract counts: above 300 keys memory never bounds it. A tile of 128 x 128 at 128 is 2048 cycles of
-// wgmma beside 1024 of exponentials, some 450 of other arithmetic, and 96 of 128 bytes a cycle from shared memory while S is
-// made, 64 while O is. One after the other that would be 58 % of peak, overlapped two ways 65-70 %; the ends of a causal tile and
-// the uneven end of the grid cost 5 % at 8192 keys. Of an H200's 989 TFLOP/s, causal at 8192: 380-440 at 64 (exponentials and
-// wgmma have to overlap perfectly for more), 560-620 at 128, 540-600 at 192/128, 540-600 at 256; full, 5-8 % more. Power holds
-// long runs below that. First to measure: tiles given out by a counter instead of by turns, y by TMA (it
-// leaves in 16-byte pieces of a row now).
+// Predictions; measured: not yet on a GPU. 2 (dim + dim_v) FLOPs and one power of two for each head and each pair of a row and a
+// key it sees; a multiprocessor's cycle does 4096 FLOPs and 16 powers of two, so the two take 1 : 1 at 64, 2 : 1 at 128, 2.5 : 1
+// at 192/128 and 4 : 1 at 256. Bytes as the contract counts: above 300 keys memory never bounds it. Shared memory is read at 96 of
+// 128 bytes a cycle while S is made, 64 while O is. Cycles of a tile of keys for one warpgroup: products m, powers of two e, and
+// softmax x, which is e and 3.5 other instructions for each pair at 128 a cycle. n warpgroups share the tensor cores, which are busy
+//   n m / max(n m, n x, m + x)       in the simple schedule: softmax comes by turns, and everything after what it needs
+//   n m / max(n m, n e, m / 2 + x)   in the overlapping one: softmax waits for about half of the products
+// of the time, and in the cycles that n m leaves over in the last term latencies hide: two waits for products to drain, two for
+// loads and one turn, about 300 a tile; what does not fit is lost.
+//              n     m     e     x   neither   simple (left)   overlapping (left)   H200, causal, 8192 keys: simple, overlapping
+//   64         3   512   512   736      41 %     69 %  (none)     100 %   (540)      300-350, 380-440 TFLOP/s
+//   128        2  1024   512   736      58 %    100 %   (290)     100 %   (800)      490-550, 560-620
+//   192/128    2  1280   512   736      63 %    100 %   (540)     100 %  (1180)      490-560, 540-600
+//   256        2  1280   320   460      74 %    100 %   (820)     100 %  (1460)      500-580, 540-600
+// The last column is of 989 TFLOP/s: at 128 published kernels of the second kind reach 65-70 % of peak, of the first kind 12 % less
+// (arXiv 2407.08608); at 64 powers of two and products would both have to run without a gap. The ends of a causal tile and the
+// uneven end of the grid cost 5 % at 8192 keys, so that seeing all keys brings 5-8 % more; power holds long runs below all of it.
+// First to measure: the schedules against each other; tiles given out by a counter instead of by turns; y by TMA (it leaves in
+// 16-byte pieces of a row now).
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -47,7 +61,7 @@ struct Sm90Compiled {
 template <size_t I>
 constexpr Sm90Compiled sm90_compiled() {
   constexpr const Sm90Configuration& c = kSm90Configurations[I];
-  using Shape = Sm90Shape<c.dim, c.dim_v, c.consumers, c.keys, c.stages, c.shared_weights>;
+  using Shape = Sm90Shape<c.dim, c.dim_v, c.consumers, c.keys, c.stages, c.shared_weights, c.simple>;
   static_assert(Shape::kM == c.rows() && Shape::kThreads == c.threads() && Shape::kSmem == c.smem());
   return {attention_sm90<__nv_bfloat16, Shape>, attention_sm90<__half, Shape>};
 }

@@ -15,14 +15,14 @@ struct Sm90Params {
   int section;  // heads, of all batches, whose tiles come before those of the next: their keys stay in L2
 };
 
-template <int Dim, int DimV, int Consumers, int Keys, int Stages, bool SharedWeights>
+template <int Dim, int DimV, int Consumers, int Keys, int Stages, bool SharedWeights, bool Simple>
 struct Sm90Shape {
   static constexpr int kDim = Dim, kDimV = DimV, kConsumers = Consumers, kN = Keys, kStages = Stages;
   static constexpr int kM = 64 * Consumers, kThreads = 128 * (Consumers + 1);
-  static constexpr bool kSharedWeights = SharedWeights;
+  static constexpr bool kSharedWeights = SharedWeights, kSimple = Simple;
   // Warpgroups issue their products by turns, so that one's softmax runs beside another's products. With long heads a
-  // warpgroup's own products of values cover its softmax.
-  static constexpr bool kTurns = Dim <= 128;
+  // warpgroup's own products of values cover its softmax. In the simple schedule they take their softmax by turns.
+  static constexpr bool kTurns = Dim <= 128 || Simple;
   static constexpr uint32_t kQSlab = kM * 128, kKeySlab = Keys * 128;  // 64 elements of every row
   static constexpr uint32_t kQBytes = Dim / 64 * kQSlab, kKBytes = Dim / 64 * kKeySlab, kVBytes = DimV / 64 * kKeySlab;
   static constexpr uint32_t kWeightBytes = SharedWeights ? (Keys + 63) / 64 * 8192 : 0;  // of a consumer
@@ -225,42 +225,71 @@ class Sm90Consumer {
     sum_[0] = sum_[1] = 0;
 #pragma unroll
     for (float& v : values) v = 0;
+    if (frame.walk.begin >= frame.walk.end) {
+      release(memory_.q_empty());
+    } else if constexpr (Shape::kSimple) {
+      walk_simply(frame, scores, weights, values);
+    } else {
+      walk_overlapping(frame, scores, weights, values);
+    }
+    finish(values, frame);
+  }
+
+  // Scores of the next tile of keys and values of the one before are in flight at a time, beside the softmax between them.
+  KW_DEVICE void walk_overlapping(const Sm90Frame& frame, float (&scores)[kN / 2], uint32_t (&weights)[kSteps][4],
+                                  float (&values)[Shape::kDimV / 2]) {
     int tile = frame.walk.end - 1;
-    if (tile >= frame.walk.begin) {
+    ptx::mbar_wait(memory_.k_full(sm90_stage<Shape>(walked_)), sm90_phase<Shape>(walked_));
+    score(scores);
+    ptx::wgmma_wait<0>(scores);
+    release(memory_.k_empty(sm90_stage<Shape>(walked_)));
+    ++walked_;
+    float decay[2];
+    soften(scores, frame, tile * kN, decay);
+    pack(weights, scores);
+#pragma unroll 1
+    for (--tile; tile >= frame.walk.begin; --tile) {
+      ptx::mbar_wait(memory_.k_full(sm90_stage<Shape>(walked_)), sm90_phase<Shape>(walked_));
+      if (Shape::kTurns) sm90_bar<1, 256, true>(consumer_);
+      score(scores);
+      weigh(values, weights);
+      if (Shape::kTurns) sm90_bar<1, 256, false>(next());
+      ptx::wgmma_wait<1>(scores);
+      release(memory_.k_empty(sm90_stage<Shape>(walked_)));
+      const bool rescale = soften(scores, frame, tile * kN, decay);
+      weighed(values, weights);
+      ++walked_;
+      pack(weights, scores);
+      fade(values, rescale, decay);
+    }
+    release(memory_.q_empty());
+    weigh(values, weights);
+    weighed(values, weights);
+  }
+
+  // One thing after the other; the softmax by turns, beside the products of the other warpgroups.
+  KW_DEVICE void walk_simply(const Sm90Frame& frame, float (&scores)[kN / 2], uint32_t (&weights)[kSteps][4],
+                             float (&values)[Shape::kDimV / 2]) {
+#pragma unroll 1
+    for (int tile = frame.walk.end - 1; tile >= frame.walk.begin; --tile) {
       ptx::mbar_wait(memory_.k_full(sm90_stage<Shape>(walked_)), sm90_phase<Shape>(walked_));
       score(scores);
       ptx::wgmma_wait<0>(scores);
       release(memory_.k_empty(sm90_stage<Shape>(walked_)));
+      if (tile == frame.walk.begin) release(memory_.q_empty());
       ++walked_;
+      sm90_bar<1, 256, true>(consumer_);
       float decay[2];
-      soften(scores, frame, tile * kN, decay);
+      const bool rescale = soften(scores, frame, tile * kN, decay);
       pack(weights, scores);
-#pragma unroll 1
-      for (--tile; tile >= frame.walk.begin; --tile) {
-        ptx::mbar_wait(memory_.k_full(sm90_stage<Shape>(walked_)), sm90_phase<Shape>(walked_));
-        if (Shape::kTurns) sm90_bar<1, 256, true>(consumer_);
-        score(scores);
-        weigh(values, weights);
-        if (Shape::kTurns) sm90_bar<1, 256, false>(consumer_ + 1 == Shape::kConsumers ? 0 : consumer_ + 1);
-        ptx::wgmma_wait<1>(scores);
-        release(memory_.k_empty(sm90_stage<Shape>(walked_)));
-        const bool rescale = soften(scores, frame, tile * kN, decay);
-        weighed(values, weights);
-        ++walked_;
-        pack(weights, scores);
-        if (__any_sync(0xffffffffu, rescale)) {
-#pragma unroll
-          for (int i = 0; i < Shape::kDimV / 2; ++i) values[i] *= decay[i / 2 % 2];
-        }
-      }
-      release(memory_.q_empty());
+      fade(values, rescale, decay);
+      sm90_bar<1, 256, false>(next());
       weigh(values, weights);
       weighed(values, weights);
-    } else {
-      release(memory_.q_empty());
     }
-    finish(values, frame);
   }
+
+  KW_DEVICE int next() const { return consumer_ + 1 == Shape::kConsumers ? 0 : consumer_ + 1; }
 
   // By one lane, after all of the warp are done.
   KW_DEVICE void release(uint32_t bar) const {
@@ -344,6 +373,12 @@ class Sm90Consumer {
       sum_[half] = fmaf(sum_[half], decay[half], added);
     }
     return rescale;
+  }
+
+  KW_DEVICE void fade(float (&values)[Shape::kDimV / 2], bool rescale, const float (&decay)[2]) const {
+    if (!__any_sync(0xffffffffu, rescale)) return;
+#pragma unroll
+    for (int i = 0; i < Shape::kDimV / 2; ++i) values[i] *= decay[i / 2 % 2];
   }
 
   // To the operands' dtype: as fragments of A, or from there to this warp's rows in shared memory.

@@ -28,7 +28,10 @@ struct Sm90Configuration {
   // ptxas before 13.3 may overwrite registers that wgmma still reads. By name alone.
   bool shared_weights;
   bool whole;  // longer tiles of keys, chosen where neither causality nor a window cuts them
+  // A warpgroup waits for its products before it goes on: what is gained by overlapping them with its softmax. By name alone.
+  bool simple;
 
+  constexpr bool by_name() const { return shared_weights || simple; }
   constexpr int rows() const { return 64 * consumers; }
   constexpr int threads() const { return 128 * (consumers + 1); }
   // Per thread, of the loading and of the multiplying warpgroups (setmaxnreg).
@@ -42,16 +45,20 @@ struct Sm90Configuration {
 };
 
 inline constexpr Sm90Configuration kSm90Configurations[] = {
-    {"sm90_attn_64", 64, 64, 3, 128, 2, false, false},
-    {"sm90_attn_128", 128, 128, 2, 128, 2, false, false},
-    {"sm90_attn_128_full", 128, 128, 2, 176, 2, false, true},
-    {"sm90_attn_192_128", 192, 128, 2, 128, 2, false, false},
-    {"sm90_attn_256", 256, 256, 2, 80, 2, false, false},
-    {"sm90_attn_64_ss", 64, 64, 3, 128, 2, true, false},
-    {"sm90_attn_128_ss", 128, 128, 2, 128, 2, true, false},
-    {"sm90_attn_128_full_ss", 128, 128, 2, 176, 1, true, true},
-    {"sm90_attn_192_128_ss", 192, 128, 2, 128, 1, true, false},
-    {"sm90_attn_256_ss", 256, 256, 2, 80, 1, true, false},
+    {"sm90_attn_64", 64, 64, 3, 128, 2, false, false, false},
+    {"sm90_attn_128", 128, 128, 2, 128, 2, false, false, false},
+    {"sm90_attn_128_full", 128, 128, 2, 176, 2, false, true, false},
+    {"sm90_attn_192_128", 192, 128, 2, 128, 2, false, false, false},
+    {"sm90_attn_256", 256, 256, 2, 80, 2, false, false, false},
+    {"sm90_attn_64_ss", 64, 64, 3, 128, 2, true, false, false},
+    {"sm90_attn_128_ss", 128, 128, 2, 128, 2, true, false, false},
+    {"sm90_attn_128_full_ss", 128, 128, 2, 176, 1, true, true, false},
+    {"sm90_attn_192_128_ss", 192, 128, 2, 128, 1, true, false, false},
+    {"sm90_attn_256_ss", 256, 256, 2, 80, 1, true, false, false},
+    {"sm90_attn_64_simple", 64, 64, 3, 128, 2, false, false, true},
+    {"sm90_attn_128_simple", 128, 128, 2, 128, 2, false, false, true},
+    {"sm90_attn_192_128_simple", 192, 128, 2, 128, 2, false, false, true},
+    {"sm90_attn_256_simple", 256, 256, 2, 80, 2, false, false, true},
 };
 
 // Why TMA cannot walk the rows of a [batch, length, heads, dim] operand; empty when it can.
@@ -89,7 +96,7 @@ inline const Sm90Configuration* sm90_configuration(const AttentionGqaArgs& a) {
   constexpr double kLongerGain = 1.04;  // of longer tiles of keys
   const Sm90Configuration* found = nullptr;
   for (const Sm90Configuration& c : kSm90Configurations) {
-    if (c.shared_weights || a.q.dim(3) > c.dim || a.v.dim(3) > c.dim_v) continue;
+    if (c.by_name() || a.q.dim(3) > c.dim || a.v.dim(3) > c.dim_v) continue;
     if (found && !(c.whole && !cut && c.dim == found->dim && padded(c) <= kLongerGain * padded(*found))) continue;
     if (found || !c.whole) found = &c;
   }

@@ -60,7 +60,7 @@ void sweep() {
               const Sm90Configuration* c = choice.configuration;
               if (!c) continue;
               ++reached[choice.pack == 1 ? "one head per tile" : "heads share tiles"];
-              expect(!c->shared_weights, "no twin unasked");
+              expect(!c->by_name(), "no twin unasked");
               expect(dim <= c->dim && dim_v <= c->dim_v && dtype != DType::f32 && len_q > 0 && len_kv > 0,
                      std::string(c->name) + " holds the problem");
               expect(
@@ -76,7 +76,7 @@ void sweep() {
     expect(static_cast<uint64_t>(c.smem()) <= h200.smem_bytes, std::string(c.name) + " fits an H200");
     expect(128 * (c.loading_registers() + c.consumers * c.multiplying_registers()) <= 65536,
            std::string(c.name) + " fits the registers");
-    expect(c.shared_weights == (reached[c.name] == 0), std::string(c.name) + " is reached, unless it is a twin");
+    expect(c.by_name() == (reached[c.name] == 0), std::string(c.name) + " is reached, unless it is a twin");
     const Sm90Choice wished = sm90_choose(problem(1, 5, 9, 2, 1, c.dim - 8, c.dim_v), h200, c.name);
     expect(wished.configuration == &c, std::string("a wish for ") + c.name + " is met, however few the rows");
   }

@@ -1,7 +1,7 @@
 // attention_gqa's kernels for compute capability 9.0 through the table of a kernel library: every configuration of
 // attention_gqa_sm90.h by name, in both dtypes, with sizes on both sides of a tile's edges and of the rings' ends, windows, sinks,
-// lengths, packed sequences, groups that share tiles, and tile after tile in one block; each twin with its weights in shared
-// memory gives the same bits. Then what they decline, and that nothing runs them unasked.
+// lengths, packed sequences, groups that share tiles, and tile after tile in one block; its twins, with weights in
+// shared memory and with the simple schedule, give the same bits. Then what they decline, and that nothing runs them unasked.
 //
 // Arguments: program.h; --full takes every pair of edges with every feature instead of a sample of them. It runs on
 // libkernwatt_cuda.so just as well.
@@ -144,31 +144,35 @@ void exact(const Device& d) {
 
 std::vector<uint8_t> bits_of(Operand& o) { return o.bytes; }
 
-// Weights through registers and through shared memory: the same bits. So have two runs of one plan.
+// Weights through registers and through shared memory, products beside softmax or after it: the same bits. So have two runs of
+// one plan.
 void twins(const Device& d) {
   for (const Sm90Configuration& c : kSm90Configurations)
     for (const DType in : kTypes) {
-      if (c.shared_weights || (race && in == DType::f16)) continue;
+      if (c.by_name() || (race && in == DType::f16)) continue;
       Case t;
       t.in = t.out = in, t.dim = c.dim, t.dim_v = c.dim_v, t.causal = true, t.spread = 4, t.seed = 9;
       t.len_q = c.rows() + 5, t.len_kv = 3 * c.keys + 9;
       if (race) t.len_q = c.rows() / 2 + 1, t.len_kv = 2 * c.keys + 9;
-      const std::string twin = std::string(c.name) + "_ss";
-      Named one(d, t, c.name), other(d, t, twin.c_str());
-      std::string wrong = one.run();
-      if (wrong.empty()) wrong = other.run();
-      expect(wrong.empty() && bits_of(one.problem.y) == bits_of(other.problem.y) &&
-                 bits_of(one.problem.lse) == bits_of(other.problem.lse),
-             std::string(c.name) + " and its twin give the same bits: " + wrong);
-      const std::vector<uint8_t> before = bits_of(one.problem.y);
-      expect(one.problem.run().empty() && bits_of(one.problem.y) == before, std::string(c.name) + " twice");
+      Named one(d, t, c.name);
+      const std::string wrong = one.run();
+      const std::vector<uint8_t> y = bits_of(one.problem.y), lse = bits_of(one.problem.lse);
+      expect(wrong.empty() && one.problem.run().empty() && bits_of(one.problem.y) == y,
+             std::string(c.name) + " twice: " + wrong);
+      for (const Sm90Configuration& twin : kSm90Configurations) {
+        if (!twin.by_name() || twin.dim != c.dim || twin.dim_v != c.dim_v || twin.keys != c.keys) continue;
+        Named other(d, t, twin.name);
+        const std::string different = other.run();
+        expect(different.empty() && bits_of(other.problem.y) == y && bits_of(other.problem.lse) == lse,
+               std::string(c.name) + " and " + twin.name + " give the same bits: " + different);
+      }
     }
 }
 
 // A row that sees no key is 0 even where the values it does not see are NaN.
 void empty_rows(const Device& d) {
   for (const Sm90Configuration& c : kSm90Configurations) {
-    if (race && c.shared_weights) continue;
+    if (race && c.by_name()) continue;
     Case t;
     t.in = t.out = DType::bf16, t.dim = c.dim, t.dim_v = c.dim_v, t.causal = true;
     t.len_q = 40, t.len_kv = 2;
