@@ -18,6 +18,7 @@
 //   act(s):       1.13 times that (the steepest slope there is) + 4·2^-24 |s|; unchanged for none and relu;
 //   gate(s) · s': the slack of each factor times the other;
 //   y:            + 2·2^-24 (|act| + |residual|).
+// The textbook result counts as it is before or after its last rounding, whichever is farther from the exact one.
 // bf16 denormals may count as 0 (vdpbf16ps, tdpbf16ps): with bf16 inputs the sum has k 2^-126 (1 + max|x| + max|w|) more.
 // As in BLAS, alpha = 0 means that x and w are not read and beta = 0 that c is not: their NaN and infinity do not
 // spread.

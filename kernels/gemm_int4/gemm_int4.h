@@ -25,8 +25,10 @@
 //   block = the largest of 128, 64, 32 that divides group,  d = max|x| / 127,  c = d > 0 ? 1 / d : 0 in f32,
 //   x̂ = clamp(round_half_even(x * c), -127, 127) * d,   sums of integers exact, everything after in f32.
 // A block with NaN or an infinity gives NaN.
-// Tolerance (core/reference.h): as gemm with K = k, c = 16; |ŵ| stands for |w|. plain rounds ŵ to x's dtype, and x as
-// accuracy says; with int8 and mode fused ŵ stays in f32, since two roundings might cancel by chance.
+// Tolerance (core/reference.h): as gemm with K = k, |ŵ| for |w|, and c = 48: plain rounds ŵ to x's dtype, an error a hundred
+// times that of its sum, and where it cancels by chance the order of additions shows, which has a standard error of 5 in
+// these units. x is rounded in plain as accuracy says; with int8 and mode fused ŵ stays in f32, since two roundings might
+// cancel by chance.
 //
 // In place: y may be exactly the same view as residual; any other overlap is refused.
 //

@@ -58,7 +58,7 @@ void gemm_int4(const GemmInt4Args& args, const RowList& rows, ReferenceOutputs& 
       w_plain[p] = whole ? product : rounded(g.x.dtype, product);
     }
     for (int64_t i = 0; i < count; ++i) {
-      const Sum s = dot(&x[i * k], w.data(), &x_plain[i * k], w_plain.data(), k, g.x.dtype);
+      const Sum s = dot(&x[i * k], w.data(), &x_plain[i * k], w_plain.data(), k, g.x.dtype, 48);
       sums[i * g.rows_w + r] = scale_and_shift(1, 0, s, 0, element(g.bias, 0, 0, r));
     }
   }
