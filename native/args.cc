@@ -10,7 +10,7 @@
 namespace kw {
 namespace {
 
-constexpr const char* kKindNames[] = {"in", "in?", "out", "f32", "i64", "bool", "choice"};
+constexpr const char* kKindNames[] = {"in", "in?", "inout", "out", "f32", "i64", "bool", "choice"};
 
 void read_scalar(Arguments& arguments, const Field& field, Napi::Value value, const char* op) {
   switch (field.kind) {
@@ -46,9 +46,7 @@ Arguments read_arguments(const Schema& schema, Napi::Value value, const Device& 
   for (const Field& field : schema.fields) {
     const Napi::Value given = object.Get(field.name);
     if (given.IsUndefined()) {
-      if (field.kind == FieldKind::in || field.kind == FieldKind::out) {
-        refuse(Code::ARGUMENT, op, field.name, "missing", "a tensor");
-      }
+      if (is_required(field)) refuse(Code::ARGUMENT, op, field.name, "missing", "a tensor");
     } else if (is_tensor(field)) {
       View view = read_view(given, device, op, field.name, true);
       if (stream != nullptr) view.buffer->check_order(*stream, op, field.name);

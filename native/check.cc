@@ -1,4 +1,5 @@
-// check(op, stream, args, rows): the outputs in args against the definition (kernels/core/host/compare.h).
+// check(op, stream, args, rows, before): the outputs in args against the definition (kernels/core/host/compare.h) of the arguments
+// as they were before the call, which are the same unless the operator updates tensors in place.
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -69,24 +70,28 @@ Napi::Value check(const Napi::CallbackInfo& info) {
   const Device& device = *stream->device;
   if (!device.is_cpu()) refuse(Code::UNSUPPORTED, "check", "device", device.name(), "the CPU; copy the tensors there");
   Arguments arguments = read_arguments(op.schema, info[2], device, op.name.c_str(), stream.get());
+  const bool updated = info[4].IsObject();
+  Arguments before = updated ? read_arguments(op.schema, info[4], device, op.name.c_str(), stream.get())
+                             : Arguments{arguments.bytes, {}};
   bool every = false;
   std::vector<int64_t> rows = read_rows(info[3], op, arguments, &every);
   napi_value result;
   auto promise = std::make_unique<Promise>(stream->channel, info.Env(), &result);
-  const bool external = arguments.external();
-  std::vector<std::shared_ptr<Memory>> memory;
-  for (const std::shared_ptr<Buffer>& buffer : arguments.buffers) memory.push_back(buffer->memory());
+  const bool external = arguments.external() || before.external();
   // They belong to the JavaScript thread.
-  const std::vector<std::shared_ptr<Buffer>> buffers = std::exchange(arguments.buffers, {});
-  const uint64_t number =
-      stream->step(once([&op, stream, promise = std::move(promise), arguments = std::move(arguments),
-                         rows = std::move(rows), every, external, memory = std::move(memory)] {
+  std::vector<std::shared_ptr<Buffer>> buffers = std::exchange(arguments.buffers, {});
+  for (std::shared_ptr<Buffer>& buffer : std::exchange(before.buffers, {})) buffers.push_back(std::move(buffer));
+  std::vector<std::shared_ptr<Memory>> memory;
+  for (const std::shared_ptr<Buffer>& buffer : buffers) memory.push_back(buffer->memory());
+  const uint64_t number = stream->step(
+      once([&op, stream, promise = std::move(promise), arguments = std::move(arguments), before = std::move(before),
+            rows = std::move(rows), every, external, memory = std::move(memory)] {
         stream->settle(*promise, [&]() -> Promise::Value {
           std::vector<Verdict> found;
           const RowList list{rows.data(), static_cast<int64_t>(rows.size()), every};
           stream->with_memory(external, [&] {
             ReferenceOutputs references;
-            op.define(arguments.data(), list, references);
+            op.define(before.data(), list, references);
             found = compare_outputs(op.schema, arguments.data(), list, references);
           });
           return [found = std::move(found)](Napi::Env env) { return describe(env, found); };

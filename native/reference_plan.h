@@ -21,7 +21,8 @@ class ReferencePlan {
     define(args_, RowList{}, outputs);
     size_t next = 0;
     for_each_field(args_, [&](const char*, auto& field) {
-      if constexpr (std::is_same_v<std::remove_reference_t<decltype(field)>, Tensor>) {
+      using Value = std::remove_reference_t<decltype(field)>;
+      if constexpr (std::is_same_v<Value, Tensor> || std::is_same_v<Value, InOutTensor>) {
         if (field.present()) store_rounded(outputs.at(next++).value.data(), field);
       }
     });

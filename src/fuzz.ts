@@ -6,7 +6,7 @@ import { KernwattError } from './errors.js';
 import type { Operator } from './op.js';
 import { planCase } from './operands.js';
 import { randomSource } from './random.js';
-import type { ParamSpec } from './spec.js';
+import { isRequired, type ParamSpec } from './spec.js';
 
 /** Sizes where tiles, vectors and loops begin and end. */
 const edges = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 256, 257];
@@ -53,7 +53,7 @@ function draw(op: Operator, seed: number, next: () => number): Case {
   const given = tensors.filter((t) => t.spec.role === 'in?' && chance(0.4)).map((t) => t.name);
   // Sizes that only absent inputs have are 0, here and in outputs that have them too.
   const carried = new Set(
-    tensors.filter((t) => t.spec.role === 'in' || given.includes(t.name)).flatMap((t) => t.dims.map((d) => d.name)),
+    tensors.filter((t) => isRequired(t.spec) || given.includes(t.name)).flatMap((t) => t.dims.map((d) => d.name)),
   );
   for (const name of Object.keys(dims)) if (!carried.has(name)) delete dims[name];
   const values: Record<string, ParamValue> = {};

@@ -35,7 +35,7 @@ export interface NativeView {
   format?: number | undefined;
 }
 
-export type FieldKind = 'in' | 'in?' | 'out' | 'f32' | 'i64' | 'bool' | 'choice';
+export type FieldKind = 'in' | 'in?' | 'inout' | 'out' | 'f32' | 'i64' | 'bool' | 'choice';
 
 export interface NativeOp {
   /** KW_FIELDS of the operator's Args struct, in order, C++ spelling. */
@@ -266,12 +266,16 @@ export interface Native {
   workspaceBytes(plan: PlanHandle): number;
   /** Idempotent; after queued calls of it have run. */
   destroyPlan(plan: PlanHandle): void;
-  /** Compares outputs in args (CPU device) with the reference: the given flat rows of the first, and what belongs to them in others; null: all. */
+  /**
+   * Compares outputs in args (CPU device) with the reference: the given flat rows of the first, and what belongs to them in others; null: all.
+   * `before`: the arguments as they were before the call, where it updated tensors in place.
+   */
   check(
     op: string,
     stream: StreamHandle,
     args: Record<string, unknown>,
     rows: Float64Array | null,
+    before?: Record<string, unknown>,
   ): Promise<CheckResult[]>;
   /** Runs the schedule on a native thread; refuses emulated devices with UNSUPPORTED. */
   sample(stream: StreamHandle, options: SampleOptions): Promise<SampleResult>;

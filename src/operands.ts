@@ -83,6 +83,7 @@ export function planCase(op: Operator, c: Case, seed = 0): CasePlan {
       unread: unread.includes(t.name) ? [[]] : [],
     };
   });
+  clipTables(operands, dims);
   return {
     operands: operands.map((o) => ({ ...o, unread: [...o.unread, ...beyond(op.compiled, o.name, operands)] })),
     dims,
@@ -131,6 +132,7 @@ function contentsOf(
     // Any value but 0 is true.
     return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
   }
+  if (holds.kind === 'pages') return shuffled(dims[holds.of]!, size, next);
   const high = dims[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
   const draw = () => {
     const share = next();
@@ -138,6 +140,29 @@ function contentsOf(
   };
   const numbers = Int32Array.from({ length: size }, draw);
   return holds.kind === 'offsets' ? numbers.sort() : numbers;
+}
+
+/** `count` of the whole numbers below `below`, none twice. */
+function shuffled(below: number, count: number, next: () => number): Int32Array {
+  if (count > below) throw new KernwattError('SHAPE', `a table of ${count} pages has only ${below}, expected as many`);
+  const all = Int32Array.from({ length: below }, (_, i) => i);
+  for (let i = 0; i < count; ++i) {
+    const other = i + Math.floor(next() * (below - i));
+    [all[i], all[other]] = [all[other]!, all[i]!];
+  }
+  return all.slice(0, count);
+}
+
+/** Tables of pages with -1 in the entries that their lengths leave out. */
+function clipTables(operands: readonly Operand[], dims: Readonly<Record<string, number>>): void {
+  for (const { spec, contents, drawn, shape } of operands) {
+    if (spec.holds?.kind !== 'pages' || drawn === undefined) continue;
+    const { each, lengths } = spec.holds;
+    const reach = operands.find((o) => o.name === lengths)!.contents!;
+    const table = contents as Int32Array;
+    for (let i = 0; i < table.length; ++i)
+      if ((i % shape[1]!) * dims[each]! >= reach[Math.floor(i / shape[1]!)]!) table[i] = -1;
+  }
 }
 
 /** Parts of a tensor that lengths or offsets among the operands leave out. */

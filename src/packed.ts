@@ -6,7 +6,7 @@ import { KernwattError } from './errors.js';
 import { type DeviceHandle, native } from './native.js';
 import { type Backend, chooseBackend } from './plan.js';
 import type { Shape } from './shape.js';
-import type { ParamSpec, ParamSpecs, TensorSpecs } from './spec.js';
+import { isWritten, type ParamSpec, type ParamSpecs, type TensorSpecs } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';
 
@@ -19,7 +19,7 @@ export interface PrepackOptions {
   backend?: Backend | undefined;
 }
 
-type InputName<T extends TensorSpecs> = { [K in keyof T]: T[K]['role'] extends 'out' ? never : K }[keyof T];
+type InputName<T extends TensorSpecs> = { [K in keyof T]: T[K]['role'] extends 'inout' | 'out' ? never : K }[keyof T];
 type FlagName<P extends ParamSpecs> = { [K in keyof P]: P[K] extends ParamSpec<boolean> ? K : never }[keyof P];
 
 /** One operand by its name, and the flag by which it is transposed. */
@@ -72,7 +72,7 @@ export function prepack(op: Compiled, args: Readonly<Record<string, unknown>>, o
     if (!optionNames.includes(name))
       throw new KernwattError('ARGUMENT', `${where}: ${name} is not an option, expected ${optionNames.join(', ')}`);
   const given = Object.keys(args).filter((name) => args[name] instanceof Tensor);
-  const operand = op.tensors.find((t) => t.name === given[0] && t.spec.role !== 'out');
+  const operand = op.tensors.find((t) => t.name === given[0] && !isWritten(t.spec));
   if (!operand || given.length !== 1)
     throw new KernwattError(
       'ARGUMENT',

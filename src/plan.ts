@@ -7,7 +7,7 @@ import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
 import { distinctElements, formatShape } from './shape.js';
 import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
-import type { OpSpec, Work } from './spec.js';
+import { isWritten, type OpSpec, type Work } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';
 import { problemOf } from './tune/problem.js';
@@ -97,7 +97,7 @@ export class Plan<O extends Record<string, Tensor> = Record<string, Tensor>> {
 
   get outputs(): O {
     const outputs: Record<string, Tensor> = {};
-    for (const { name, spec } of this.#compiled.tensors) if (spec.role === 'out') outputs[name] = this.#tensors[name]!;
+    for (const { name, spec } of this.#compiled.tensors) if (isWritten(spec)) outputs[name] = this.#tensors[name]!;
     return outputs as O;
   }
 
@@ -227,7 +227,7 @@ function checkAlike(where: string, name: string, tensor: Tensor, old: Tensor): v
 }
 
 function markWritten(compiled: Compiled, tensors: Record<string, Tensor>, stream: Stream): void {
-  for (const { name, spec } of compiled.tensors) if (spec.role === 'out') tensors[name]!.storage.wrote(stream);
+  for (const { name, spec } of compiled.tensors) if (isWritten(spec)) tensors[name]!.storage.wrote(stream);
 }
 
 function workOf({ spec, tensors }: Compiled, solved: Solved): Work {
@@ -332,7 +332,7 @@ export function callOnce(
   }
   markWritten(compiled, solved.tensors, stream);
   const outputs: Record<string, Tensor> = {};
-  for (const { name, spec } of compiled.tensors) if (spec.role === 'out') outputs[name] = solved.tensors[name]!;
+  for (const { name, spec } of compiled.tensors) if (isWritten(spec)) outputs[name] = solved.tensors[name]!;
   return outputs;
 }
 

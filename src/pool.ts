@@ -18,7 +18,7 @@ import type { Tensor } from './tensor.js';
  * them share; an element type for an input that they bring (those that must be given need none); parameters, the same for all.
  */
 export type PoolCapacity<T extends TensorSpecs, P extends ParamSpecs> = Partial<Dims<T>> & {
-  readonly [K in keyof T as T[K]['role'] extends 'out' ? never : K]?: Tensor | DType | undefined;
+  readonly [K in keyof T as T[K]['role'] extends 'inout' | 'out' ? never : K]?: Tensor | DType | undefined;
 } & Partial<ParamValues<P>>;
 
 type Shared<C, K> = K extends keyof C ? (C[K] extends Tensor ? true : false) : false;

@@ -5,7 +5,7 @@ import type { DType } from './dtype.js';
 import { type Code, KernwattError } from './errors.js';
 import { nearest } from './nearest.js';
 import { formatShape, isInjective, overlaps, type Shape } from './shape.js';
-import type { Holds, OpSpec, ParamSpec } from './spec.js';
+import { type Holds, isRequired, isWritten, type OpSpec, type ParamSpec } from './spec.js';
 import { Tensor } from './tensor.js';
 
 export interface Solved {
@@ -116,7 +116,7 @@ function collect(
   for (const { name, spec } of op.tensors) {
     const tensor = args[name];
     if (tensor === undefined) {
-      if (spec.role === 'in') throw new KernwattError('ARGUMENT', `${where}: ${name} is missing, expected a tensor`);
+      if (isRequired(spec)) throw new KernwattError('ARGUMENT', `${where}: ${name} is missing, expected a tensor`);
       continue;
     }
     if (!(tensor instanceof Tensor))
@@ -269,11 +269,11 @@ function checkStride(where: string, name: string, tensor: Tensor): void {
     );
 }
 
-/** Outputs must have memory of their own, except where the declaration lets one take over an input as it is. */
+/** What is written must have memory of its own, except where the declaration lets one take over an input as it is. */
 export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): void {
   const where = op.spec.name;
   for (const { name, spec } of op.tensors) {
-    if (spec.role !== 'out') continue;
+    if (!isWritten(spec)) continue;
     const out = tensors[name];
     if (!out) continue;
     out.checkOwn(where, name);
@@ -288,7 +288,7 @@ export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): voi
       const allowed = spec.inPlace?.includes(other) ?? false;
       if (allowed && sameView(out, tensor)) continue;
       const exact = allowed ? ` or exactly the same view as ${other}` : '';
-      if (otherSpec.role !== 'out' || other > name)
+      if (!isWritten(otherSpec) || other > name)
         throw new KernwattError(
           'ARGUMENT',
           `${where}: ${name} overlaps ${other} in memory, expected separate tensors${exact}`,
@@ -304,8 +304,33 @@ export function checkContents(
   size: Readonly<Record<string, number>>,
 ): void {
   for (const { name, spec } of op.tensors) {
-    const values = spec.holds && tensors[name]?.known();
-    if (values) checkNumbers(op.spec.name, name, spec.holds, values, size);
+    const { holds } = spec;
+    const values = holds && tensors[name]?.known();
+    if (!values) continue;
+    if (holds.kind === 'pages') checkPages(op.spec.name, name, holds, values, tensors[holds.lengths]?.known(), size);
+    else checkNumbers(op.spec.name, name, holds, values, size);
+  }
+}
+
+/** Entries of a table of pages that `lengths` reach; nothing is known of them without these. */
+function checkPages(
+  where: string,
+  name: string,
+  { of, each }: Extract<Holds, { kind: 'pages' }>,
+  table: ArrayLike<number>,
+  lengths: ArrayLike<number> | undefined,
+  size: Readonly<Record<string, number>>,
+): void {
+  const columns = lengths?.length ? table.length / lengths.length : 0;
+  for (let i = 0; i < columns * (lengths?.length ?? 0); ++i) {
+    const row = Math.floor(i / columns);
+    const column = i % columns;
+    const page = table[i]!;
+    if (column * size[each]! < lengths![row]! && (page < 0 || page >= size[of]!))
+      throw new KernwattError(
+        'INDEX',
+        `${where}: ${name}[${row}, ${column}] is ${page}, expected 0 to ${size[of]! - 1}`,
+      );
   }
 }
 
@@ -313,7 +338,7 @@ export function checkContents(
 export function checkNumbers(
   where: string,
   name: string,
-  holds: Holds,
+  holds: Exclude<Holds, { kind: 'pages' }>,
   values: ArrayLike<number>,
   size: Readonly<Record<string, number>>,
 ): void {

@@ -16,7 +16,8 @@ export type DimNames = readonly string[];
 export type DTypeRule = readonly DType[] | { readonly like: string };
 
 export interface TensorSpec {
-  readonly role: 'in' | 'in?' | 'out';
+  /** `inout`: has to be given; some of it is changed, and the rest stays as it is. */
+  readonly role: 'in' | 'in?' | 'inout' | 'out';
   readonly dims: DimNames;
   readonly dtype: DTypeRule;
   /** Types that make sense here, and that no backend takes in this version. */
@@ -33,13 +34,16 @@ export interface TensorSpec {
 
 /**
  * What whole numbers mean. Contents that are known when binding are checked, and cases are filled, by this.
- * `lengths`: from 0 to the size `of`; `offsets`: besides, none below the one before; `flags`: 0 is false, all else true.
- * `indices`: from 0 to one less than the size `of`.
+ * `lengths`: from 0 to the size `of`, which may be a derived one; `offsets`: besides, none below the one before; `flags`: 0 is
+ * false, all else true. `indices`: from 0 to one less than the size `of`.
+ * `pages`: a table [batch, pages of a request] of indices along `of`, of which those count that the tensor of `lengths` reaches, so
+ * many elements `each`; cases hold every index once, and -1 where nothing counts.
  * `beyond`: tensors that are never read past the length along `of`; cases hold NaN there.
  */
 export type Holds =
   | { readonly kind: 'lengths' | 'offsets'; readonly of: string; readonly beyond: readonly string[] }
   | { readonly kind: 'indices'; readonly of: string }
+  | { readonly kind: 'pages'; readonly of: string; readonly each: string; readonly lengths: string }
   | { readonly kind: 'flags' };
 
 interface InputOptions {
@@ -53,10 +57,21 @@ export const input = <const D extends DimNames>(dims: D, options: InputOptions) 
   ({ role: 'in', dims, ...options }) as const;
 export const optionalInput = <const D extends DimNames>(dims: D, options: InputOptions) =>
   ({ role: 'in?', dims, ...options }) as const;
+/**
+ * A tensor that is updated in place. What a call leaves behind may depend on its other arguments alone, so that calling twice is
+ * calling once: plans are measured, and graphs replayed, many times. Checks compare the whole tensor with the definition.
+ */
+export const updated = <const D extends DimNames>(dims: D, options: { dtype: DTypeRule }) =>
+  ({ role: 'inout', dims, ...options }) as const;
 export const output = <const D extends DimNames>(
   dims: D,
   options: { dtype: readonly DType[]; from?: string; inPlace?: readonly string[] },
 ) => ({ role: 'out', dims, ...options }) as const;
+
+/** Whether a call writes to the tensor. */
+export const isWritten = ({ role }: TensorSpec): boolean => role === 'inout' || role === 'out';
+/** Whether a call cannot do without being given the tensor. */
+export const isRequired = ({ role }: TensorSpec): boolean => role === 'in' || role === 'inout';
 
 export type Sizes = Readonly<Record<string, number>>;
 /** Names of the optional inputs that were given. */
@@ -117,7 +132,7 @@ type Needed<P extends ParamSpecs, R extends boolean> = {
 
 /** Arguments of an operator: its tensors (outputs are optional and allocated when absent) and its parameters. */
 export type Args<T extends TensorSpecs, P extends ParamSpecs> = {
-  [K in keyof T as K extends WithRole<T, 'in'> ? K : never]: Tensor;
+  [K in keyof T as K extends WithRole<T, 'in' | 'inout'> ? K : never]: Tensor;
 } & {
   [K in keyof T as K extends WithRole<T, 'in?' | 'out'> ? K : never]?: Tensor | undefined;
 } & {
@@ -126,8 +141,10 @@ export type Args<T extends TensorSpecs, P extends ParamSpecs> = {
   [K in keyof P as K extends Needed<P, false> ? K : never]?: ValueOf<P[K]> | undefined;
 };
 
-/** Results of an operator. */
-export type Outputs<T extends TensorSpecs> = { [K in keyof T as K extends WithRole<T, 'out'> ? K : never]: Tensor };
+/** Results of an operator, tensors that it updated in place among them. */
+export type Outputs<T extends TensorSpecs> = {
+  [K in keyof T as K extends WithRole<T, 'inout' | 'out'> ? K : never]: Tensor;
+};
 
 /** What one call costs at least. */
 export interface Work {

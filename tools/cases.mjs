@@ -91,7 +91,8 @@ function lineOf(op, c, seed) {
   const { operands, params, flops } = planCase(op, c, seed);
   const preset = presetOf(op);
   const { distribution, parameters } = originFor(c, 'f32', 0);
-  const exact = c.exact === true ? operands.filter((o) => o.spec.role === 'out').map((o) => o.name) : c.exact;
+  const exact =
+    c.exact === true ? operands.filter((o) => ['inout', 'out'].includes(o.spec.role)).map((o) => o.name) : c.exact;
   return JSON.stringify({
     op: op.spec.name,
     case: c.name,

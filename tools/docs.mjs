@@ -38,7 +38,7 @@ function shape(t) {
   return t.transpose ? `${text}, with ${code(t.transpose)} ${code(`[${swapped.join(', ')}]`)}` : text;
 }
 
-const kind = { in: 'input', 'in?': 'optional input', out: 'output' };
+const kind = { in: 'input', 'in?': 'optional input', inout: 'updated', out: 'output' };
 const type = (p) =>
   ({ f32: 'number', i64: 'integer', bool: 'boolean', choice: p.choices?.map(code).join(', ') })[p.kind];
 const dtypeText = (t) => (Array.isArray(t.dtype) ? t.dtype.join(', ') : `that of ${code(t.dtype.like)}`);
@@ -64,8 +64,9 @@ function section(name, { spec }) {
   const { op, of } = comments(file);
   const tensors = Object.entries(spec.tensors);
   const intro = op.split('\n\n').filter((part) => !part.trimStart().startsWith('|'));
-  const outputs = tensors.filter(([, t]) => t.role === 'out');
+  const outputs = tensors.filter(([, t]) => ['inout', 'out'].includes(t.role));
   const rules = outputs.map(([out, t]) => {
+    if (t.role === 'inout') return `${code(out)} is updated in place; what the call does not write stays as it is.`;
     const place = t.inPlace?.length ? ` It may be exactly the same view as ${t.inPlace.map(code).join(' or ')}.` : '';
     const dtype = t.from ? `in the dtype of ${code(t.from)} or \`options.dtype\`` : `in ${t.dtype[0]}`;
     return `${code(out)} is allocated unless given, ${dtype}.${place}`;
@@ -78,7 +79,7 @@ function section(name, { spec }) {
     `## ${code(spec.name)}`,
     ...intro.map((part) => part.trim()),
     `\`\`\`ts\nimport { ${name} } from 'kernwatt';\nconst { ${outputs.map(([n]) => n).join(', ')} } = ${name}({ ${tensors
-      .filter(([, t]) => t.role === 'in')
+      .filter(([, t]) => ['in', 'inout'].includes(t.role))
       .map(([n]) => n)
       .join(', ')} });\n\`\`\``,
     table(

@@ -1,4 +1,4 @@
-// Element types on the host: conversions between f32 and the 16-bit floats, access to elements by dtype, and the
+// Element types on the host: conversions between f32 and the shorter floats, access to elements by dtype, and the
 // spacing of a dtype. Every conversion rounds to nearest even; NaN stays NaN, infinities and denormals are exact. None
 // of it depends on the instruction set or on flush-to-zero modes.
 #pragma once
@@ -43,6 +43,26 @@ inline uint16_t f32_to_f16(float f) {
   return static_cast<uint16_t>(sign | (kept + (rest > half || (rest == half && (kept & 1u)))));
 }
 
+// f8e4m3: four bits of exponent, three of fraction, no infinity; NaN is 0x7f. Moved up one place, its fields are those of f16
+// with an exponent that is 8 too small.
+inline float f8e4m3_to_f32(uint8_t code) {
+  if ((code & 0x7f) == 0x7f) return std::bit_cast<float>(uint32_t{code & 0x80u} << 24 | 0x7fc00000u);
+  return 256 * f16_to_f32(static_cast<uint16_t>((code & 0x80) << 8 | (code & 0x7f) << 7));
+}
+
+// Saturates at 448, infinities too.
+inline uint8_t f32_to_f8e4m3(float f) {
+  const uint32_t u = std::bit_cast<uint32_t>(f), sign = u >> 24 & 0x80u;
+  uint32_t a = u & 0x7fffffffu;
+  if (a > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (a > 0x43e00000u) a = 0x43e00000u;  // 448
+  // Below 2^-6 the codes are 2^-9 apart, as f32 is from 2^14 on.
+  if (a < 0x3c800000u)
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(a) + 0x1p14f) & 15u));
+  return static_cast<uint8_t>(sign | ((a - 0x3c000000u + 0x7ffffu + (a >> 20 & 1u)) >> 20));
+}
+
+// What operators compute with unless they say otherwise; f8e4m3 is for those that name it.
 constexpr bool is_float(DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; }
 
 // Element `index` of 4-bit ones, two to a byte, the even one in the low half.
@@ -67,6 +87,8 @@ inline float load_f32(const void* data, DType dtype, int64_t index) {
       return f16_to_f32(static_cast<const uint16_t*>(data)[index]);
     case DType::bf16:
       return bf16_to_f32(static_cast<const uint16_t*>(data)[index]);
+    case DType::f8e4m3:
+      return f8e4m3_to_f32(static_cast<const uint8_t*>(data)[index]);
     case DType::i32:
       return static_cast<float>(static_cast<const int32_t*>(data)[index]);
     case DType::i8:
@@ -74,8 +96,8 @@ inline float load_f32(const void* data, DType dtype, int64_t index) {
     case DType::u8:
       return static_cast<const uint8_t*>(data)[index];
     default:
-      throw Error(Code::DTYPE,
-                  std::string("load_f32: dtype is ") + name(dtype) + ", expected f32, f16, bf16, i32, i8 or u8");
+      throw Error(Code::DTYPE, std::string("load_f32: dtype is ") + name(dtype) +
+                                   ", expected f32, f16, bf16, f8e4m3, i32, i8 or u8");
   }
 }
 
@@ -94,6 +116,9 @@ inline void store_f32(void* data, DType dtype, int64_t index, float value) {
     case DType::bf16:
       static_cast<uint16_t*>(data)[index] = f32_to_bf16(value);
       return;
+    case DType::f8e4m3:
+      static_cast<uint8_t*>(data)[index] = f32_to_f8e4m3(value);
+      return;
     case DType::i32:
       static_cast<int32_t*>(data)[index] = static_cast<int32_t>(whole(-2147483648.0, 2147483647.0));
       return;
@@ -104,8 +129,8 @@ inline void store_f32(void* data, DType dtype, int64_t index, float value) {
       static_cast<uint8_t*>(data)[index] = static_cast<uint8_t>(whole(0, 255));
       return;
     default:
-      throw Error(Code::DTYPE,
-                  std::string("store_f32: dtype is ") + name(dtype) + ", expected f32, f16, bf16, i32, i8 or u8");
+      throw Error(Code::DTYPE, std::string("store_f32: dtype is ") + name(dtype) +
+                                   ", expected f32, f16, bf16, f8e4m3, i32, i8 or u8");
   }
 }
 
@@ -119,10 +144,11 @@ inline float rounded(DType dtype, float value) {
 // Spacing of dtype's numbers at |value|: 1 for integers, the smallest denormal near 0, the largest finite spacing
 // beyond the range, NaN for NaN.
 inline double ulp(DType dtype, double value) {
-  if (!is_float(dtype)) return 1;
+  const bool f8 = dtype == DType::f8e4m3;
+  if (!is_float(dtype) && !f8) return 1;
   if (std::isnan(value)) return value;
-  const int fraction = dtype == DType::f32 ? 23 : dtype == DType::f16 ? 10 : 7;
-  const int lowest = dtype == DType::f16 ? -14 : -126, highest = dtype == DType::f16 ? 15 : 127;
+  const int fraction = dtype == DType::f32 ? 23 : dtype == DType::f16 ? 10 : f8 ? 3 : 7;
+  const int lowest = dtype == DType::f16 ? -14 : f8 ? -6 : -126, highest = dtype == DType::f16 ? 15 : f8 ? 8 : 127;
   int exponent = lowest;
   if (std::isinf(value)) {
     exponent = highest;

@@ -58,5 +58,6 @@ struct TensorView {
 struct ConstTensor : TensorView {};          // the kernel only reads it
 struct OptionalConstTensor : TensorView {};  // may be absent
 struct Tensor : TensorView {};               // the kernel writes all of it
+struct InOutTensor : TensorView {};          // the kernel changes some of it; the rest stays as it is
 
 }  // namespace kw

@@ -12,7 +12,7 @@ export interface OpReport {
   summary: string;
   source: string;
   flops: string;
-  tensors: { name: string; role: 'in' | 'in?' | 'out'; dims: string[]; dtype: readonly DType[] | string }[];
+  tensors: { name: string; role: TensorSpec['role']; dims: string[]; dtype: readonly DType[] | string }[];
   params: {
     name: string;
     kind: string;
@@ -79,7 +79,7 @@ export function describeOps(): { schema: 'kernwatt.ops/0'; reason: string | null
 function render(op: OpReport): string {
   const width = Math.max(...[...op.tensors, ...op.params].map(({ name }) => name.length)) + 2;
   const tensors = op.tensors.map(({ name, role, dims, dtype }) => {
-    const kind = { in: 'input', 'in?': 'optional input', out: 'output' }[role];
+    const kind = { in: 'input', 'in?': 'optional input', inout: 'updated', out: 'output' }[role];
     return `  ${name.padEnd(width)}${kind} [${dims.join(', ')}], ${typeof dtype === 'string' ? dtype : dtype.join(' or ')}`;
   });
   const params = op.params.map(({ name, kind, default: value, values }) => {

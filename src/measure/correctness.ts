@@ -73,17 +73,18 @@ export class Correctness implements AsyncDisposable {
   readonly #plan: Plan;
   readonly #op: Operator;
   readonly #options: CheckOptions;
-  /** Inputs that share memory with an output, and their contents before the first call. */
+  /** Inputs that share memory with an output, tensors updated in place, and their contents before the first call. */
   readonly #overwritten: { name: string; tensor: Tensor; copy: Tensor }[] = [];
   #record: CorrectnessRecord | undefined;
   /** For a GPU: a CPU device and the operands there. */
-  #moved: { cpu: Device; args: Record<string, Tensor> } | undefined;
+  #moved: Moved | undefined;
 
   constructor(plan: Plan, op: Operator, options: CheckOptions) {
     this.#plan = plan;
     this.#op = op;
     this.#options = options;
-    for (const [name, tensor] of overwrittenInputs(plan)) {
+    const updated = Object.entries(plan.outputs).filter(([name]) => isUpdated(plan, name));
+    for (const [name, tensor] of [...overwrittenInputs(plan), ...updated]) {
       const copy = plan.device.empty(tensor.shape, tensor.dtype);
       copy.copyFrom(tensor, { stream: plan.stream });
       this.#overwritten.push({ name, tensor, copy });
@@ -141,8 +142,8 @@ export class Correctness implements AsyncDisposable {
   /** Fresh outputs first: NaN, so that an element nobody writes shows, or the inputs that they overwrite as they were. */
   async #runAndHash(plan: Plan): Promise<string> {
     const { stream } = plan;
-    for (const output of Object.values(plan.outputs)) {
-      if (isInteger(output.dtype) || output.size === 0) continue;
+    for (const [name, output] of Object.entries(plan.outputs)) {
+      if (isInteger(output.dtype) || output.size === 0 || isUpdated(plan, name)) continue;
       plan.device.fill(output, unwritten, stream);
     }
     for (const { tensor, copy } of this.#overwritten) tensor.copyFrom(copy, { stream });
@@ -176,24 +177,42 @@ export class Correctness implements AsyncDisposable {
   async #check(rows: readonly number[]): Promise<CheckResult[]> {
     const { device, op, params, stream } = this.#plan;
     const originals = Object.fromEntries(this.#overwritten.map(({ name, copy }) => [name, copy]));
-    const args: Record<string, Tensor> = { ...this.#plan.args, ...originals };
-    const list = Float64Array.from(rows);
-    if (device.kind === 'cpu')
-      return native().check(op.name, stream.handle, nativeArgs(this.#op.compiled, args, params), list);
-    this.#moved ??= await moveToCpu(args);
-    const { cpu, args: moved } = this.#moved;
-    return native().check(op.name, cpu.stream.handle, nativeArgs(this.#op.compiled, moved, params), list);
+    let before: Record<string, Tensor> = { ...this.#plan.args, ...originals };
+    let results: Record<string, Tensor> = this.#plan.outputs;
+    let on = stream;
+    if (device.kind !== 'cpu') {
+      this.#moved ??= await moveToCpu(before, results);
+      ({ before, results } = this.#moved);
+      on = this.#moved.cpu.stream;
+    }
+    const raw = (tensors: Record<string, Tensor>) => nativeArgs(this.#op.compiled, tensors, params);
+    const after = raw({ ...before, ...results });
+    return native().check(op.name, on.handle, after, Float64Array.from(rows), raw(before));
   }
 }
 
-async function moveToCpu(
-  args: Readonly<Record<string, Tensor>>,
-): Promise<{ cpu: Device; args: Record<string, Tensor> }> {
+const isUpdated = (plan: Plan, name: string): boolean => plan.op.tensors[name]!.role === 'inout';
+
+interface Moved {
+  cpu: Device;
+  before: Record<string, Tensor>;
+  results: Record<string, Tensor>;
+}
+
+async function moveToCpu(before: Record<string, Tensor>, results: Record<string, Tensor>): Promise<Moved> {
   const cpu = await openDevice('cpu');
+  const moved = new Map<Tensor, Tensor>();
+  const move = async (tensors: Record<string, Tensor>) => {
+    const there: Record<string, Tensor> = {};
+    for (const [name, tensor] of Object.entries(tensors)) {
+      const copy = moved.get(tensor) ?? (await tensor.to(cpu));
+      moved.set(tensor, copy);
+      there[name] = copy;
+    }
+    return there;
+  };
   try {
-    const moved: Record<string, Tensor> = {};
-    for (const [name, tensor] of Object.entries(args)) moved[name] = await tensor.to(cpu);
-    return { cpu, args: moved };
+    return { cpu, before: await move(before), results: await move(results) };
   } catch (error) {
     await cpu.close();
     throw error;

@@ -56,6 +56,12 @@ export class Capacity {
     this.where = `${compiled.spec.name}.pool`;
     this.named = { ...compiled, spec: { ...compiled.spec, name: this.where } };
     this.dtype = dtype;
+    const updated = compiled.tensors.find((t) => t.spec.role === 'inout');
+    if (updated)
+      throw new KernwattError(
+        'UNSUPPORTED',
+        `${this.where}: ${updated.name} is updated in place, expected an operator without such tensors; call it on a stream`,
+      );
     const { limits, fixed, dtypes, params } = this.#sort(capacity);
     this.device = this.#deviceOf(fixed, device);
     this.params = params;

@@ -76,7 +76,13 @@ void check_numeric() {
   expect(ulp(DType::f16, 1e9) == 32 && ulp(DType::f32, HUGE_VAL) == 0x1p104 && std::isnan(ulp(DType::f32, NAN)),
          "ulp at the ends");
   expect(ulp(DType::f32, 1e-40) == 0x1p-149 && ulp(DType::i32, 7) == 1, "ulp of denormals and integers");
-  for (const DType t : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8}) {
+  expect(ulp(DType::f8e4m3, 1) == 0x1p-3 && ulp(DType::f8e4m3, 448) == 32 && ulp(DType::f8e4m3, 1e-9) == 0x1p-9,
+         "ulp of f8e4m3");
+  expect(rounded(DType::f8e4m3, 1e9f) == 448 && rounded(DType::f8e4m3, -HUGE_VALF) == -448 &&
+             rounded(DType::f8e4m3, 0x1.8p-10f) == 0x1p-9f && rounded(DType::f8e4m3, 0x1p-10f) == 0 &&
+             std::isnan(rounded(DType::f8e4m3, NAN)),
+         "f8e4m3 saturates, rounds to even and keeps NaN");
+  for (const DType t : {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::i32, DType::i8, DType::u8}) {
     uint32_t storage[2] = {};
     store_f32(storage, t, 1, 3);
     expect(load_f32(storage, t, 1) == 3 && load_f32(storage, t, 0) == 0, std::string("element access, ") + name(t));
@@ -86,7 +92,7 @@ void check_numeric() {
     store_f32(bytes, DType::i8, index, value);
   expect(bytes[0] == 2 && bytes[1] == 127 && bytes[2] == -128 && bytes[3] == 0, "integers round to even and saturate");
   expect(message([] { load_f32(nullptr, DType::i4, 0); }) ==
-             "DTYPE load_f32: dtype is i4, expected f32, f16, bf16, i32, i8 or u8",
+             "DTYPE load_f32: dtype is i4, expected f32, f16, bf16, f8e4m3, i32, i8 or u8",
          "load_f32 of i4");
   expect(message([] { with_constant<64, 128>("op: head_dim", 80, []<auto>(){}); }) ==
              "UNSUPPORTED op: head_dim is 80, expected one of 64, 128",

@@ -219,7 +219,7 @@ void read_operands(const Json& json, int64_t guard, Case& c) {
     c.operands.push_back(read_operand(*field, value, guard, fill));
   }
   for (const Field& field : fields) {
-    if ((field.kind == FieldKind::in || field.kind == FieldKind::out) && c.find(field.name) == nullptr) {
+    if (is_required(field) && c.find(field.name) == nullptr) {
       fail(std::string("operands has no ") + field.name);
     }
   }

@@ -179,7 +179,7 @@ std::vector<std::byte> args_of(const Case& c, Place&& place) {
   for (const Field& field : c.definition->schema.fields) {
     const bool in_place = field.kind == FieldKind::out && !c.in_place.empty();
     const Operand* operand = is_tensor(field) ? c.find(in_place ? c.in_place : field.name) : nullptr;
-    if (operand != nullptr) store_field(args, field, place(*operand, field.kind == FieldKind::out));
+    if (operand != nullptr) store_field(args, field, place(*operand, is_result(field)));
   }
   return args;
 }
@@ -264,13 +264,15 @@ void Runner::run(const Case& c, Outcome& outcome) {
 
   for (const auto& one : all) {
     const Operand& operand = one->operand;
-    const std::string note = one->changed(operand.is_output() || operand.field->name == c.in_place);
+    const std::string note = one->changed(is_result(*operand.field) || operand.field->name == c.in_place);
     if (!note.empty()) outcome.reasons.push_back(note);
   }
+  const std::vector<std::byte> given =
+      args_of(c, [&](const Operand& o, bool) { return view_in(o, of(o).before.data()); });
   const std::vector<std::byte> args = args_of(
       c, [&](const Operand& o, bool output) { return view_in(o, (output ? of(o).after : of(o).before).data()); });
   ReferenceOutputs references;
-  c.definition->define(args.data(), RowList{}, references);
+  c.definition->define(given.data(), RowList{}, references);
   for (const Verdict& verdict : compare_outputs(c.definition->schema, args.data(), RowList{}, references)) {
     if (verdict.failed > 0) outcome.reasons.push_back(outside(verdict));
   }

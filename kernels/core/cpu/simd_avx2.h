@@ -54,6 +54,33 @@ struct Simd {
     put(p, _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)), n);
   }
 
+  static F load_f8e4m3(const uint8_t* p, int n) {
+    // As in numeric.h: moved up one place, the fields are those of f16.
+    const __m128i code = _mm_cvtepu8_epi16(bytes(p, n));
+    const __m128i rest = _mm_and_si128(code, _mm_set1_epi16(0x7f)), sign = _mm_slli_epi16(_mm_xor_si128(code, rest), 8);
+    const F v = _mm256_cvtph_ps(_mm_or_si128(sign, _mm_slli_epi16(rest, 7))) * set(256);
+    const __m256i nan = _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(rest, _mm_set1_epi16(0x7f)));
+    return _mm256_blendv_ps(v, set(__builtin_nanf("")), _mm256_castsi256_ps(nan));
+  }
+  static void store_f8e4m3(uint8_t* p, F v, int n) {
+    const __m256i u = _mm256_castps_si256(v),
+                  sign = _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80));
+    const __m256i most = _mm256_set1_epi32(0x43e00000);  // 448
+    const __m256i a = _mm256_min_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff)), most);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(a, 20), _mm256_set1_epi32(1));
+    const __m256i near = _mm256_add_epi32(_mm256_sub_epi32(a, _mm256_set1_epi32(0x3c000000 - 0x7ffff)), odd);
+    const F shifted = _mm256_castsi256_ps(a) + set(0x1p14f);
+    const __m256i small = _mm256_and_si256(_mm256_castps_si256(shifted), _mm256_set1_epi32(15));
+    const __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), a);
+    const __m256i code = _mm256_blendv_epi8(_mm256_srli_epi32(near, 20), small, low);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i all = _mm256_or_si256(sign, _mm256_blendv_epi8(code, _mm256_set1_epi32(0x7f), nan));
+    const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    const __m128i lanes = _mm_packus_epi16(half, half);
+    if (n >= 8) return _mm_storel_epi64((__m128i*)p, lanes);
+    __builtin_memcpy(p, &lanes, n);
+  }
+
   static void transpose(F (&r)[kWidth]) {
     F t[8];
     for (int i = 0; i < 8; i += 2) {
@@ -86,6 +113,12 @@ struct Simd {
   }
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static __m128i bytes(const uint8_t* p, int n) {
+    if (n >= 8) return _mm_loadl_epi64((const __m128i*)p);
+    __m128i lanes = _mm_setzero_si128();
+    __builtin_memcpy(&lanes, p, n);
+    return lanes;
   }
   static __m128i halves(const uint16_t* p, int n) {
     alignas(16) uint16_t lanes[8] = {};

@@ -41,6 +41,16 @@ struct Simd {
   static F load_bf16(const uint16_t* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p)); }
   static void store_bf16(uint16_t* p, F v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow_bf16(v)); }
 
+  static F load_f8e4m3(const uint8_t* p, int n) {
+    // As in numeric.h: moved up one place, the fields are those of f16.
+    const __m256i code = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(first(n), p));
+    const __m256i rest = _mm256_and_si256(code, _mm256_set1_epi16(0x7f));
+    const __m256i sign = _mm256_slli_epi16(_mm256_xor_si256(code, rest), 8);
+    const F v = _mm512_cvtph_ps(_mm256_or_si256(sign, _mm256_slli_epi16(rest, 7))) * set(256);
+    return _mm512_mask_mov_ps(v, _mm256_cmpeq_epi16_mask(rest, _mm256_set1_epi16(0x7f)), set(__builtin_nanf("")));
+  }
+  static void store_f8e4m3(uint8_t* p, F v, int n) { _mm_mask_storeu_epi8(p, first(n), narrow_f8e4m3(v)); }
+
   // Lane i holds element 2 i in its low half and 2 i + 1 in its high half, bits unchanged; n counts elements.
   static F load_pairs(const uint16_t* p) { return _mm512_loadu_ps(p); }
   static F load_pairs(const uint16_t* p, int n) {
@@ -103,6 +113,20 @@ struct Simd {
   }
   static F widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
   static __m256i narrow_f16(F v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static __m128i narrow_f8e4m3(F v) {
+    const __m512i u = _mm512_castps_si512(v),
+                  sign = _mm512_and_si512(_mm512_srli_epi32(u, 24), _mm512_set1_epi32(0x80));
+    const __m512i most = _mm512_set1_epi32(0x43e00000);  // 448
+    const __m512i a = _mm512_min_epi32(_mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)), most);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(a, 20), _mm512_set1_epi32(1));
+    const __m512i near = _mm512_add_epi32(_mm512_sub_epi32(a, _mm512_set1_epi32(0x3c000000 - 0x7ffff)), odd);
+    const F shifted = _mm512_castsi512_ps(a) + set(0x1p14f);
+    const __m512i small = _mm512_and_si512(_mm512_castps_si512(shifted), _mm512_set1_epi32(15));
+    const __mmask16 low = _mm512_cmplt_epi32_mask(a, _mm512_set1_epi32(0x3c800000));
+    const __m512i code = _mm512_mask_mov_epi32(_mm512_srli_epi32(near, 20), low, small);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi8(_mm512_or_si512(sign, _mm512_mask_mov_epi32(code, nan, _mm512_set1_epi32(0x7f))));
+  }
   // To nearest even in integers: the instruction for it flushes denormals.
   static __m256i narrow_bf16(F v) {
     const __m512i u = _mm512_castps_si512(v);

@@ -26,6 +26,17 @@ inline void store_as(DType dtype, void* p, int64_t at, F v, int n) {
   dtype == DType::f16 ? Simd::store_f16(half, v, n) : Simd::store_bf16(half, v, n);
 }
 
+// The same for operators that take f8e4m3 as well.
+inline F load_any(DType dtype, const void* p, int64_t at, int n) {
+  if (dtype == DType::f8e4m3) return Simd::load_f8e4m3(static_cast<const uint8_t*>(p) + at, n);
+  return load_as(dtype, p, at, n);
+}
+
+inline void store_any(DType dtype, void* p, int64_t at, F v, int n) {
+  if (dtype == DType::f8e4m3) return Simd::store_f8e4m3(static_cast<uint8_t*>(p) + at, v, n);
+  store_as(dtype, p, at, v, n);
+}
+
 // Cells. load: a vector of cells along k, n elements; across: one cell of each of n rows, element k and, where a cell holds two,
 // the one `stride` further, unless it is past the end.
 struct F32Cells {

@@ -38,6 +38,8 @@ struct Simd {
   static void store_f16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_f16); }
   static F load_bf16(const uint16_t* p, int n = 4) { return gather(p, n, bf16_to_f32); }
   static void store_bf16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_bf16); }
+  static F load_f8e4m3(const uint8_t* p, int n) { return gather(p, n, f8e4m3_to_f32); }
+  static void store_f8e4m3(uint8_t* p, F v, int n) { scatter(p, v, n, f32_to_f8e4m3); }
 
   static void transpose(F (&r)[kWidth]) {
     const F a = r[0], b = r[1], c = r[2], d = r[3];

@@ -64,7 +64,7 @@ std::vector<Verdict> compare_outputs(const Schema& schema, const void* args, con
                                      const ReferenceOutputs& references) {
   std::vector<Verdict> found;
   for (const Field& field : schema.fields) {
-    if (field.kind != FieldKind::out) continue;
+    if (!is_result(field)) continue;
     found.push_back(compare(field.name, tensor_at(args, field), rows, references.at(found.size())));
   }
   return found;
@@ -77,7 +77,7 @@ Differences differences(const TensorView& view, const ReferenceOutput& reference
   load(view, 0, found.elements, actual.data());
   for (int64_t i = 0; i < found.elements; ++i) {
     const double expected = round_to(view.dtype, reference.value.at(i));
-    if (actual[i] == expected) continue;
+    if (actual[i] == expected || (std::isnan(actual[i]) && std::isnan(expected))) continue;
     if (found.count++ == 0) found.first = i, found.actual = actual[i], found.expected = expected;
   }
   return found;

@@ -24,35 +24,21 @@ float to_odd(double value) {
   return std::bit_cast<float>(std::fabs(static_cast<double>(nearest)) > std::fabs(value) ? bits - 1 : bits + 1);
 }
 
-// An 8-bit float with `fraction` bits below the leading one, smallest normal exponent `lowest`; codes above `largest`
-// become `beyond`.
-template <int fraction, int lowest, int largest, int beyond>
-uint8_t f32_to_f8(float value) {
+uint8_t f32_to_f8e5m2(float value) {
+  constexpr int kFraction = 2, kLowest = -14, kLargest = 0x7b, kInfinity = 0x7c;
   const auto sign = static_cast<uint8_t>(std::bit_cast<uint32_t>(value) >> 24 & 0x80);
   const float magnitude = std::fabs(value);
   if (std::isnan(value)) return sign | 0x7f;
   if (magnitude == 0) return sign;
-  if (std::isinf(value)) return sign | beyond;
-  const int exponent = std::max(std::ilogb(magnitude), lowest);
-  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, fraction - exponent)));
-  const int code = ((exponent - lowest) << fraction) + steps;
-  return static_cast<uint8_t>(sign | (code > largest ? beyond : code));
+  if (std::isinf(value)) return sign | kInfinity;
+  const int exponent = std::max(std::ilogb(magnitude), kLowest);
+  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, kFraction - exponent)));
+  const int code = ((exponent - kLowest) << kFraction) + steps;
+  return static_cast<uint8_t>(sign | (code > kLargest ? kInfinity : code));
 }
 
-template <int fraction, int lowest>
-float f8_to_f32(uint8_t code) {
-  const int exponent = (code & 0x7f) >> fraction, rest = code & ((1 << fraction) - 1);
-  const int steps = exponent == 0 ? rest : rest + (1 << fraction);
-  const float magnitude = std::ldexp(static_cast<float>(steps), std::max(exponent - 1, 0) + lowest - fraction);
-  return code & 0x80 ? -magnitude : magnitude;
-}
-
-float f8e4m3_to_f32(uint8_t code) { return (code & 0x7f) == 0x7f ? NAN : f8_to_f32<3, -6>(code); }
-float f8e5m2_to_f32(uint8_t code) {
-  const float sign = code & 0x80 ? -1.0f : 1.0f;
-  if ((code & 0x7f) >= 0x7c) return (code & 3) != 0 ? NAN : sign * INFINITY;
-  return f8_to_f32<2, -14>(code);
-}
+// The upper half of the f16 with the same fields.
+float f8e5m2_to_f32(uint8_t code) { return f16_to_f32(static_cast<uint16_t>(code << 8)); }
 
 template <class Whole, class Middle>
 Whole to_whole(Middle value) {
@@ -127,9 +113,9 @@ void with_element(Element element, Body&& body) {
     case Element::bf16:
       return body(Half<bf16_to_f32, f32_to_bf16>{});
     case Element::f8e4m3:
-      return body(Quarter<f8e4m3_to_f32, f32_to_f8<3, -6, 0x7e, 0x7e>>{});
+      return body(Quarter<f8e4m3_to_f32, f32_to_f8e4m3>{});
     case Element::f8e5m2:
-      return body(Quarter<f8e5m2_to_f32, f32_to_f8<2, -14, 0x7b, 0x7c>>{});
+      return body(Quarter<f8e5m2_to_f32, f32_to_f8e5m2>{});
     case Element::i32:
       return body(Integer<int32_t>{});
     case Element::i8:

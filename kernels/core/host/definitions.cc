@@ -35,8 +35,7 @@ const Definition* find_definition(const std::string& name) {
 
 std::vector<Field> Definition::outputs() const {
   std::vector<Field> found;
-  std::copy_if(schema.fields.begin(), schema.fields.end(), std::back_inserter(found),
-               [](const Field& field) { return field.kind == FieldKind::out; });
+  std::copy_if(schema.fields.begin(), schema.fields.end(), std::back_inserter(found), is_result);
   return found;
 }
 

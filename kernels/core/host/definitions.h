@@ -13,7 +13,7 @@ struct Definition {
   Schema schema;
   void (*define)(const void* args, const RowList& rows, ReferenceOutputs& outputs);
 
-  // Its output fields, in order.
+  // Its output fields, those updated in place among them, in order.
   std::vector<Field> outputs() const;
 };
 

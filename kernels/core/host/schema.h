@@ -12,7 +12,7 @@
 
 namespace kw {
 
-enum class FieldKind { in, in_optional, out, f32, i64, boolean, choice };
+enum class FieldKind { in, in_optional, inout, out, f32, i64, boolean, choice };
 
 struct Field {
   const char* name;
@@ -21,9 +21,12 @@ struct Field {
   ChoiceNames choices;  // of a choice
 };
 
-inline bool is_tensor(const Field& field) {
-  return field.kind == FieldKind::in || field.kind == FieldKind::in_optional || field.kind == FieldKind::out;
+// Has to be given to a kernel, and is what it leaves behind.
+inline bool is_required(const Field& field) {
+  return field.kind == FieldKind::in || field.kind == FieldKind::inout || field.kind == FieldKind::out;
 }
+inline bool is_result(const Field& field) { return field.kind == FieldKind::inout || field.kind == FieldKind::out; }
+inline bool is_tensor(const Field& field) { return is_required(field) || field.kind == FieldKind::in_optional; }
 
 struct Schema {
   uint64_t size = 0;                // of the Args struct
@@ -33,6 +36,7 @@ struct Schema {
 
 inline FieldKind kind_of(const ConstTensor&) { return FieldKind::in; }
 inline FieldKind kind_of(const OptionalConstTensor&) { return FieldKind::in_optional; }
+inline FieldKind kind_of(const InOutTensor&) { return FieldKind::inout; }
 inline FieldKind kind_of(const Tensor&) { return FieldKind::out; }
 inline FieldKind kind_of(float) { return FieldKind::f32; }
 inline FieldKind kind_of(int64_t) { return FieldKind::i64; }
