@@ -8,7 +8,7 @@ import type { Operator } from './op.js';
 import { randomSource } from './random.js';
 import { extent, rowMajor, type SliceRange } from './shape.js';
 import { finishSizes, unknownName } from './solve.js';
-import type { TensorSpec } from './spec.js';
+import type { Holds, TensorSpec } from './spec.js';
 import { type Origin, Tensor } from './tensor.js';
 
 /** What a case says about one tensor, spelt out. */
@@ -132,7 +132,11 @@ function contentsOf(
     // Any value but 0 is true.
     return Uint8Array.from({ length: size }, () => (next() < hidden ? 0 : 1 + Math.floor(2 * next())));
   }
-  if (holds.kind === 'pages') return shuffled(dims[holds.of]!, size, next);
+  if (holds.kind === 'pages') {
+    const pages = dims[holds.of]!;
+    if (holds.beyond === undefined || size <= pages) return shuffled(pages, size, next);
+    return Int32Array.from({ length: size }, () => Math.floor(next() * pages));
+  }
   const high = dims[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
   const draw = () => {
     const share = next();
@@ -170,12 +174,34 @@ function beyond(op: Compiled, name: string, operands: readonly Operand[]): Slice
   const dims = op.tensors.find((t) => t.name === name)!.dims.map((d) => d.name);
   const cut = (ranges: Readonly<Record<string, SliceRange>>) => dims.map((dim) => ranges[dim] ?? null);
   return operands.flatMap(({ spec: { holds, dims: own }, contents }) => {
-    if (holds === undefined || !('beyond' in holds) || !holds.beyond.includes(name)) return [];
+    if (holds === undefined || !('beyond' in holds) || !holds.beyond?.includes(name)) return [];
     const numbers = Array.from(contents!);
+    if (holds.kind === 'pages') return unusedSlots(holds, numbers, operands, dims, name).map(cut);
     const size = operands.find((o) => o.name === name)!.shape[dims.indexOf(holds.of)]!;
     if (holds.kind === 'lengths') return numbers.map((length, i) => cut({ [own[0]!]: i, [holds.of]: [length, size] }));
     return [cut({ [holds.of]: [0, numbers[0]!] }), cut({ [holds.of]: [numbers.at(-1)!, size] })];
   });
+}
+
+/** Of each page, the slots that no entry of a table reaches. */
+function unusedSlots(
+  { of, lengths, each }: Extract<Holds, { kind: 'pages' }>,
+  table: readonly number[],
+  operands: readonly Operand[],
+  dims: readonly string[],
+  name: string,
+): Record<string, SliceRange>[] {
+  const { shape } = operands.find((o) => o.name === name)!;
+  const [pages, size] = [shape[dims.indexOf(of)]!, shape[dims.indexOf(each)]!];
+  const requests = Array.from(operands.find((o) => o.name === lengths)!.contents!);
+  const entries = table.length / requests.length;
+  const used = new Array<number>(pages).fill(0);
+  for (const [row, length] of requests.entries())
+    for (let i = 0; i * size < length; ++i) {
+      const page = table[row * entries + i]!;
+      used[page] = Math.max(used[page]!, Math.min(size, length - i * size));
+    }
+  return used.map((slots, page) => ({ [of]: page, [each]: [slots, size] }));
 }
 
 function paramValues(

@@ -19,8 +19,6 @@
 //   attention_gqa_cpu_avx2.cc                            -O3 -mavx2 -mfma -mf16c
 //   attention_gqa_cpu_avx512.cc                          -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 //   attention_gqa_cpu_avx512bf16.cc                      the same and -mavx512bf16
-#include "attention_gqa_cpu.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -34,8 +32,7 @@
 #include "../core/cpu/features.h"
 #include "../core/numeric.h"
 #include "../core/plan.h"
-#include "../core/threads.h"
-#include "attention_gqa_cpu_rows.h"
+#include "attention_gqa_cpu_engine.h"
 
 namespace kw::cpu {
 namespace {
@@ -60,108 +57,42 @@ const AttentionKernels& kernels_for(Isa isa, DType dtype) {
   return kAttentionGeneric[index];
 }
 
-// A sequence and its tasks.
-struct Piece {
-  AttentionSequence sequence;
-  int64_t rows = 0;               // of a key head
-  int64_t gap = 0, gap_end = 0;   // rows of q that no sequence has, to be cleared with this one
-  int64_t block = 0, blocks = 0;  // rows of a block, and how many; one is split over the keys
-  int64_t chunk = 0, chunks = 0;  // the first run of kSplitKeys keys with one that is seen, and how many
-  int64_t heads = 1;              // key heads of a task
-  int64_t first_task = 0, tasks = 0;
-  int64_t partial = 0;  // where partial results begin, in floats
+}  // namespace
 
-  bool split() const { return blocks == 1; }
-  bool few() const { return rows <= AttentionFew::kRows; }
-  int64_t padded_rows() const { return few() ? rows : round_up(rows, AttentionRows::kMost); }
-};
-
-class AttentionCpuPlan {
- public:
-  static std::string declines(const AttentionGqaArgs&, const kw_device_info&);
-  AttentionCpuPlan(const AttentionGqaArgs&, const kw_device_info&);
-  uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
-  void rebind(const AttentionGqaArgs&, void* workspace);
-  void enqueue(void* stream);
-  std::string explain() const;
-
- private:
-  // One thread's part of the workspace.
-  struct Scratch {
-    AttentionRows* rows;  // of each panel, or of each key head
-    float *q, *k, *v, *o, *scores;
-  };
-
-  int64_t scratch_floats() const;
-  int64_t partial_floats(const AttentionShape&) const;
-  Scratch scratch(int thread) const;
-
-  void schedule();
-  void measure(Piece&) const;
-  int64_t block_rows(int64_t rows) const;
-  const Piece& piece_of(int64_t task) const;
-  void run(int64_t task, int thread) const;
-  void go_over(const Piece&, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
-               const Scratch&) const;
-  void go_over_few(const Piece&, int64_t first_head, int64_t heads, AttentionRange keys, float* o, int64_t step_o,
-                   const Scratch&) const;
-  const void* query(const Piece&, int64_t head, int64_t row) const;
-  int64_t partial_size(const Piece& p) const { return p.padded_rows() * (stride_o_ + 2); }
-  float* partial(const Piece& p, int64_t head, int64_t chunk) const {
-    return space_ + p.partial + ((chunk - p.chunk) * shape_.heads_kv + head) * partial_size(p);
-  }
-  void finish(const Piece&, int64_t head, int64_t row, const float* o, float max, float sum) const;
-  void store_lse(int64_t batch, int64_t head, int64_t i, float value) const;
-  void merge(const Piece&, int64_t head) const;
-  void clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const;
-
-  int threads_;
-  int64_t cache_;  // bytes of a thread's L2 cache for the rows of a block
-  const AttentionKernels& kernels_;
-  AttentionGqaArgs args_;
-  AttentionShape shape_;
-  int64_t cells_ = 0;     // of a key
-  int64_t stride_o_ = 0;  // between rows of values being summed
-  AttentionScoring scoring_{};
-  int64_t capacity_;
-  float* space_ = nullptr;
-  std::vector<Piece> pieces_;
-  int64_t tasks_ = 0;
-  double work_ = 0;  // FLOPs, about
-};
-
-std::string AttentionCpuPlan::declines(const AttentionGqaArgs& args, const kw_device_info&) {
+std::string AttentionCpuEngine::declines(const std::string& where, const AttentionGqaArgs& args, const char* keys,
+                                         const char* values) {
   const struct {
     const char* name;
     const TensorView& view;
-  } tensors[] = {{"q", args.q},       {"k", args.k}, {"v", args.v},    {"bias", args.bias},
-                 {"mask", args.mask}, {"y", args.y}, {"lse", args.lse}};
+  } tensors[] = {{"q", args.q},       {keys, args.k}, {values, args.v}, {"bias", args.bias},
+                 {"mask", args.mask}, {"y", args.y},  {"lse", args.lse}};
   for (const auto& [name, t] : tensors) {
     if (!t.present()) continue;
     const bool mask = &t == &args.mask, lse = &t == &args.lse;
     if (mask ? t.dtype != DType::u8 : lse ? t.dtype != DType::f32 : !is_float(t.dtype)) {
-      return std::string("attention_gqa: ") + name + " is " + kw::name(t.dtype) + ", expected " +
+      return where + ": " + name + " is " + kw::name(t.dtype) + ", expected " +
              (mask  ? "u8"
               : lse ? "f32"
                     : "f32, f16 or bf16");
     }
     if (t.dim(-1) > 1 && t.step(-1) != 1) {
-      return std::string("attention_gqa: last dimension of ") + name + " has stride " + std::to_string(t.step(-1)) +
-             ", expected 1";
+      return where + ": last dimension of " + name + " has stride " + std::to_string(t.step(-1)) + ", expected 1";
     }
   }
   for (const auto& [name, t] : {tensors[1], tensors[2]}) {
     if (t.dtype != args.q.dtype)
-      return std::string("attention_gqa: ") + name + " is " + kw::name(t.dtype) + ", expected " +
-             kw::name(args.q.dtype) + " as q";
+      return where + ": " + name + " is " + kw::name(t.dtype) + ", expected " + kw::name(args.q.dtype) + " as q";
   }
   if (args.k.shape[1] > std::numeric_limits<int32_t>::max() - kTileKeys)
-    return "attention_gqa: k has " + std::to_string(args.k.shape[1]) + " keys, expected fewer than 2^31 - 128";
+    return where + ": " + keys + " has " + std::to_string(args.k.shape[1]) + " keys, expected fewer than 2^31 - 128";
   return "";
 }
 
-AttentionCpuPlan::AttentionCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device)
-    : threads_(std::max(1, device.sm_count)),
+AttentionCpuEngine::AttentionCpuEngine(const char* where, const AttentionGqaArgs& args, const kw_device_info& device,
+                                       bool paged)
+    : where_(where),
+      paged_(paged),
+      threads_(std::max(1, device.sm_count)),
       cache_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2), 256 << 10, 1 << 20)),
       kernels_(kernels_for(static_cast<Isa>(device.isa), args.q.dtype)),
       args_(args),
@@ -171,15 +102,16 @@ AttentionCpuPlan::AttentionCpuPlan(const AttentionGqaArgs& args, const kw_device
       capacity_(threads_ * scratch_floats() + partial_floats(shape_)) {}
 
 // Either path's needs, each part rounded to whole cache lines.
-int64_t AttentionCpuPlan::scratch_floats() const {
+int64_t AttentionCpuEngine::scratch_floats() const {
   const int64_t panels = kBlockRows / kernels_.rows, structs = sizeof(AttentionRows) / sizeof(float);
   const int64_t q = std::max(kBlockRows * cells_, kFewRows * round_up(cells_, 16));
   const int64_t slab = kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows);
   return std::max(panels, kFewRows) * structs + round_up(q, 16) + round_up(kTileKeys * cells_, 16) + slab +
-         kBlockRows * stride_o_ + std::max(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys);
+         kBlockRows * stride_o_ + std::max(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys) +
+         (paged_ ? AttentionFew::kKeys * round_up(std::max(shape_.dim, shape_.dim_v), 16) : 0);
 }
 
-AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
+AttentionCpuEngine::Scratch AttentionCpuEngine::scratch(int thread) const {
   float* next = space_ + thread * scratch_floats();
   const auto take = [&next](int64_t floats) { return std::exchange(next, next + round_up(floats, 16)); };
   const int64_t panels = kBlockRows / kernels_.rows;
@@ -190,28 +122,31 @@ AttentionCpuPlan::Scratch AttentionCpuPlan::scratch(int thread) const {
   s.v = take(kTileKeys / kernels_.per_cell * round_up(shape_.dim_v, kernels_.rows));
   s.o = take(kBlockRows * stride_o_);
   s.scores = take(std::max<int64_t>(kTileKeys * kernels_.rows, kFewRows * AttentionFew::kKeys));
+  s.gathered = next;
   return s;
 }
 
 // What partial results may take, whatever the lengths turn out to be.
-int64_t AttentionCpuPlan::partial_floats(const AttentionShape& s) const {
+int64_t AttentionCpuEngine::partial_floats(const AttentionShape& s) const {
   const bool variable = args_.lens_q.present() || s.packed;
   const int64_t rows = s.group * s.len_q;
   if (rows > kSplitRows && !variable) return 0;
-  const int64_t padded = round_up(std::min(rows, kSplitRows), AttentionRows::kMost);
+  const int64_t padded =
+      rows <= AttentionFew::kRows ? rows : round_up(std::min(rows, kSplitRows), AttentionRows::kMost);
   const int64_t chunks = s.packed ? s.len_kv / kSplitKeys + s.sequences : s.batch * ceil_div(s.len_kv, kSplitKeys);
   return chunks * s.heads_kv * padded * (stride_o_ + 2);
 }
 
-void AttentionCpuPlan::rebind(const AttentionGqaArgs& args, void* workspace) {
+void AttentionCpuEngine::rebind(const AttentionGqaArgs& args, void* workspace, const AttentionPages& pages) {
   args_ = args;
+  pages_ = pages;
   shape_ = resolve(args);
   cells_ = ceil_div(shape_.dim, kernels_.per_cell);
   stride_o_ = round_up(shape_.dim_v, 64);
   const int64_t floats = threads_ * scratch_floats() + partial_floats(shape_);
   if (floats > capacity_) {
-    throw Error(Code::SHAPE, "attention_gqa: workspace is " + std::to_string(capacity_ * 4) + " bytes, expected " +
-                                 std::to_string(floats * 4) + " for the shape bound now");
+    throw Error(Code::SHAPE, std::string(where_) + ": workspace is " + std::to_string(capacity_ * 4) +
+                                 " bytes, expected " + std::to_string(floats * 4) + " for the shape bound now");
   }
   scoring_ = scoring_of(args);
   pieces_.resize(shape_.sequences + (shape_.packed ? 1 : 0));
@@ -219,14 +154,14 @@ void AttentionCpuPlan::rebind(const AttentionGqaArgs& args, void* workspace) {
 }
 
 // Reads the lengths, which may change from call to call, and numbers the tasks.
-void AttentionCpuPlan::schedule() {
+void AttentionCpuEngine::schedule() {
   tasks_ = 0;
   work_ = 0;
   int64_t partial = threads_ * scratch_floats(), cleared = 0;
   for (int64_t n = 0; n < static_cast<int64_t>(pieces_.size()); ++n) {
     Piece& p = pieces_[n];
     p = Piece{};
-    if (n < shape_.sequences) p.sequence = attention_sequence(args_, shape_, n);
+    if (n < shape_.sequences) p.sequence = attention_sequence(args_, shape_, n, where_);
     if (!shape_.packed) {
       p.gap = p.sequence.len_q, p.gap_end = shape_.len_q;
     } else if (n < shape_.sequences) {
@@ -245,7 +180,7 @@ void AttentionCpuPlan::schedule() {
 }
 
 // Large blocks pack keys and values less often; small ones share the work out better, eight tasks a thread, and stay in cache.
-int64_t AttentionCpuPlan::block_rows(int64_t rows) const {
+int64_t AttentionCpuEngine::block_rows(int64_t rows) const {
   const int64_t row_bytes = (cells_ + stride_o_) * static_cast<int64_t>(sizeof(float));
   int64_t block = kBlockRows;
   while (block > kSplitRows &&
@@ -255,7 +190,7 @@ int64_t AttentionCpuPlan::block_rows(int64_t rows) const {
   return std::min(block, round_up(ceil_div(rows, 2), kernels_.rows));
 }
 
-void AttentionCpuPlan::measure(Piece& p) const {
+void AttentionCpuEngine::measure(Piece& p) const {
   const AttentionSequence& s = p.sequence;
   p.rows = s.len_q * shape_.group;
   p.block = p.rows <= kSplitRows ? p.rows : block_rows(p.rows);
@@ -266,8 +201,10 @@ void AttentionCpuPlan::measure(Piece& p) const {
   }
   const int64_t begin = std::max<int64_t>(0, attention_range(args_, s, 0).begin);
   const int64_t end = attention_range(args_, s, s.len_q - 1).end;
-  p.chunk = begin / kSplitKeys;
-  p.chunks = end > begin ? ceil_div(end, kSplitKeys) - p.chunk : 0;
+  p.origin = begin / kSplitKeys * kSplitKeys;
+  const int64_t length = std::max<int64_t>(0, end - p.origin);
+  p.run = pages_.splits > 0 ? std::max(kSplitKeys, round_up(ceil_div(length, pages_.splits), kSplitKeys)) : kSplitKeys;
+  p.chunks = end > begin ? ceil_div(length, p.run) : 0;
   if (p.few()) {
     // Several key heads in a task, but four tasks a thread.
     const int64_t bytes = AttentionFew::kKeys * (shape_.dim + shape_.dim_v) * element_bytes(args_.q.dtype);
@@ -279,10 +216,10 @@ void AttentionCpuPlan::measure(Piece& p) const {
   p.tasks = std::max<int64_t>(1, p.chunks) * ceil_div(shape_.heads_kv, p.heads);
 }
 
-void AttentionCpuPlan::enqueue(void* stream) {
+void AttentionCpuEngine::enqueue(void* stream) {
   auto& pool = *static_cast<ThreadPool*>(stream);
   if (pool.threads() > threads_) {
-    throw Error(Code::INTERNAL, "attention_gqa: the pool has " + std::to_string(pool.threads()) +
+    throw Error(Code::INTERNAL, std::string(where_) + ": the pool has " + std::to_string(pool.threads()) +
                                     " threads, expected at most " + std::to_string(threads_) + " as the plan");
   }
   schedule();
@@ -308,12 +245,12 @@ void AttentionCpuPlan::enqueue(void* stream) {
   });
 }
 
-const Piece& AttentionCpuPlan::piece_of(int64_t task) const {
+const AttentionPiece& AttentionCpuEngine::piece_of(int64_t task) const {
   const auto after = [](int64_t t, const Piece& p) { return t < p.first_task; };
   return *(std::upper_bound(pieces_.begin(), pieces_.end(), task, after) - 1);
 }
 
-void AttentionCpuPlan::run(int64_t task, int thread) const {
+void AttentionCpuEngine::run(int64_t task, int thread) const {
   const Piece& p = piece_of(task);
   const Scratch s = scratch(thread);
   const int64_t local = task - p.first_task, groups = ceil_div(shape_.heads_kv, p.heads);
@@ -329,11 +266,11 @@ void AttentionCpuPlan::run(int64_t task, int thread) const {
     return;
   }
   const int64_t first = local % groups * p.heads, heads = std::min(p.heads, shape_.heads_kv - first);
-  const int64_t chunk = p.chunk + local / groups;
+  const int64_t chunk = local / groups;
   const bool whole = p.chunks <= 1;
   float* o = whole ? s.o : partial(p, first, chunk);
   const int64_t step_o = whole ? p.padded_rows() * stride_o_ : partial_size(p);
-  const AttentionRange keys{chunk * kSplitKeys, std::min((chunk + 1) * kSplitKeys, p.sequence.len_kv)};
+  const AttentionRange keys{p.origin + chunk * p.run, std::min(p.origin + (chunk + 1) * p.run, p.sequence.len_kv)};
   if (p.few()) {
     go_over_few(p, first, heads, keys, o, step_o, s);
   } else {
@@ -354,14 +291,14 @@ void AttentionCpuPlan::run(int64_t task, int thread) const {
   }
 }
 
-const void* AttentionCpuPlan::query(const Piece& p, int64_t head, int64_t row) const {
+const void* AttentionCpuEngine::query(const Piece& p, int64_t head, int64_t row) const {
   const int64_t i = p.sequence.q0 + row / shape_.group;
   return at(args_.q, p.sequence.batch, i, head * shape_.group + row % shape_.group);
 }
 
 // A block of rows against a run of keys. Leaves sums and maxima in s.rows, values in o.
-void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_t count, AttentionRange keys, float* o,
-                               const Scratch& s) const {
+void AttentionCpuEngine::go_over(const Piece& p, int64_t head, int64_t row, int64_t count, AttentionRange keys,
+                                 float* o, const Scratch& s) const {
   const int64_t panel = kernels_.rows, panels = ceil_div(count, panel), slab = kTileKeys / kernels_.per_cell;
   for (int64_t i = 0; i < panels; ++i) {
     const int64_t first = row + i * panel, rows = std::min(panel, count - i * panel);
@@ -382,14 +319,8 @@ void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_
       const int64_t from = std::max<int64_t>(low, rows.begin[0]) / 2 * 2;
       const int64_t to = std::min<int64_t>(high, rows.end[rows.count - 1]);
       if (from >= to || masked_out(scoring_, rows, from, to)) continue;
-      if (!packed) {
-        const int64_t key = p.sequence.kv0 + low, offset = low - tile;
-        kernels_.pack_k(s.k + offset * cells_, at(args_.k, p.sequence.batch, key, head), args_.k.stride[1], high - low,
-                        shape_.dim);
-        kernels_.pack_v(s.v + offset / kernels_.per_cell * panel, at(args_.v, p.sequence.batch, key, head),
-                        args_.v.stride[1], high - low, shape_.dim_v, slab);
-        packed = true;
-      }
+      if (!packed) pack(p, head, tile, low, high, s);
+      packed = true;
       kernels_.tile({.scoring = &scoring_,
                      .rows = &rows,
                      .q = s.q + i * panel * cells_,
@@ -410,9 +341,9 @@ void AttentionCpuPlan::go_over(const Piece& p, int64_t head, int64_t row, int64_
 }
 
 // The few rows of several key heads against a run of keys. Leaves sums and maxima in s.rows, one for each head; values in o.
-void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t heads, AttentionRange keys, float* o,
-                                   int64_t step_o, const Scratch& s) const {
-  const int64_t padded = round_up(cells_, 16), bytes = element_bytes(args_.q.dtype);
+void AttentionCpuEngine::go_over_few(const Piece& p, int64_t first_head, int64_t heads, AttentionRange keys, float* o,
+                                     int64_t step_o, const Scratch& s) const {
+  const int64_t padded = round_up(cells_, 16);
   for (int64_t h = 0; h < heads; ++h) {
     set_rows(s.rows[h], args_, shape_, p.sequence, first_head + h, 0, p.rows);
     for (int64_t r = 0; r < p.rows; ++r) {
@@ -421,24 +352,24 @@ void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t h
   }
   const int64_t begin = std::max<int64_t>(keys.begin, s.rows[0].begin[0]);
   const int64_t end = std::min<int64_t>(keys.end, s.rows[0].end[p.rows - 1]);
-  for (int64_t key = begin; key < end; key += AttentionFew::kKeys) {
-    const int64_t count = std::min<int64_t>(AttentionFew::kKeys, end - key);
-    const bool more = key + count < end;
-    int64_t seen = 0;
+  for (int64_t key = begin, count; key < end; key += count) {
+    // Up to a multiple of kKeys, so that pages of as many slots are read where they lie.
+    count = std::min<int64_t>(AttentionFew::kKeys - key % AttentionFew::kKeys, end - key);
+    const int64_t next = std::min<int64_t>(AttentionFew::kKeys, end - key - count);
+    int64_t seen = 0, seen_heads[kFewRows];
     AttentionFew few[kFewRows];
     for (int64_t h = 0; h < heads; ++h) {
       AttentionRows& rows = s.rows[h];
       if (masked_out(scoring_, rows, key, key + count)) continue;
-      const char* k = at(args_.k, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
-      const char* v = at(args_.v, p.sequence.batch, p.sequence.kv0 + key, first_head + h);
+      seen_heads[seen] = first_head + h;
       few[seen] = {.scoring = &scoring_,
                    .rows = &rows,
                    .q = s.q + h * p.rows * padded,
                    .padded = padded,
-                   .k = k,
-                   .v = v,
-                   .stride_k = args_.k.stride[1],
-                   .stride_v = args_.v.stride[1],
+                   .k = nullptr,
+                   .v = nullptr,
+                   .stride_k = 0,
+                   .stride_v = 0,
                    .dim = shape_.dim,
                    .dim_v = shape_.dim_v,
                    .o = o + h * step_o,
@@ -447,16 +378,91 @@ void AttentionCpuPlan::go_over_few(const Piece& p, int64_t first_head, int64_t h
                    .first = static_cast<int32_t>(key),
                    .keys = static_cast<int>(count),
                    .edge = key < rows.begin[p.rows - 1] || key + count > rows.end[0],
-                   .ahead = more ? k + count * args_.k.stride[1] * bytes : nullptr};
+                   .ahead = nullptr,
+                   .keys_ahead = static_cast<int>(next)};
       ++seen;
     }
-    for (int64_t n = 0; n < seen; ++n) kernels_.few_scores(few[n]);
-    for (int64_t n = 0; n < seen; ++n) kernels_.few_values(few[n]);
+    for (int64_t n = 0; n < seen; ++n) {
+      const Lines keys_there = keys_of(p, seen_heads[n]), values_there = values_of(p, seen_heads[n]);
+      const Rows k = rows_of(keys_there, key, count, s.gathered);
+      few[n].k = k.first, few[n].stride_k = k.stride;
+      few[n].v = in_place(values_there, key, count);
+      few[n].stride_v = args_.v.stride[1];
+      if (!few[n].v) prefetch(values_there, key, count);
+      kernels_.few_scores(few[n]);
+    }
+    for (int64_t n = 0; n < seen; ++n) {
+      const Lines keys_there = keys_of(p, seen_heads[n]);
+      if (!few[n].v) {
+        const Rows v = gather(values_of(p, seen_heads[n]), key, count, s.gathered);
+        few[n].v = v.first, few[n].stride_v = v.stride;
+      }
+      if (next > 0) {
+        few[n].ahead = in_place(keys_there, key + count, next);
+        few[n].stride_k = args_.k.stride[1];
+        if (!few[n].ahead) prefetch(keys_there, key + count, next);
+      }
+      kernels_.few_values(few[n]);
+    }
+  }
+}
+
+// Keys low .. high - 1 of a head into the tile that begins at `tile`; low is even.
+void AttentionCpuEngine::pack(const Piece& p, int64_t head, int64_t tile, int64_t low, int64_t high,
+                              const Scratch& s) const {
+  const int64_t panel = kernels_.rows, slab = kTileKeys / kernels_.per_cell;
+  for (int64_t key = low, count; key < high; key += count) {
+    // In pages, as many as `gathered` holds, up to an even key.
+    count = paged_ ? std::min(AttentionFew::kKeys - key % AttentionFew::kKeys, high - key) : high - key;
+    const int64_t offset = key - tile;
+    const Rows k = rows_of(keys_of(p, head), key, count, s.gathered);
+    kernels_.pack_k(s.k + offset * cells_, k.first, k.stride, count, shape_.dim);
+    const Rows v = rows_of(values_of(p, head), key, count, s.gathered);
+    kernels_.pack_v(s.v + offset / kernels_.per_cell * panel, v.first, v.stride, count, shape_.dim_v, slab);
+  }
+}
+
+// Element 0 of a key; null where the table names no page.
+const char* AttentionCpuEngine::line(const Lines& l, int64_t key) const {
+  if (!paged_) return at(l.view, l.sequence.batch, l.sequence.kv0 + key, l.head);
+  const int64_t page = pages_.table[l.sequence.batch * pages_.table_batch + key / pages_.size * pages_.table_entry];
+  if (page < 0 || page >= pages_.count) return nullptr;
+  const int64_t element = page * l.step + key % pages_.size * l.view.stride[1] + l.head * l.view.stride[2];
+  return static_cast<const char*>(l.view.data) + element * element_bytes(l.view.dtype);
+}
+
+// Element 0 of a key when the next `count` - 1 follow it at the stride of the view; else null.
+const char* AttentionCpuEngine::in_place(const Lines& l, int64_t key, int64_t count) const {
+  const bool together = !paged_ || key % pages_.size + count <= pages_.size;
+  return together && l.view.dtype == args_.q.dtype ? line(l, key) : nullptr;
+}
+
+// As rows of the dtype of q, in place or in `space`, which holds kKeys of them.
+AttentionCpuEngine::Rows AttentionCpuEngine::rows_of(const Lines& l, int64_t key, int64_t count, float* space) const {
+  const char* first = in_place(l, key, count);
+  return first ? Rows{first, l.view.stride[1]} : gather(l, key, count, space);
+}
+
+AttentionCpuEngine::Rows AttentionCpuEngine::gather(const Lines& l, int64_t key, int64_t count, float* space) const {
+  const int64_t elements = l.view.shape[3], bytes = elements * element_bytes(l.view.dtype);
+  char* to = reinterpret_cast<char*>(space);
+  for (int64_t n = 0; n < count; ++n, to += bytes) {
+    const char* from = line(l, key + n);
+    from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
+  }
+  return {reinterpret_cast<const char*>(space), elements};
+}
+
+void AttentionCpuEngine::prefetch(const Lines& l, int64_t key, int64_t count) const {
+  const int64_t bytes = l.view.shape[3] * element_bytes(l.view.dtype);
+  for (int64_t n = 0; n < count; ++n) {
+    const char* from = line(l, key + n);
+    for (int64_t b = 0; from && b < bytes; b += 64) __builtin_prefetch(from + b, 0, 2);
   }
 }
 
 // Writes y and lse of a row from its sums.
-void AttentionCpuPlan::finish(const Piece& p, int64_t head, int64_t row, const float* o, float max, float sum) const {
+void AttentionCpuEngine::finish(const Piece& p, int64_t head, int64_t row, const float* o, float max, float sum) const {
   const int64_t i = p.sequence.q0 + row / shape_.group, h = head * shape_.group + row % shape_.group;
   const double sink =
       args_.sink.present() ? static_cast<const float*>(args_.sink.data)[h * args_.sink.stride[0]] : kNone;
@@ -472,17 +478,17 @@ void AttentionCpuPlan::finish(const Piece& p, int64_t head, int64_t row, const f
   store_lse(p.sequence.batch, h, i, static_cast<float>(lse));
 }
 
-void AttentionCpuPlan::store_lse(int64_t batch, int64_t head, int64_t i, float value) const {
+void AttentionCpuEngine::store_lse(int64_t batch, int64_t head, int64_t i, float value) const {
   if (!args_.lse.present()) return;
   const int64_t* stride = args_.lse.stride;
   static_cast<float*>(args_.lse.data)[batch * stride[0] + head * stride[1] + i * stride[2]] = value;
 }
 
 // The partial results of a piece's key head, in the order of the keys.
-void AttentionCpuPlan::merge(const Piece& p, int64_t head) const {
+void AttentionCpuEngine::merge(const Piece& p, int64_t head) const {
   const int64_t size = partial_size(p), rows = p.padded_rows();
   for (int64_t r = 0; r < p.rows; ++r) {
-    const float* first = partial(p, head, p.chunk);
+    const float* first = partial(p, head, 0);
     const int64_t step = shape_.heads_kv * size;
     float max = kNone, total = 0;
     for (int64_t c = 0; c < p.chunks; ++c) max = std::max(max, first[c * step + rows * stride_o_ + r]);
@@ -500,7 +506,7 @@ void AttentionCpuPlan::merge(const Piece& p, int64_t head) const {
 }
 
 // Rows of q that are not there.
-void AttentionCpuPlan::clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const {
+void AttentionCpuEngine::clear(int64_t batch, int64_t begin, int64_t end, int64_t head) const {
   for (int64_t i = begin; i < end; ++i) {
     for (int64_t h = head * shape_.group; h < (head + 1) * shape_.group; ++h) {
       std::memset(at(args_.y, batch, i, h), 0, shape_.dim_v * element_bytes(args_.y.dtype));
@@ -509,25 +515,44 @@ void AttentionCpuPlan::clear(int64_t batch, int64_t begin, int64_t end, int64_t 
   }
 }
 
-std::string AttentionCpuPlan::explain() const {
+std::string AttentionCpuEngine::explain() const {
   const int64_t rows = shape_.group * shape_.len_q;
   const bool few = rows <= AttentionFew::kRows, split = rows <= kSplitRows;
   std::ostringstream json;
-  json << R"({"variant":"attention_gqa_cpu_)" << kernels_.isa << R"(","path":")"
+  json << R"({"variant":")" << where_ << "_cpu_" << kernels_.isa << R"(","path":")"
        << (few     ? "few rows, keys in place"
            : split ? "one block of rows, keys split"
                    : "blocks of rows")
        << R"(","tile":[)" << (few ? rows : kernels_.rows) << ',' << (few ? int64_t{AttentionFew::kKeys} : kTileKeys)
        << R"(],"block":)" << (few ? rows : kBlockRows) << R"(,"splitKeys":)" << (split ? kSplitKeys : 0)
-       << R"(,"threads":)" << threads_ << R"(,"reason":"a key head is read by )" << rows << " rows, "
-       << (split ? "at most " : "more than ") << (few ? int64_t{AttentionFew::kRows} : kSplitRows) << "\"}";
+       << (paged_ ? R"(,"pageSize":)" + std::to_string(pages_.size) : "") << R"(,"threads":)" << threads_
+       << R"(,"reason":"a key head is read by )" << rows << " rows, " << (split ? "at most " : "more than ")
+       << (few ? int64_t{AttentionFew::kRows} : kSplitRows) << "\"}";
   return json.str();
 }
+
+namespace {
+
+class AttentionGqaCpuPlan {
+ public:
+  static std::string declines(const AttentionGqaArgs& args, const kw_device_info&) {
+    return AttentionCpuEngine::declines("attention_gqa", args);
+  }
+  AttentionGqaCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device)
+      : engine_("attention_gqa", args, device) {}
+  uint64_t workspace() const { return engine_.workspace(); }
+  void rebind(const AttentionGqaArgs& args, void* workspace) { engine_.rebind(args, workspace); }
+  void enqueue(void* stream) { engine_.enqueue(stream); }
+  std::string explain() const { return engine_.explain(); }
+
+ private:
+  AttentionCpuEngine engine_;
+};
 
 }  // namespace
 
 const kw_op& attention_gqa() {
-  static constexpr kw_op op = make_op<AttentionGqaArgs, AttentionCpuPlan>("attention_gqa");
+  static constexpr kw_op op = make_op<AttentionGqaArgs, AttentionGqaCpuPlan>("attention_gqa");
   return op;
 }
 

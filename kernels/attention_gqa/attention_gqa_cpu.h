@@ -67,7 +67,8 @@ struct AttentionFew {
   int32_t first;  // number of the first key
   int keys;
   bool edge;
-  const void* ahead;  // the key after these, or null when they are the last
+  const void* ahead;  // the keys after these, at stride_k too; null when there are none or they lie elsewhere
+  int keys_ahead;
 };
 
 struct AttentionKernels {

@@ -332,7 +332,7 @@ void few_products(const AttentionFew& f, int r, int j) {
   const float* q = f.q + r * f.padded;
   const int64_t whole = f.dim / kStep;
   const int rest = static_cast<int>(f.dim % kStep), keys = lesser(N, f.keys - j);
-  if (r == 0) {
+  if (r == 0 && f.v) {
     const auto* v = static_cast<const typename Cells::T*>(f.v) + j * f.stride_v;
     prefetch<Cells>(v, f.stride_v, keys, f.dim_v);
   }
@@ -489,7 +489,7 @@ void few_columns(const AttentionFew& f, int r) {
 
 template <class Cells, class Math>
 void few_values(const AttentionFew& f) {
-  if (f.ahead) prefetch<Cells>(f.ahead, f.stride_k, f.keys, f.dim);
+  if (f.ahead) prefetch<Cells>(f.ahead, f.stride_k, f.keys_ahead, f.dim);
   in_fours(
       f.rows->count, [&](int r) { few_columns<Cells, Math, 4>(f, r); },
       [&](int r) { few_columns<Cells, Math, 2>(f, r); }, [&](int r) { few_columns<Cells, Math, 1>(f, r); });
