@@ -109,6 +109,22 @@ export const turns = (count) => {
   return () => turn++ % count;
 };
 
+/** Several of one product over different memory as one: each run takes the next, a result is that of the last. */
+export function inTurn(products) {
+  const next = turns(products.length);
+  let last = products[0];
+  return {
+    run() {
+      last = products[next()];
+      return last.run();
+    },
+    result: () => last.result(),
+    release() {
+      for (const one of products) one.release();
+    },
+  };
+}
+
 /** The fastest of `ways` ({ how, prepare }), by the least of three calls after a first; the others are released. */
 export async function fastest(ways) {
   const tried = [];

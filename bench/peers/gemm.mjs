@@ -3,9 +3,9 @@
 import { kernwatt, sixtyFourths, turns } from './common.mjs';
 import { model } from './onnx.mjs';
 
-const k = 4096;
-const n = 4096;
-const rows = [1, 16, 512];
+export const k = 4096;
+export const n = 4096;
+export const rows = [1, 16, 512];
 /** Whom each element type is timed against: onnxruntime has no bf16 product on the CPU, so its f16 and f32 stand in, and its f32
  * can be faster than its f16. */
 const pairs = [
@@ -30,13 +30,15 @@ export async function* cases(house) {
         flops: 2 * m * n * k,
         kernwatt: await bound(house, ours, m, x, w),
         onnxruntime: await loaded(house, theirs, m, x, w),
-        // In f32 the sums here are exact; 16-bit types round the result.
-        allowed: (value) => (ours === 'f32' ? 0 : 2 ** -7 * Math.abs(value) + 2 ** -8),
+        allowed: allowedIn(ours),
       };
   }
 }
 
-async function bound({ device, copiesOf }, dtype, m, x, w) {
+/** In f32 the sums here are exact; 16-bit types round the result. */
+export const allowedIn = (dtype) => (value) => (dtype === 'f32' ? 0 : 2 ** -7 * Math.abs(value) + 2 ** -8);
+
+export async function bound({ device, copiesOf }, dtype, m, x, w) {
   const tensor = device.tensor(x, [m, k], dtype);
   const copies = copiesOf(n * k * (dtype === 'f32' ? 4 : 2));
   const weights = Array.from({ length: copies }, () =>

@@ -1,7 +1,7 @@
 // Four-bit weights in the format of GGUF's Q4_0, groups of 32 with a scale in f16, x rounded to int8 in blocks of 32: y = x Ŵᵀ
 // against ggml. Both sides hold the same codes and scales, kernwatt as they are, ggml in the buffer that is fastest for the
 // shape: as they are, or rearranged for vector instructions or AMX. Weights rotate as in gemm_int4.mjs.
-import { fastest, say, sixtyFourths, turns } from './common.mjs';
+import { fastest, inTurn, say, sixtyFourths } from './common.mjs';
 import { bound, layers, mostCopies, nibbles, rows, scaleOf } from './gemm_int4.mjs';
 import { openGgml, peer } from './ggml.mjs';
 
@@ -56,21 +56,7 @@ async function loaded({ copiesOf }, ggml, shape, x, blocks) {
   const copies = Math.min(mostCopies, copiesOf(blocks.length));
   const candidates = ggml.kinds.map(({ kind, how }) => ({
     how,
-    prepare() {
-      const products = Array.from({ length: copies }, () => ggml.mulMatQ4(shape, x, blocks, kind));
-      const next = turns(copies);
-      let last = products[0];
-      return {
-        run() {
-          last = products[next()];
-          last.run();
-        },
-        result: () => last.result(),
-        release() {
-          for (const one of products) one.release();
-        },
-      };
-    },
+    prepare: () => inTurn(Array.from({ length: copies }, () => ggml.mulMat(shape, x, 'q4_0', blocks, kind))),
   }));
   return { dtype: 'f32', copies, ...(await fastest(candidates)) };
 }

@@ -18,7 +18,7 @@ export const peer = {
   version: present ? JSON.parse(readFileSync(join(found, 'package.json'), 'utf8')).version : '',
 };
 
-const [f32, q4] = [0, 2]; // enum ggml_type
+const types = { f32: 0, f16: 1, q4_0: 2, bf16: 30 }; // enum ggml_type
 const mostThreads = 512; // GGML_MAX_N_THREADS
 const mostNodes = 16; // of a graph: one product and its two operands
 
@@ -97,14 +97,14 @@ export function openGgml({ threads, spin }) {
     /** Where weights may lie: the first as they come, the others rearranged. */
     kinds: kinds.map((kind) => ({ kind, how: nameOf(kind) })),
 
-    /** y [m, n] = x [m, k] times a weight of Q4_0 blocks [n, k] transposed, kept as `kind` says. */
-    mulMatQ4({ m, n, k }, x, blocks, kind) {
+    /** y [m, n] = x [m, k] times a weight [n, k] of `type` transposed, kept as `kind` says; x and y are f32. */
+    mulMat({ m, n, k }, x, type, stored, kind) {
       const weights = context(1);
-      const w = matrix(weights, q4, k, n);
+      const w = matrix(weights, types[type], k, n);
       const held = [allocate(weights, kind)];
-      set(w, blocks, 0, blocks.length);
+      set(w, stored, 0, stored.byteLength);
       const rest = context(2);
-      const input = matrix(rest, f32, k, m);
+      const input = matrix(rest, types.f32, k, m);
       const y = product(rest, w, input);
       held.push(allocate(rest, plain));
       set(input, x, 0, x.byteLength);
