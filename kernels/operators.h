@@ -6,7 +6,9 @@
 #include "attention_merge/attention_merge.h"
 #include "gemm/gemm.h"
 #include "gemm_int4/gemm_int4.h"
+#include "kv_append/kv_append.h"
 #include "peak/peak.h"
+#include "rope/rope.h"
 
 #define KW_OPERATORS(X)                               \
   X(attention_gqa, AttentionGqaArgs)                  \
@@ -14,4 +16,6 @@
   X(attention_merge, AttentionMergeArgs)              \
   X(gemm, GemmArgs)                                   \
   X(gemm_int4, GemmInt4Args)                          \
-  X(peak, PeakArgs)
+  X(kv_append, KvAppendArgs)                          \
+  X(peak, PeakArgs)                                   \
+  X(rope, RopeArgs)

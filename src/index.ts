@@ -1,5 +1,13 @@
 // The public interface on one screen.
 export type { CalibrateOptions, CalibrationResult } from './calibrate/calibrate.js';
+export {
+  type Append,
+  type BatchTables,
+  type CachedSequence,
+  PagedCache,
+  type PagedCacheOptions,
+  type TableOptions,
+} from './cache/paged_cache.js';
 export type { Calibration } from './calibrate/calibration.js';
 export type { BroadcastForm, Case, Layout, Model, ParamValue } from './case.js';
 export type { Roofline } from './ceilings.js';

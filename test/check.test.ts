@@ -9,6 +9,7 @@ import {
   type Device,
   gemm,
   KernwattError,
+  kvAppend,
   type Operator,
   openDevice,
 } from '../src/index.js';
@@ -110,6 +111,31 @@ describe('caught:', () => {
       'x was modified at element 0 of its memory, expected it only to be read',
     );
     expect(await reasons(exact, ({ w }) => poke(w!, -5, 77))).toMatch(/^memory outside w was overwritten/);
+  });
+
+  test('a stray write into a tensor that is updated in place, however little it changes', async () => {
+    const c: Case = {
+      name: 'updated',
+      dims: { batch: 1, len: 1, headsKv: 1, dim: 4, dimV: 4, pages: 2, maxPages: 1, pageSize: 2 },
+      values: { lensKv: [1], pageTable: [1] },
+      exact: true,
+    };
+    const check = (spoil: (kCache: Tensor) => void) => {
+      const run: Operator['run'] = (args, options) => {
+        const outputs = kvAppend.run(args, options);
+        if (options?.backend !== 'ref') spoil(outputs.kCache);
+        return outputs;
+      };
+      const spec = kvAppend.spec as unknown as Operator['spec'];
+      return checkCase({ ...kvAppend, spec, bind: kvAppend.bind as Operator['bind'], run }, c, { device });
+    };
+    expect(await check(() => {})).toMatchObject({ state: 'passed', reasons: [] });
+    // Slot 0 of page 1 is what is written; page 0 and the other slot stay.
+    for (const at of [0, 3, 12])
+      expect((await check((kCache) => poke(kCache, at, 100))).reasons[0]).toMatch(
+        /^k_cache: 1 of 16 elements are outside the tolerance; worst at row \d, column \d: 100, expected -?\d within/,
+      );
+    expect((await check((kCache) => poke(kCache, 16, 1))).reasons[0]).toMatch(/^memory outside kCache was overwritten/);
   });
 
   test('an input that was read outside its view', async () => {

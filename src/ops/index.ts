@@ -4,4 +4,6 @@ export { attentionGqaBackward } from './attention_gqa_backward.js';
 export { attentionMerge } from './attention_merge.js';
 export { gemm } from './gemm.js';
 export { gemmInt4 } from './gemm_int4.js';
+export { kvAppend } from './kv_append.js';
 export { peak } from './peak.js';
+export { rope } from './rope.js';

@@ -39,6 +39,17 @@ export const paperTables: Readonly<Record<string, PaperTable>> = {
     ['mla', '7.29', '-', '-', '~606'],
     ['nsa', '~7.39', '-', '-', '~601'],
   ]),
+  'efficientllm-1.5b positions': {
+    source: 'Table 4 of the paper, the 1.5B body with GQA, training on 48 GH200',
+    heads: ['', 'PPL', 'AMU GB', 'AL s/iteration', 'AEC W'],
+    rows: [
+      ['rope', '8.09', '44.82', '0.1280', '~653'],
+      ['absolute', '~8.32', '~46.2', '~0.132', '~669'],
+      ['learnable', '~8.20', '~45.6', '~0.130', '~661'],
+      ['relative', '8.29', '43.94', '0.1246', '646'],
+      ['none', '~8.95', '~48', '~0.144', '~689'],
+    ],
+  },
   'qwen2.5-1.5b': quantized('DeepSeek-R1-Distill-Qwen-1.5B', [
     ['bf16', '39.68 [e]', '144.39', '0.2420', '-', '1/2/2/2/2/3'],
     ['f16', '37.70 [e]', '158.96', '0.2450', '-', '1/3/1/3/3/2 [f]'],

@@ -50,6 +50,23 @@ function attention(): SuiteGroup[] {
   return [...groups].map(([name, group]) => ({ name, ...group, quick: group.body === 'efficientllm-0.5b' }));
 }
 
+const positionGroup = /^(efficientllm-\S+) (rope(?:-interleaved)?) (\S+ \d+)$/;
+
+/** Queries and keys of the body for which the paper compares positional encodings. */
+function positions(): SuiteGroup[] {
+  const op = ops.rope as unknown as Operator;
+  const groups = new Map<string, { body: string; members: Member[] }>();
+  for (const model of op.spec.models) {
+    const [, body, label, phase] = positionGroup.exec(model.name) ?? [];
+    if (body === undefined) continue;
+    // The paper's table of positions has rows of its own.
+    const group = groups.get(`${body} positions ${phase}`) ?? { body: `${body} positions`, members: [] };
+    group.members.push({ label: label!, op, model });
+    groups.set(`${body} positions ${phase}`, group);
+  }
+  return [...groups].map(([name, group]) => ({ name, ...group, quick: true }));
+}
+
 /** The shapes of the nine models of the paper's quantization table; those of its two models of 14B are the same. */
 const quantized = [
   'qwen2.5-1.5b',
@@ -109,6 +126,21 @@ export const paperSuites: readonly PaperSuite[] = [
       'On a CPU the instructions differ: f16 is converted to f32 first, bf16 is multiplied by vdpbf16ps where that pays, or widened by a shift.',
     ],
     unknowable: ['task scores (MMLU-Pro, BBH, GPQA, IFEval, MATH, MUSR)', 'latency of a served request, host included'],
+  },
+  {
+    name: 'positions',
+    title:
+      'positional encodings of the 1.5B body that EfficientLLM trains (its Table 4), a prompt of 2048 tokens and 64 requests, bf16',
+    groups: positions(),
+    absent: [
+      'Absolute and learnable embeddings, a row of a table added to each token, and the relative bias: this version has no operator for them.',
+      'None, which costs nothing here; the paper prints it as the slowest and largest, which its work cannot explain.',
+      'The training step that Table 4 times: this suite turns queries and keys alone.',
+    ],
+    differences: [
+      'Interleaved pairs turn neighbouring columns, so that each vector of columns needs an exchange of lanes; bytes and FLOPs are the same.',
+    ],
+    unknowable: ['perplexity', 'training loss', 'memory and power of 48 GPUs, communication included'],
   },
 ];
 

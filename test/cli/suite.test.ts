@@ -74,13 +74,13 @@ test.each([
   [['attentoin'], /operator or suite is "attentoin"; did you mean "attention"\?/],
   [
     ['softmax'],
-    /expected quick, models, attention_gqa, attention_gqa_backward, attention_merge, gemm, gemm_int4, peak, attention, quantization/,
+    /expected quick, models, attention_gqa, attention_gqa_backward, attention_merge, gemm, gemm_int4, kv_append, peak, rope, attention, quantization, positions/,
   ],
   [['attention', 'gemm'], /bench: gemm is given with suite attention, expected suites alone/],
   [['attention', '--shape', 'lenQ=1'], /--shape is given with suite attention, whose shapes and types are fixed/],
   [['attention', '--dtype', 'f32'], /--dtype is given with suite attention/],
   [['attention', '--group', 'efficientllm-0.5b'], /--group is "efficientllm-0.5b"; expected/],
-  [['gemm', '--group', 'x'], /--group is "x", expected with a suite: attention, quantization/],
+  [['gemm', '--group', 'x'], /--group is "x", expected with a suite: attention, quantization, positions/],
   [['mine.mjs', '--group', 'x'], /--group is given with a script, which chooses that itself/],
 ])('bench %j: one sentence, exit code 2', (args, message) => {
   const { code, out, err } = bench(...args);

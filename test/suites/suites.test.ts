@@ -5,11 +5,11 @@ import type { Clock, MeasureRecord } from '../../src/measure/record.js';
 import type { FileRecord } from '../../src/records/read.js';
 import { paperTables, slipsOf } from '../../src/suites/paper.js';
 import { finishedRun, type Wanted } from '../../src/suites/resume.js';
-import { chosenGroups, paperSuites, type SuiteGroup } from '../../src/suites/suites.js';
+import { chosenGroups, type PaperSuite, paperSuites, type SuiteGroup } from '../../src/suites/suites.js';
 import { type GroupRuns, groupScores, groupText, ratioText, suiteText } from '../../src/suites/text.js';
 import { clock, comparison, observed, record, subject } from '../measure/record.js';
 
-const [attention, quantization] = paperSuites as [(typeof paperSuites)[number], (typeof paperSuites)[number]];
+const [attention, quantization, positions] = paperSuites as unknown as [PaperSuite, PaperSuite, PaperSuite];
 
 describe('groups', () => {
   test('attention: three bodies, prefill and decode, the reference first', () => {
@@ -46,6 +46,20 @@ describe('groups', () => {
       expect([bf16!.dtypes!.x, f16!.dtypes!.x]).toEqual(['bf16', 'f16']);
       expect(new Set(Object.values(f16!.dtypes!))).toEqual(new Set(['f16']));
       expect(f16!.dims).toEqual(bf16!.dims);
+    }
+  });
+
+  test('positions: both kinds of pairs, a prompt and a step, with the five rows of the paper', () => {
+    expect(positions.groups.map(({ name }) => name)).toEqual(
+      ['prefill 2048', 'decode 64'].map((phase) => `efficientllm-1.5b positions ${phase}`),
+    );
+    for (const { members, body } of positions.groups) {
+      const [halves, pairs] = members.map(({ model }) => model);
+      expect(members.map(({ label }) => label)).toEqual(['rope', 'rope-interleaved']);
+      expect(pairs!.dims).toEqual(halves!.dims);
+      expect(pairs!.params).toEqual({ ...halves!.params, interleaved: true });
+      const rows = paperTables[body]!.rows.map(([label]) => label);
+      expect(rows).toEqual(['rope', 'absolute', 'learnable', 'relative', 'none']);
     }
   });
 

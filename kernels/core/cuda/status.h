@@ -12,8 +12,9 @@
 namespace kw {
 
 struct StreamStatus {
-  uint32_t state = 0;  // 0: nothing, 1: being written, 2: complete
-  int32_t index = 0;   // of the value within its tensor
+  uint32_t state = 0;   // 0: nothing, 1: being written, 2: complete
+  int32_t index = 0;    // of the value within its tensor
+  int32_t columns = 0;  // of a tensor of two dimensions, in whose rows `index` counts; 0: it has one
   int64_t value = 0, lowest = 0, highest = 0;
   const char* const* what = nullptr;  // host memory: the text "<operator>: <argument>"
 };
@@ -25,9 +26,12 @@ StreamStatus* status_of(void* stream);
 inline void raise(StreamStatus& status) {
   std::atomic_ref<uint32_t> state(status.state);
   if (state.load(std::memory_order_acquire) != 2) return;
-  const std::string message = std::string(*status.what) + "[" + std::to_string(status.index) + "] is " +
-                              std::to_string(status.value) + ", expected " + std::to_string(status.lowest) + " to " +
-                              std::to_string(status.highest);
+  const int32_t row = status.columns > 0 ? status.index / status.columns : 0;
+  const std::string at = status.columns > 0
+                             ? std::to_string(row) + ", " + std::to_string(status.index - row * status.columns)
+                             : std::to_string(status.index);
+  const std::string message = std::string(*status.what) + "[" + at + "] is " + std::to_string(status.value) +
+                              ", expected " + std::to_string(status.lowest) + " to " + std::to_string(status.highest);
   state.store(0, std::memory_order_release);
   throw Error(Code::INDEX, message);
 }
