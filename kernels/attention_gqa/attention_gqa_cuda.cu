@@ -17,6 +17,8 @@
 // whole multiples of 64 keys that depend on the capacity of len_kv, only for at most 64 rows per group (decoding, not packed).
 //
 // Limits: len_q and len_kv up to 2^24, 2^30 rows of y; head dimensions up to 256. Needs 99 KB of shared memory per block at most.
+// KERNWATT_ATTENTION_GQA=NAME or NAME/SPLITS allows one kernel of attention_gqa_configuration.h alone. A plan of one of configurations()
+// takes that one; bound to a problem of other sizes it chooses again.
 //
 // Prediction, not measured: FLOPs 2 (dim + dim_v) per head, row and visible key; bytes as the contract counts. Prefill is
 // bound by arithmetic: mma.sync with this structure reaches 55-65 % of an A100's 312 TFLOP/s and 330-370 TFLOP/s on an H200
@@ -24,6 +26,7 @@
 // flight per SM at head dimension 128, enough for 75-85 % of bandwidth once the keys are longer than 100 MB in all. f32:
 // about half of fma peak.
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <memory>
 #include <sstream>
@@ -31,9 +34,9 @@
 #include "../attention_merge/attention_merge.cuh"
 #include "../core/cuda/registry.h"
 #include "../core/cuda/sm90.h"
+#include "attention_gqa_configuration.h"
 #include "attention_gqa_fma.cuh"
 #include "attention_gqa_params.cuh"
-#include "attention_gqa_sm90.h"
 #include "attention_gqa_variants.cuh"
 
 namespace kw {
@@ -42,12 +45,15 @@ namespace attention_gqa_cuda {
 constexpr int64_t kLeastSplit = 128;       // keys: fewer are not worth a block of their own
 constexpr int64_t kInvariantSplit = 1024;  // keys, with batch_invariant
 constexpr int64_t kMostSplits = 64;
-constexpr int64_t kMostRows = int64_t{1} << 30;  // of y, over all batches and heads
+constexpr int64_t kSpareShare =
+    20;  // of the operands' bytes, a workspace is at most that part for fewer rows than the plan's
+constexpr const char *kWhere = "attention_gqa", *kVariable = "KERNWATT_ATTENTION_GQA";
 
 template <int Dim, int N, int Blocks>
 Variant fma_variant() {
   using Shape = FmaShape<Dim, N, Blocks>;
-  return {"fma_32", attention_fma<Shape>, Dim, Dim, Shape::kM, N, Shape::kThreads, Shape::kSmem, Blocks, 1, false};
+  return {kPortableKernels[3], attention_fma<Shape>, Dim,    Dim, Shape::kM, N,
+          Shape::kThreads,     Shape::kSmem,         Blocks, 1,   false};
 }
 
 std::vector<Variant> variants_for(DType dtype, int64_t dim, int64_t dim_v) {
@@ -86,8 +92,10 @@ int64_t rows_of(const Params& p) { return int64_t{p.batch} * p.heads_q * p.len_q
 int64_t partial_pitch(const Params& p) { return divided(p.dim_v, 4) * 4; }
 int64_t split_bytes(const Params& p) { return rows_of(p) * (partial_pitch(p) + 1) * 4; }
 
-// A pure function of shapes, strides, alignment and device. most_bytes: of workspace; split_keys: fixed by the plan.
-Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_t most_bytes, int64_t split_keys) {
+// A pure function of shapes, strides, alignment and device. most_bytes: of workspace; split_keys: fixed by the plan; wish: for one
+// kernel and number of splits alone. Without a kernel: none takes it.
+Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_t most_bytes, int64_t split_keys,
+              const Wish& wish) {
   Choice choice;
   Params& p = choice.params;
   p = base_params(args);
@@ -99,6 +107,7 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
 
   double least = 0;
   for (const Variant& v : variants_for(p.q.dtype, p.dim, p.dim_v)) {
+    if (wish && wish.name != v.name) continue;
     const int64_t fit = (static_cast<int64_t>(device.smem_bytes) + kReserved) / (v.smem + kReserved);
     const int64_t blocks = std::min<int64_t>(v.blocks, fit);
     if (blocks < 1) continue;
@@ -118,7 +127,8 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
   }
   const Variant& v = choice.variant;
   if (!v.kernel) return choice;
-  choice.reason = f32             ? "f32 is computed with IEEE fma"
+  choice.reason = wish            ? std::string(wish.by) + " asks for it"
+                  : f32           ? "f32 is computed with IEEE fma"
                   : v.split_warps ? "at most 16 rows per group: the warps share out the keys"
                   : p.pack > 1    ? "few queries: the heads of a group share tiles"
                   : v.rows == 128 ? "enough rows for the largest tile"
@@ -138,16 +148,23 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
   } else if (unsplit > 0) {
     const int64_t slots = sms * choice.blocks_per_sm;
     const int64_t seen = std::min<int64_t>(p.len_kv, int64_t{p.left} + p.right + divided(v.rows, p.pack));
-    int64_t most = std::min({kMostSplits, seen / kLeastSplit, most_bytes / std::max<int64_t>(split_bytes(p), 1)});
-    if (5 * unsplit >= 4 * slots) most = 1;
+    const int64_t worth = std::max<int64_t>(1, std::min(kMostSplits, seen / kLeastSplit));
+    const int64_t held = std::max<int64_t>(1, std::min(worth, most_bytes / std::max<int64_t>(split_bytes(p), 1)));
     const auto filled = [&](int64_t splits) {  // of the slots, over all waves
       const int64_t blocks = unsplit * splits;
       return static_cast<double>(blocks) / static_cast<double>(divided(blocks, slots) * slots);
     };
-    double best = 0;
-    for (int64_t splits = 1; splits <= most; ++splits) best = std::max(best, filled(splits));
-    while (p.splits < most && filled(p.splits) < 0.85 * best) ++p.splits;
+    const auto best = [&](int64_t most) {
+      double best = 0;
+      int found = 1;
+      for (int64_t splits = 1; splits <= most; ++splits) best = std::max(best, filled(splits));
+      while (5 * unsplit < 4 * slots && found < most && filled(found) < 0.85 * best) ++found;
+      return found;
+    };
+    p.splits = wish.splits ? static_cast<int>(std::min<int64_t>(wish.splits, held)) : best(held);
+    if (!wish.splits && p.splits < best(worth)) choice.reason += "; fewer splits than it would, for want of workspace";
   }
+  if (wish.splits > 1 && p.splits != wish.splits) return {};
   choice.blocks = unsplit * p.splits;
   p.partial_pitch = static_cast<int>(partial_pitch(p));
   p.mask_heads = p.mask.head ? p.pack : 1;
@@ -157,88 +174,121 @@ Choice choose(const AttentionGqaArgs& args, const kw_device_info& device, int64_
   return choice;
 }
 
+// Which kernel runs: one for compute capability 9.0, or a portable one; or why none does.
+struct Decision {
+  Sm90Choice sm90;
+  Choice portable;
+  std::string refusal;
+
+  const char* kernel() const { return sm90.configuration ? sm90.configuration->name : portable.variant.name; }
+  int splits() const { return sm90.configuration ? 1 : portable.params.splits; }
+  int64_t workspace() const { return splits() > 1 ? split_bytes(portable.params) * splits() : 0; }
+  // How many splits batch_invariant makes is no choice.
+  std::string configuration() const { return configuration_name(kernel(), portable.params.split_keys ? 1 : splits()); }
+};
+
+Decision decide(const AttentionGqaArgs& args, const kw_device_info& device, int64_t most_bytes, int64_t split_keys,
+                const Wish& wish) {
+  Decision d;
+  const bool portable = !wish || is_portable(wish.name);
+  d.sm90.reason = wish && portable ? std::string(wish.by) + " asks for another" : sm90_unavailable(device);
+  if (d.sm90.reason.empty()) d.sm90 = sm90_choose(args, device, wish.name);
+  if (!portable && wish.splits > 1) d.sm90.configuration = nullptr, d.sm90.reason = "it splits no keys";
+  if (d.sm90.configuration) {
+    if (wish) d.sm90.reason = std::string(wish.by) + " asks for it";
+    return d;
+  }
+  if (portable) d.portable = choose(args, device, most_bytes, split_keys, wish);
+  if (d.portable.variant.kernel && d.portable.blocks > INT32_MAX) {
+    d.refusal = expected(kWhere, "the number of blocks", std::to_string(d.portable.blocks),
+                         "at most " + std::to_string(INT32_MAX));
+  } else if (d.portable.variant.kernel) {
+    return d;
+  } else if (!wish) {
+    d.refusal = expected(kWhere, "shared memory per block",
+                         std::to_string(static_cast<int64_t>(device.smem_bytes)) + " bytes", "at least 99 KB");
+  } else {
+    const std::vector<const char*> names = kernel_names();
+    std::string known;
+    for (const char* name : names) known += (known.empty() ? "there are " : ", ") + std::string(name);
+    const bool unknown = std::find(names.begin(), names.end(), wish.name) == names.end();
+    d.refusal = expected(kWhere, wish.by, wish.text,
+                         "one that takes this problem: " + (unknown    ? known
+                                                            : portable ? "it does not"
+                                                                       : d.sm90.reason));
+  }
+  return d;
+}
+
 class AttentionGqaCudaPlan {
  public:
   static std::string declines(const AttentionGqaArgs& args, const kw_device_info& device) {
-    return declines(args, device, wished());
+    const std::string reason = refused(args, device);
+    return reason.empty() ? decide(args, device, INT64_MAX, invariant_split(args), wished()).refusal : reason;
   }
 
-  static std::string declines(const AttentionGqaArgs& args, const kw_device_info& device, const std::string& wish) {
-    const auto expected = [](const std::string& what, const std::string& received, const std::string& wanted) {
-      return "attention_gqa cuda: " + what + " is " + received + ", expected " + wanted;
+  // "sm90_attn_128", "mma_16/8": a kernel, and over how many blocks the keys are split. With batch_invariant those that give a row
+  // the same bits.
+  static std::vector<std::string> configurations(const AttentionGqaArgs& args, const kw_device_info& device) {
+    const Wish allowed = wished();
+    std::vector<std::string> names;
+    const auto add = [&](const Wish& wish) {
+      const Decision d = decide(args, device, INT64_MAX, invariant_split(args), wish);
+      if (!d.refusal.empty() || !allowed.allows(d.kernel(), d.splits())) return;
+      if (std::find(names.begin(), names.end(), d.configuration()) == names.end()) names.push_back(d.configuration());
     };
-    const auto text = [](int64_t value) { return std::to_string(value); };
-    if (device.cc_major < 8)
-      return expected("compute capability", text(device.cc_major) + "." + text(device.cc_minor), "at least 8.0");
-    const auto floating = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
-    const struct {
-      const char* name;
-      const TensorView& view;
-      DType dtype;  // i4: any of f32, f16 and bf16
-    } tensors[] = {
-        {"q", args.q, DType::i4},        {"k", args.k, args.q.dtype},         {"v", args.v, args.q.dtype},
-        {"bias", args.bias, DType::i4},  {"mask", args.mask, DType::u8},      {"alibi", args.alibi, DType::f32},
-        {"sink", args.sink, DType::f32}, {"lens_q", args.lens_q, DType::i32}, {"lens_kv", args.lens_kv, DType::i32},
-        {"cu_q", args.cu_q, DType::i32}, {"cu_kv", args.cu_kv, DType::i32},   {"y", args.y, DType::i4},
-        {"lse", args.lse, DType::f32}};
-    for (const auto& t : tensors) {
-      if (!t.view.present()) continue;
-      if (t.dtype == DType::i4 ? !floating(t.view.dtype) : t.view.dtype != t.dtype)
-        return expected(std::string("dtype of ") + t.name, name(t.view.dtype),
-                        t.dtype == DType::i4 ? "f32, f16 or bf16" : name(t.dtype));
-      if (t.view.dim(-1) > 1 && t.view.step(-1) != 1)
-        return expected(std::string("the last stride of ") + t.name, text(t.view.step(-1)), "1");
-    }
-    for (const auto& [what, value] : {std::pair{"dim", args.q.dim(3)}, {"dim_v", args.v.dim(3)}})
-      if (value < 1 || value > 256)
-        return expected(what, text(value), "1 to 256 (compiled: 32, 64, 96, 128, 192, 256)");
-    for (const auto& [what, value] : {std::pair{"len_q", args.q.dim(1)}, {"len_kv", args.k.dim(1)}})
-      if (value > kMostLength) return expected(what, text(value), "at most " + text(kMostLength));
-    const int64_t rows = args.q.dim(0) * args.q.dim(1) * args.q.dim(2);
-    if (rows > kMostRows) return expected("batch len_q heads_q", text(rows), "at most " + text(kMostRows));
-    const Sm90Choice sm90 = choose_sm90(args, device, wish);
-    if (sm90.configuration) return "";
-    if (!wish.empty()) return expected("KERNWATT_ATTENTION_GQA", wish, "one that takes it: " + sm90.reason);
-    const Choice choice = choose(args, device, INT64_MAX, invariant_split(args));
-    if (!choice.variant.kernel)
-      return expected("shared memory per block", text(static_cast<int64_t>(device.smem_bytes)) + " bytes",
-                      "at least 99 KB");
-    if (choice.blocks > INT32_MAX)
-      return expected("the number of blocks", text(choice.blocks), "at most " + text(INT32_MAX));
-    return "";
+    add(allowed);
+    const Sm90Configuration* least = sm90_configuration(args);
+    for (const Sm90Configuration& c : kSm90Configurations)
+      if (!c.by_name() && least && c.dim == least->dim) add({kVariable, c.name, c.name, 1});
+    for (const Variant& v : variants_for(args.q.dtype, args.q.dim(3), args.v.dim(3)))
+      for (int splits = 1; splits <= kMostSplits; splits *= 2) {
+        const Wish wish{kVariable, v.name, v.name, splits};
+        const Choice choice = choose(args, device, INT64_MAX, invariant_split(args), wish);
+        // Blocks for two waves are enough.
+        if (splits > 1 && choice.blocks > 2 * choice.blocks_per_sm * std::max(device.sm_count, 1)) break;
+        add(wish);
+      }
+    return names;
   }
 
-  AttentionGqaCudaPlan(const AttentionGqaArgs& args, const kw_device_info& device) : device_(device), wish_(wished()) {
-    const std::string reason = declines(args, device_, wish_);
-    if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
-    split_keys_ = invariant_split(args);
-    choose_and_prepare(args, INT64_MAX);
-    bytes_ =
-        !for_90_.configuration && choice_.params.splits > 1 ? split_bytes(choice_.params) * choice_.params.splits : 0;
+  // configuration: one of configurations(), or empty.
+  AttentionGqaCudaPlan(const AttentionGqaArgs& args, const kw_device_info& device,
+                       const std::string& configuration = "")
+      : device_(device), wish_(wished()), sizes_(sizes_of(args)), split_keys_(invariant_split(args)) {
+    if (const std::string reason = refused(args, device); !reason.empty()) throw Error(Code::UNSUPPORTED, reason);
+    if (!configuration.empty()) {
+      asked_ = wish_of("configuration", configuration);
+      asked_.splits = std::max(asked_.splits, 1);
+    }
+    decide_and_prepare(args, INT64_MAX, asked_ ? asked_ : wish_);
+    bytes_ = decision_.workspace();
+    bytes_ = std::max(bytes_, spare_bytes(args));
   }
 
   uint64_t workspace() const { return static_cast<uint64_t>(bytes_); }
 
   void rebind(const AttentionGqaArgs& args, void* workspace) {
-    const std::string reason = declines(args, device_, wish_);
-    if (!reason.empty()) throw Error(Code::UNSUPPORTED, reason);
-    choose_and_prepare(args, bytes_);
-    if (for_90_.configuration) return;
-    Params& p = choice_.params;
-    if (p.splits > 1) {
+    if (const std::string reason = refused(args, device_); !reason.empty()) throw Error(Code::UNSUPPORTED, reason);
+    const bool asked =
+        asked_ && sizes_of(args) == sizes_ && decide(args, device_, bytes_, split_keys_, asked_).refusal.empty();
+    decide_and_prepare(args, bytes_, asked ? asked_ : wish_);
+    if (decision_.splits() > 1) {
+      Params& p = decision_.portable.params;
       p.partial_y = static_cast<float*>(workspace);
       p.partial_lse = p.partial_y + rows_of(p) * p.partial_pitch * p.splits;
     }
   }
 
   void enqueue(void* stream) {
-    if (for_90_.configuration) return sm90_.enqueue(stream, status_of(stream));
-    if (choice_.blocks == 0) return;
-    const Variant& v = choice_.variant;
-    Params& p = choice_.params;
+    if (decision_.sm90.configuration) return sm90_.enqueue(stream, status_of(stream));
+    Choice& choice = decision_.portable;
+    if (choice.blocks == 0) return;
+    const Variant& v = choice.variant;
+    Params& p = choice.params;
     p.status = status_of(stream);
     const Stream at = static_cast<Stream>(stream);
-    launch({.grid = {static_cast<unsigned>(choice_.blocks)},
+    launch({.grid = {static_cast<unsigned>(choice.blocks)},
             .block = {static_cast<unsigned>(v.threads)},
             .smem = static_cast<size_t>(v.smem),
             .stream = at},
@@ -270,44 +320,73 @@ class AttentionGqaCudaPlan {
   }
 
   std::string explain() const {
-    if (for_90_.configuration) return explain_sm90();
-    const Variant& v = choice_.variant;
-    const Params& p = choice_.params;
+    if (decision_.sm90.configuration) return explain_sm90();
+    const Choice& choice = decision_.portable;
+    const Variant& v = choice.variant;
+    const Params& p = choice.params;
     const auto text = [](int64_t value) { return std::to_string(value); };
     const auto flag = [](bool value) { return value ? "true" : "false"; };
-    const std::string reason = choice_.reason + (device_.cc_major == 9 ? "; no kernel for 9.0: " + for_90_.reason : "");
-    return std::string("{\"variant\":\"") + v.name + "\",\"reason\":\"" + reason + "\",\"tile\":[" + text(v.rows) +
-           "," + text(v.keys) + "],\"headDim\":[" + text(v.dim) + "," + text(v.dim_v) +
-           "],\"headsPerTile\":" + text(p.pack) + ",\"splits\":" + text(p.splits) +
+    const std::string reason =
+        choice.reason + (device_.cc_major == 9 ? "; no kernel for 9.0: " + decision_.sm90.reason : "");
+    return std::string("{\"variant\":\"") + v.name + "\",\"configuration\":\"" + decision_.configuration() +
+           "\",\"reason\":\"" + reason + "\",\"tile\":[" + text(v.rows) + "," + text(v.keys) + "],\"headDim\":[" +
+           text(v.dim) + "," + text(v.dim_v) + "],\"headsPerTile\":" + text(p.pack) + ",\"splits\":" + text(p.splits) +
            ",\"splitKeys\":" + text(p.split_keys) + ",\"threads\":" + text(v.threads) +
-           ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice_.blocks_per_sm) +
-           ",\"grid\":" + text(choice_.blocks) + ",\"asyncCopies\":" + flag(p.q_wide && p.k_wide && p.v_wide) +
+           ",\"smemBytes\":" + text(v.smem) + ",\"blocksPerSm\":" + text(choice.blocks_per_sm) +
+           ",\"grid\":" + text(choice.blocks) + ",\"asyncCopies\":" + flag(p.q_wide && p.k_wide && p.v_wide) +
            ",\"maskTilesSkipped\":" + flag(p.mask_scan) + "," + explain_roofline() + "}";
   }
 
  private:
-  // The name in KERNWATT_ATTENTION_GQA, for experiments: a kernel for compute capability 9.0 that alone may run.
-  static std::string wished() {
-    const char* given = std::getenv("KERNWATT_ATTENTION_GQA");
-    return given ? given : "";
+  using Sizes = std::array<int64_t, 8>;
+  static Sizes sizes_of(const AttentionGqaArgs& a) {
+    return {a.q.dim(0), a.q.dim(1), a.q.dim(2), a.q.dim(3), a.k.dim(1), a.k.dim(2), a.v.dim(3), a.cu_q.dim(0)};
   }
 
-  static Sm90Choice choose_sm90(const AttentionGqaArgs& args, const kw_device_info& device, const std::string& wish) {
-    Sm90Choice none;
-    none.reason = sm90_unavailable(device);
-    return none.reason.empty() ? sm90_choose(args, device, wish) : none;
+  // Of workspace for what the plan of a server may be bound to later: less would have its keys split.
+  int64_t spare_bytes(const AttentionGqaArgs& args) const {
+    int64_t most = 0, wanted = 0;
+    for (const TensorView* t : {static_cast<const TensorView*>(&args.q), static_cast<const TensorView*>(&args.k),
+                                static_cast<const TensorView*>(&args.v), static_cast<const TensorView*>(&args.y)})
+      most += t->count() * bits(t->dtype) / 8 / kSpareShare;
+    for (const int64_t batch : {int64_t{1}, args.q.dim(0)})
+      for (const int64_t rows : {int64_t{1}, int64_t{16}, int64_t{64}, args.q.dim(1)}) {
+        if (batch > args.q.dim(0) || rows > args.q.dim(1)) continue;
+        AttentionGqaArgs less = args;
+        less.q.shape[0] = less.k.shape[0] = less.v.shape[0] = less.y.shape[0] = batch;
+        less.q.shape[1] = less.y.shape[1] = rows;
+        wanted = std::max(wanted, decide(less, device_, INT64_MAX, split_keys_, wish_).workspace());
+      }
+    return std::min(most, wanted);
+  }
+
+  // For experiments: KERNWATT_ATTENTION_GQA allows one kernel alone.
+  static Wish wished() {
+    const char* given = std::getenv(kVariable);
+    return given && *given ? wish_of(kVariable, given) : Wish{};
+  }
+
+  static std::string refused(const AttentionGqaArgs& args, const kw_device_info& device) {
+    const CheckedTensor tensors[] = {
+        {"q", args.q, kAnyFloat},        {"k", args.k, args.q.dtype},         {"v", args.v, args.q.dtype},
+        {"bias", args.bias, kAnyFloat},  {"mask", args.mask, DType::u8},      {"alibi", args.alibi, DType::f32},
+        {"sink", args.sink, DType::f32}, {"lens_q", args.lens_q, DType::i32}, {"lens_kv", args.lens_kv, DType::i32},
+        {"cu_q", args.cu_q, DType::i32}, {"cu_kv", args.cu_kv, DType::i32},   {"y", args.y, kAnyFloat},
+        {"lse", args.lse, DType::f32}};
+    return refused_by_all(kWhere, device, tensors, args);
   }
 
   std::string explain_sm90() const {
-    const Sm90Configuration& c = *for_90_.configuration;
+    const Sm90Choice& choice = decision_.sm90;
+    const Sm90Configuration& c = *choice.configuration;
     std::ostringstream text;
-    text << "{\"variant\":\"" << c.name << "\",\"reason\":\"" << for_90_.reason << "\",\"tile\":[" << c.rows() << ","
-         << c.keys << "],\"headDim\":[" << c.dim << "," << c.dim_v << "],\"headsPerTile\":" << for_90_.pack
-         << ",\"splits\":1,\"splitKeys\":0,\"stages\":" << c.stages << ",\"threads\":" << c.threads()
-         << ",\"registers\":[" << c.loading_registers() << "," << c.multiplying_registers()
-         << "],\"smemBytes\":" << c.smem() << ",\"blocksPerSm\":1,\"grid\":" << sm90_.blocks()
-         << ",\"tiles\":" << for_90_.tiles << ",\"asyncCopies\":true,\"maskTilesSkipped\":false," << explain_roofline()
-         << "}";
+    text << "{\"variant\":\"" << c.name << "\",\"configuration\":\"" << c.name << "\",\"reason\":\"" << choice.reason
+         << "\",\"tile\":[" << c.rows() << "," << c.keys << "],\"headDim\":[" << c.dim << "," << c.dim_v
+         << "],\"headsPerTile\":" << choice.pack << ",\"splits\":1,\"splitKeys\":0,\"stages\":" << c.stages
+         << ",\"threads\":" << c.threads() << ",\"registers\":[" << c.loading_registers() << ","
+         << c.multiplying_registers() << "],\"smemBytes\":" << c.smem()
+         << ",\"blocksPerSm\":1,\"grid\":" << sm90_.blocks() << ",\"tiles\":" << choice.tiles
+         << ",\"asyncCopies\":true,\"maskTilesSkipped\":false," << explain_roofline() << "}";
     return text.str();
   }
 
@@ -321,22 +400,23 @@ class AttentionGqaCudaPlan {
     return text.str();
   }
 
-  void choose_and_prepare(const AttentionGqaArgs& args, int64_t most_bytes) {
-    for_90_ = choose_sm90(args, device_, wish_);
+  void decide_and_prepare(const AttentionGqaArgs& args, int64_t most_bytes, const Wish& wish) {
+    Decision decision = decide(args, device_, most_bytes, split_keys_, wish);
+    if (!decision.refusal.empty()) throw Error(Code::UNSUPPORTED, decision.refusal);
+    const Variant& v = decision.portable.variant;
+    const bool another = v.kernel && v.kernel != decision_.portable.variant.kernel;
+    decision_ = std::move(decision);
     roofline_ = is_sm90(device_) ? sm90_roofline(args, device_) : Sm90Roofline{};
-    if (for_90_.configuration) return sm90_.bind(for_90_, base_params(args), device_);
-    Choice choice = choose(args, device_, most_bytes, split_keys_);
-    if (choice.variant.kernel != choice_.variant.kernel)
-      prepare(choice.variant.kernel, static_cast<size_t>(choice.variant.smem));
-    choice_ = std::move(choice);
+    if (decision_.sm90.configuration) return sm90_.bind(decision_.sm90, base_params(args), device_);
+    if (another) prepare(decision_.portable.variant.kernel, static_cast<size_t>(decision_.portable.variant.smem));
   }
 
   kw_device_info device_;
-  std::string wish_;        // what KERNWATT_ATTENTION_GQA said when the plan was made
-  int64_t split_keys_ = 0;  // of a split with batch_invariant, from the lengths the plan was made for; 0: not split
-  int64_t bytes_ = 0;       // of workspace
-  Choice choice_;
-  Sm90Choice for_90_;  // with a configuration it runs in place of choice_
+  Wish wish_, asked_;   // of the environment when the plan was made, and a configuration
+  Sizes sizes_;         // for which a configuration was asked
+  int64_t split_keys_;  // of a split with batch_invariant, from the lengths the plan was made for; 0: not split
+  int64_t bytes_ = 0;   // of workspace
+  Decision decision_;
   Sm90Launch sm90_;
   Sm90Roofline roofline_;
 };

@@ -1,6 +1,9 @@
 // From the arguments of attention_gqa to the parameters that its CUDA kernels share (attention_gqa_walk.cuh).
 #pragma once
 #include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
 
 #include "attention_gqa.h"
 #include "attention_gqa_walk.cuh"
@@ -69,5 +72,49 @@ inline Params base_params(const AttentionGqaArgs& a) {
 }
 
 inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+constexpr int64_t kMostRows = int64_t{1} << 30;  // of y, over all batches and heads
+
+inline int64_t rows_of(const TensorView& q) { return q.dim(0) * q.dim(1) * q.dim(2); }
+
+// A refusal, in words; `where` is the operator.
+inline std::string expected(const char* where, const std::string& what, const std::string& received,
+                            const std::string& wanted) {
+  return std::string(where) + " cuda: " + what + " is " + received + ", expected " + wanted;
+}
+
+constexpr DType kAnyFloat = DType::i4;  // f32, f16 or bf16
+
+struct CheckedTensor {
+  const char* name;
+  const TensorView& view;
+  DType dtype;
+};
+
+// What none of an operator's kernels takes; empty where there is no such thing. forward: the sizes.
+inline std::string refused_by_all(const char* where, const kw_device_info& device,
+                                  std::span<const CheckedTensor> tensors, const AttentionGqaArgs& forward) {
+  const auto text = [](int64_t value) { return std::to_string(value); };
+  if (device.cc_major < 8)
+    return expected(where, "compute capability", text(device.cc_major) + "." + text(device.cc_minor), "at least 8.0");
+  const auto floating = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
+  for (const CheckedTensor& t : tensors) {
+    if (!t.view.present()) continue;
+    const bool any = t.dtype == kAnyFloat;
+    if (any ? !floating(t.view.dtype) : t.view.dtype != t.dtype)
+      return expected(where, std::string("dtype of ") + t.name, name(t.view.dtype),
+                      any ? "f32, f16 or bf16" : name(t.dtype));
+    if (t.view.dim(-1) > 1 && t.view.step(-1) != 1)
+      return expected(where, std::string("the last stride of ") + t.name, text(t.view.step(-1)), "1");
+  }
+  for (const auto& [what, value] : {std::pair{"dim", forward.q.dim(3)}, {"dim_v", forward.v.dim(3)}})
+    if (value < 1 || value > 256)
+      return expected(where, what, text(value), "1 to 256 (compiled: 32, 64, 96, 128, 192, 256)");
+  for (const auto& [what, value] : {std::pair{"len_q", forward.q.dim(1)}, {"len_kv", forward.k.dim(1)}})
+    if (value > kMostLength) return expected(where, what, text(value), "at most " + text(kMostLength));
+  const int64_t rows = rows_of(forward.q);
+  if (rows > kMostRows) return expected(where, "batch len_q heads_q", text(rows), "at most " + text(kMostRows));
+  return "";
+}
 
 }  // namespace kw::attention_gqa_cuda

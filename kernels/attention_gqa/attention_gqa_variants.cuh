@@ -2,6 +2,7 @@
 #pragma once
 #include <vector>
 
+#include "attention_gqa_configuration.h"
 #include "attention_gqa_mma.cuh"
 
 namespace kw::attention_gqa_cuda {
@@ -35,11 +36,10 @@ template <class... Shapes>
 struct ShapeList {
   // In the order of their rows: 16 (every warp other keys), 64, 128.
   static std::vector<Variant> variants(bool bf16) {
-    constexpr const char* kNames[] = {"mma_16", "mma_64", "mma_128"};
     constexpr double kEfficiency[] = {0.5, 0.8, 1};
     std::vector<Variant> found;
-    (found.push_back(bf16 ? mma_variant<true, Shapes>(kNames[found.size()], kEfficiency[found.size()])
-                          : mma_variant<false, Shapes>(kNames[found.size()], kEfficiency[found.size()])),
+    (found.push_back(bf16 ? mma_variant<true, Shapes>(kPortableKernels[found.size()], kEfficiency[found.size()])
+                          : mma_variant<false, Shapes>(kPortableKernels[found.size()], kEfficiency[found.size()])),
      ...);
     return found;
   }

@@ -31,12 +31,14 @@ namespace kw {
 namespace attention_gqa_backward_cuda {
 
 using attention_gqa_cuda::aligned;
+using attention_gqa_cuda::CheckedTensor;
 using attention_gqa_cuda::divided;
-using attention_gqa_cuda::kMostLength;
+using attention_gqa_cuda::kAnyFloat;
 using attention_gqa_cuda::operand;
+using attention_gqa_cuda::rows_of;
 using attention_gqa_cuda::stride;
 
-constexpr int64_t kMostRows = int64_t{1} << 30;  // of y, over all batches and heads
+constexpr const char* kWhere = "attention_gqa_backward";
 
 Variant variant_for(DType dtype, int64_t dim, int64_t dim_v) {
   const int64_t most = std::max(dim, dim_v);
@@ -86,13 +88,11 @@ BackwardParams params_of(const AttentionGqaBackwardArgs& a, const Variant& v) {
   return b;
 }
 
-int64_t rows_of(const AttentionGqaBackwardArgs& a) { return a.q.dim(0) * a.q.dim(1) * a.q.dim(2); }
-
 // Blocks of each kernel.
 struct Grids {
   int64_t prepare, rows, keys, bias, sink;
   Grids(const AttentionGqaBackwardArgs& a, const BackwardParams& b, const Variant& v)
-      : prepare(divided(rows_of(a), kPrepareThreads / 32)),
+      : prepare(divided(rows_of(a.q), kPrepareThreads / 32)),
         rows(int64_t{b.rows.row_tiles} * b.rows.heads_q * b.rows.batch),
         keys(int64_t{b.keys.row_tiles} * b.rows.heads_kv * b.rows.batch),
         bias(a.bias.present() && a.dbias.count() > 0
@@ -106,65 +106,45 @@ struct Grids {
 class AttentionGqaBackwardCudaPlan {
  public:
   static std::string declines(const AttentionGqaBackwardArgs& args, const kw_device_info& device) {
-    const auto expected = [](const std::string& what, const std::string& received, const std::string& wanted) {
-      return "attention_gqa_backward cuda: " + what + " is " + received + ", expected " + wanted;
+    const CheckedTensor tensors[] = {{"q", args.q, kAnyFloat},
+                                     {"k", args.k, args.q.dtype},
+                                     {"v", args.v, args.q.dtype},
+                                     {"y", args.y, kAnyFloat},
+                                     {"lse", args.lse, DType::f32},
+                                     {"dy", args.dy, args.q.dtype},
+                                     {"dlse", args.dlse, DType::f32},
+                                     {"bias", args.bias, kAnyFloat},
+                                     {"mask", args.mask, DType::u8},
+                                     {"alibi", args.alibi, DType::f32},
+                                     {"sink", args.sink, DType::f32},
+                                     {"lens_q", args.lens_q, DType::i32},
+                                     {"lens_kv", args.lens_kv, DType::i32},
+                                     {"cu_q", args.cu_q, DType::i32},
+                                     {"cu_kv", args.cu_kv, DType::i32},
+                                     {"dq", args.dq, kAnyFloat},
+                                     {"dk", args.dk, kAnyFloat},
+                                     {"dv", args.dv, kAnyFloat},
+                                     {"dbias", args.dbias, kAnyFloat},
+                                     {"dsink", args.dsink, DType::f32}};
+    if (std::string reason = attention_gqa_cuda::refused_by_all(kWhere, device, tensors, forward_of(args));
+        !reason.empty())
+      return reason;
+    const auto expected = [](const std::string& what, int64_t received, const std::string& wanted) {
+      return attention_gqa_cuda::expected(kWhere, what, std::to_string(received), wanted);
     };
-    const auto text = [](int64_t value) { return std::to_string(value); };
-    if (device.cc_major < 8)
-      return expected("compute capability", text(device.cc_major) + "." + text(device.cc_minor), "at least 8.0");
-    const auto floating = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
-    const struct {
-      const char* name;
-      const TensorView& view;
-      DType dtype;  // i4: any of f32, f16 and bf16
-    } tensors[] = {{"q", args.q, DType::i4},
-                   {"k", args.k, args.q.dtype},
-                   {"v", args.v, args.q.dtype},
-                   {"y", args.y, DType::i4},
-                   {"lse", args.lse, DType::f32},
-                   {"dy", args.dy, args.q.dtype},
-                   {"dlse", args.dlse, DType::f32},
-                   {"bias", args.bias, DType::i4},
-                   {"mask", args.mask, DType::u8},
-                   {"alibi", args.alibi, DType::f32},
-                   {"sink", args.sink, DType::f32},
-                   {"lens_q", args.lens_q, DType::i32},
-                   {"lens_kv", args.lens_kv, DType::i32},
-                   {"cu_q", args.cu_q, DType::i32},
-                   {"cu_kv", args.cu_kv, DType::i32},
-                   {"dq", args.dq, DType::i4},
-                   {"dk", args.dk, DType::i4},
-                   {"dv", args.dv, DType::i4},
-                   {"dbias", args.dbias, DType::i4},
-                   {"dsink", args.dsink, DType::f32}};
-    for (const auto& t : tensors) {
-      if (!t.view.present()) continue;
-      if (t.dtype == DType::i4 ? !floating(t.view.dtype) : t.view.dtype != t.dtype)
-        return expected(std::string("dtype of ") + t.name, name(t.view.dtype),
-                        t.dtype == DType::i4 ? "f32, f16 or bf16" : name(t.dtype));
-      if (t.view.dim(-1) > 1 && t.view.step(-1) != 1)
-        return expected(std::string("the last stride of ") + t.name, text(t.view.step(-1)), "1");
-    }
-    for (const auto& [what, value] : {std::pair{"dim", args.q.dim(3)}, {"dim_v", args.v.dim(3)}})
-      if (value < 1 || value > 256)
-        return expected(what, text(value), "1 to 256 (compiled: 32, 64, 96, 128, 192, 256)");
-    for (const auto& [what, value] : {std::pair{"len_q", args.q.dim(1)}, {"len_kv", args.k.dim(1)}})
-      if (value > kMostLength) return expected(what, text(value), "at most " + text(kMostLength));
-    if (rows_of(args) > kMostRows)
-      return expected("batch len_q heads_q", text(rows_of(args)), "at most " + text(kMostRows));
     const Variant v = variant_for(args.q.dtype, args.q.dim(3), args.v.dim(3));
     const int64_t smem = std::max(v.row_smem, v.key_smem);
     if (static_cast<int64_t>(device.smem_bytes) < smem)
-      return expected("shared memory per block", text(static_cast<int64_t>(device.smem_bytes)) + " bytes",
-                      "at least " + text(smem));
+      return expected("bytes of shared memory per block", static_cast<int64_t>(device.smem_bytes),
+                      "at least " + std::to_string(smem));
     const int64_t blocks = Grids(args, params_of(args, v), v).most();
-    if (blocks > INT32_MAX) return expected("the number of blocks", text(blocks), "at most " + text(INT32_MAX));
+    if (blocks > INT32_MAX) return expected("the number of blocks", blocks, "at most " + std::to_string(INT32_MAX));
     return "";
   }
 
   AttentionGqaBackwardCudaPlan(const AttentionGqaBackwardArgs& args, const kw_device_info& device) : device_(device) {
     bind(args);
-    capacity_ = rows_of(args);
+    capacity_ = rows_of(args.q);
     prepare(variant_.rows, static_cast<size_t>(variant_.row_smem));
     prepare(variant_.bias, static_cast<size_t>(variant_.row_smem));
     for (const Kernel kernel : variant_.keys)
@@ -175,11 +155,11 @@ class AttentionGqaBackwardCudaPlan {
 
   void rebind(const AttentionGqaBackwardArgs& args, void* workspace) {
     bind(args);
-    if (rows_of(args) > capacity_)
+    if (rows_of(args.q) > capacity_)
       throw Error(Code::SHAPE, "attention_gqa_backward: workspace is for " + std::to_string(capacity_) +
-                                   " rows, expected " + std::to_string(rows_of(args)));
+                                   " rows, expected " + std::to_string(rows_of(args.q)));
     params_.lse = static_cast<float*>(workspace);
-    params_.delta = params_.lse + rows_of(args);
+    params_.delta = params_.lse + rows_of(args.q);
   }
 
   void enqueue(void* stream) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "attention_gqa_problem.h"
+#include "plan.h"
 
 namespace kw::test {
 namespace {
@@ -234,43 +235,91 @@ void rebinding(const Device& d) {
   }
 }
 
-// Fewer rows would be split into more parts than the plan has workspace for: none, where it had blocks enough, or too little.
+// How many parts the keys have in a plan that is bound to the operands of a problem; right, or an expectation fails.
+std::string splits_when_bound(const Device& d, const Problem& plan, Problem& operands, const std::string& what) {
+  const std::string wrong = bound(d, plan, operands);
+  const std::string said = operator_of(*d.table, "attention_gqa").plan_explain(plan.handle());
+  expect(wrong.empty(), what + ": " + wrong + said);
+  return explained(said.c_str(), "splits");
+}
+
+// Bound to less than it was made for, a plan splits the keys as one of its own would, where a twentieth of the operands holds the
+// parts, and else into fewer, which explain() says.
 void shrinking(const Device& d) {
-  const auto rebound = [&](const Case& large, int64_t batch) {
-    Case small = large;
-    small.batch = batch, small.lens_kv.resize(batch);
-    Problem p(d, large), q(d, small);
-    p.plan(), q.plan();
-    const kw_op& op = operator_of(*d.table, "attention_gqa");
-    expect(op.plan_workspace(q.handle()) > op.plan_workspace(p.handle()), "alone it would take more workspace");
-    const std::string wrong = bound(d, p, q);
-    expect(wrong.empty(), "from batch " + std::to_string(large.batch) + " to " + std::to_string(batch) + ": " + wrong);
-  };
   Case t;
   t.dim = t.dim_v = 8, t.len_kv = 300, t.batch = 4 * std::max(d.info.sm_count, 1), t.lens_kv.assign(t.batch, 300);
-  rebound(t, 1);
+  Case one = t;
+  one.batch = 1, one.lens_kv.resize(1);
+  Problem p(d, t), q(d, one);
+  p.plan(), q.plan();
+  expect(p.chosen["splits"] == "1" && q.chosen["splits"] == "2", "many batches are whole, and one is split");
+  expect(splits_when_bound(d, p, q, "of many batches to one") == "2", "a plan has workspace for one batch");
 
-  t.len_kv = 4000, t.batch = 40, t.lens_kv.assign(t.batch, 4000);
-  const Problem any(d, t);
-  const auto workspace = [&](int64_t batch) {
-    AttentionGqaArgs args = any.there();
-    for (TensorView* view : {static_cast<TensorView*>(&args.q), static_cast<TensorView*>(&args.k),
-                             static_cast<TensorView*>(&args.v), static_cast<TensorView*>(&args.y),
-                             static_cast<TensorView*>(&args.lse), static_cast<TensorView*>(&args.lens_kv)})
-      view->shape[0] = batch;
-    const kw_op& op = operator_of(*d.table, "attention_gqa");
-    kw_plan* plan = nullptr;
-    d.must(op.plan_create(&d.info, &args, &plan), "plan_create");
-    const uint64_t bytes = op.plan_workspace(plan);
-    op.plan_destroy(plan);
-    return bytes;
+  Case rows;
+  rows.len_q = 300, rows.len_kv = 700, rows.dim = rows.dim_v = 8, rows.heads_q = 4;
+  Case few = rows;
+  few.len_q = 2;
+  Problem large(d, rows), small(d, few);
+  large.plan(), small.plan();
+  expect(
+      splits_when_bound(d, large, small, "of 300 rows to 2") == small.chosen["splits"] && small.chosen["splits"] != "1",
+      "a plan has workspace for few rows");
+
+  Case tight;
+  tight.dim = 8, tight.dim_v = 256, tight.len_kv = 256, tight.heads_q = 16;
+  tight.batch = 128, tight.lens_kv.assign(tight.batch, 3);
+  Case some = tight;
+  some.batch = 4, some.lens_kv.resize(some.batch);
+  Device eight = d;
+  eight.info.sm_count = 8;
+  Problem all(eight, tight), part(eight, some);
+  all.plan(), part.plan();
+  expect(part.chosen["splits"] == "2", "some of the batches alone are split");
+  expect(splits_when_bound(eight, all, part, "of all batches to some") == "1", "there is too little workspace");
+  const std::string said = operator_of(*d.table, "attention_gqa").plan_explain(all.handle());
+  expect(said.find("for want of workspace") != std::string::npos, "explain() says why there are no splits: " + said);
+}
+
+// Every configuration by its name; a plan of one that is bound to a problem of other sizes chooses again.
+void configurations(const Device& d) {
+  const kw_op& op = operator_of(*d.table, "attention_gqa");
+  const char* variable = "KERNWATT_ATTENTION_GQA";
+  setenv("KERNWATT_UNPROVED", "1", 1);
+  const auto named = [&](Case t) {
+    Problem p(d, t);
+    const int count = every_named(d, op, &p.there(), variable, [&](BoundPlan& plan) {
+      for (Operand* o : {&p.y, &p.lse}) std::fill(o->bytes.begin(), o->bytes.end(), uint8_t{0xff}), o->upload();
+      if (plan.enqueue()) return false;
+      p.y.download(), p.lse.download();
+      return d.sync() == 0 && p.check().empty();
+    });
+    for (const char* wrong : {"mma_32", "mma_64/0", "mma_64/two", "sm90_attn_128/2"})
+      refuses_named(d, op, &p.there(), wrong);
+    return count;
   };
-  const auto some_but_less = [&](int64_t batch) {
-    return workspace(batch) > 0 && workspace(batch) < workspace(batch - 1);
-  };
-  while (t.batch > 2 && !some_but_less(t.batch)) --t.batch;
-  t.lens_kv.assign(t.batch, 150);
-  rebound(t, t.batch - 1);
+  const bool sm90 = d.info.cc_major == 9;
+  Case t;
+  t.heads_q = 4, t.heads_kv = 2, t.len_kv = 600;
+  expect(named(t) == 9 + sm90, "one row: three kernels, the keys in 1, 2 and 4 parts");
+  t.len_q = 70, t.len_kv = 200, t.causal = true;
+  expect(named(t) == 2 + sm90, "too many rows for mma_16, too few keys for parts");
+  t.batch_invariant = true;
+  expect(named(t) == 2, "batch_invariant: kernels that give the same bits");
+  t.batch_invariant = false, t.in = t.out = DType::f32;
+  expect(named(t) == 1, "f32: one kernel");
+  unsetenv("KERNWATT_UNPROVED");
+
+  Case whole;
+  whole.heads_q = 4, whole.len_q = 40, whole.len_kv = 600;
+  Case other = whole;
+  other.len_q = 1;
+  Problem p(d, whole), q(d, other);
+  BoundPlan plan(d, op, &p.there(), variable, "", "mma_64/4"), own(d, op, &q.there(), variable, "");
+  plan.rebind(&q.there());
+  const auto configuration = [](const BoundPlan& of) { return explained(of.explain().c_str(), "configuration"); };
+  expect(configuration(plan) == configuration(own), "other sizes: " + plan.explain());
+  plan.rebind(&p.there());
+  expect(configuration(plan) == "mma_64/4", "the sizes it was made for: " + plan.explain());
 }
 
 // batch_invariant cuts the keys by the capacity of the plan, whatever it is bound to: the same bits.
@@ -315,7 +364,7 @@ void refusals(const Device& d) {
 void properties(const Device& d, size_t round) {
   const auto due = [&](size_t number) { return full || round % kRounds == number; };
   if (due(0)) exact(d);
-  if (due(1)) invariance(d);
+  if (due(1)) invariance(d), configurations(d);
   if (due(2) || due(5)) repetition(d);
   if (due(3)) wrong_lengths(d), refusals(d), empty_rows(d);
   if (due(3) && !race) edges(d);  // every access they make, the cases make too

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/attention_gqa/attention_gqa_sm90.h"
+#include "../../kernels/attention_gqa/attention_gqa_configuration.h"
 #include "../../kernels/core/host/table.h"
 #include "../../kernels/gemm_int4/gemm_int4_choose.h"
 #include "cases.h"
@@ -121,10 +121,9 @@ std::vector<const char*> names_of(const Configurations& configurations) {
 }
 
 const Named* named(const std::string& op) {
-  static const Named kNamed[] = {
-      {"gemm", "KERNWATT_GEMM", names_of(gemm_cuda::kConfigs)},
-      {"gemm_int4", "KERNWATT_GEMM_INT4", names_of(gemm_int4_cuda::kInt4Configs)},
-      {"attention_gqa", "KERNWATT_ATTENTION_GQA", names_of(attention_gqa_cuda::kSm90Configurations)}};
+  static const Named kNamed[] = {{"gemm", "KERNWATT_GEMM", names_of(gemm_cuda::kConfigs)},
+                                 {"gemm_int4", "KERNWATT_GEMM_INT4", names_of(gemm_int4_cuda::kInt4Configs)},
+                                 {"attention_gqa", "KERNWATT_ATTENTION_GQA", attention_gqa_cuda::kernel_names()}};
   for (const Named& n : kNamed)
     if (op == n.op) return &n;
   return nullptr;
