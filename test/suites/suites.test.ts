@@ -12,13 +12,21 @@ import { clock, comparison, observed, record, subject } from '../measure/record.
 const [attention, quantization, positions] = paperSuites as unknown as [PaperSuite, PaperSuite, PaperSuite];
 
 describe('groups', () => {
-  test('attention: three bodies, prefill and decode, the reference first', () => {
+  test('attention: three bodies, prefill with its gradients and decode, the reference first', () => {
     expect(attention.groups.map(({ name }) => name)).toEqual(
       ['0.5b', '1.5b', '3b'].flatMap((size) => [
         `efficientllm-${size} prefill 2048`,
+        `efficientllm-${size} gradients 2048`,
         `efficientllm-${size} decode 2048`,
       ]),
     );
+    const backward = (name: string) => name.includes('gradients');
+    for (const { name, members, quick } of attention.groups)
+      for (const { op, model } of members) {
+        expect(op.spec.name).toBe(backward(name) ? 'attention_gqa_backward' : 'attention_gqa');
+        expect(backward(model.name)).toBe(backward(name));
+        expect(backward(name) && quick).toBe(false);
+      }
     for (const { members, body } of attention.groups) {
       expect(members.map(({ label }) => label)).toEqual(['mha', 'mqa', 'gqa']);
       const [mha, mqa, gqa] = members.map(({ model }) => model.dims);
