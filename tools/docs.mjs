@@ -11,9 +11,30 @@ import { importBuilt } from './built.mjs';
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const page = join(root, 'docs/operators.md');
 
+const parse = (file) => ts.createSourceFile(file, readFileSync(file, 'utf8'), ts.ScriptTarget.Latest, true);
+
+/** The properties of an object literal, those that it spreads or is named for included, wherever these were imported from. */
+function propertiesOf(node, source) {
+  if (!ts.isIdentifier(node))
+    return (node.properties ?? []).flatMap((one) =>
+      ts.isSpreadAssignment(one) ? propertiesOf(one.expression, source) : [one],
+    );
+  for (const statement of source.statements) {
+    const declared = ts.isVariableStatement(statement)
+      ? statement.declarationList.declarations.find(({ name }) => name.getText() === node.text)
+      : undefined;
+    if (declared) return propertiesOf(declared.initializer, source);
+    const imported = ts.isImportDeclaration(statement) ? statement.importClause?.namedBindings?.elements : undefined;
+    if (!imported?.some(({ name }) => name.text === node.text)) continue;
+    const file = join(dirname(source.fileName), statement.moduleSpecifier.text.replace(/\.js$/, '.ts'));
+    return propertiesOf(node, parse(file));
+  }
+  throw new Error(`${source.fileName}: ${node.text} is declared nowhere`);
+}
+
 /** The comment of each property of the object literal `defineOp({ tensors: {...}, params: {...} })`, and the one of the operator. */
 function comments(file) {
-  const source = ts.createSourceFile(file, readFileSync(file, 'utf8'), ts.ScriptTarget.Latest, true);
+  const source = parse(file);
   const found = { op: '', of: {} };
   const textOf = (node) => {
     const [doc] = ts.getJSDocCommentsAndTags(node).filter(ts.isJSDoc).slice(-1);
@@ -22,7 +43,8 @@ function comments(file) {
   const visit = (node) => {
     if (ts.isVariableStatement(node) && /defineOp\(/.test(node.getText())) found.op ||= textOf(node);
     if (ts.isPropertyAssignment(node) && ['tensors', 'params'].includes(node.name.getText()))
-      for (const property of node.initializer.properties ?? []) found.of[property.name.getText()] = textOf(property);
+      for (const property of propertiesOf(node.initializer, source))
+        found.of[property.name.getText()] = textOf(property);
     ts.forEachChild(node, visit);
   };
   visit(source);

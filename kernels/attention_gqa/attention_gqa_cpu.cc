@@ -33,6 +33,7 @@
 #include "../core/numeric.h"
 #include "../core/plan.h"
 #include "attention_gqa_cpu_engine.h"
+#include "attention_gqa_cpu_sets.h"
 
 namespace kw::cpu {
 namespace {
@@ -46,16 +47,14 @@ constexpr int64_t kFewBytes = 256 << 10;  // of keys and values that a few rows 
 constexpr double kSerialWork = 200e3;     // FLOPs below which waking a thread costs more than it brings
 constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNone = -kInfinity;
 
-const AttentionKernels& kernels_for(Isa isa, DType dtype) {
-  const int index = static_cast<int>(dtype);
+constexpr KernelSets<AttentionKernels> kSets = {
+    kAttentionGeneric,
 #if defined(__x86_64__)
-  if (isa >= Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kAttentionAvx512Bf16;
-  if (isa >= Isa::avx512) return kAttentionAvx512[index];
-  if (isa == Isa::avx2) return kAttentionAvx2[index];
+    kAttentionAvx2,
+    kAttentionAvx512,
+    &kAttentionAvx512Bf16,
 #endif
-  (void)isa;
-  return kAttentionGeneric[index];
-}
+};
 
 }  // namespace
 
@@ -88,13 +87,18 @@ std::string AttentionCpuEngine::declines(const std::string& where, const Attenti
   return "";
 }
 
+std::vector<std::string> AttentionCpuEngine::configurations(const AttentionGqaArgs& args,
+                                                            const kw_device_info& device) {
+  return kSets.configurations(static_cast<Isa>(device.isa), args.q.dtype, args.batch_invariant);
+}
+
 AttentionCpuEngine::AttentionCpuEngine(const char* where, const AttentionGqaArgs& args, const kw_device_info& device,
-                                       bool paged)
+                                       bool paged, const std::string& configuration)
     : where_(where),
       paged_(paged),
       threads_(std::max(1, device.sm_count)),
       cache_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2), 256 << 10, 1 << 20)),
-      kernels_(kernels_for(static_cast<Isa>(device.isa), args.q.dtype)),
+      kernels_(kSets.of(where, static_cast<Isa>(device.isa), args.q.dtype, args.batch_invariant, configuration)),
       args_(args),
       shape_(resolve(args)),
       cells_(ceil_div(shape_.dim, kernels_.per_cell)),
@@ -519,7 +523,8 @@ std::string AttentionCpuEngine::explain() const {
   const int64_t rows = shape_.group * shape_.len_q;
   const bool few = rows <= AttentionFew::kRows, split = rows <= kSplitRows;
   std::ostringstream json;
-  json << R"({"variant":")" << where_ << "_cpu_" << kernels_.isa << R"(","path":")"
+  json << R"({"variant":")" << where_ << "_cpu_" << kernels_.isa << R"(","configuration":")" << kernels_.isa
+       << R"(","path":")"
        << (few     ? "few rows, keys in place"
            : split ? "one block of rows, keys split"
                    : "blocks of rows")
@@ -538,8 +543,11 @@ class AttentionGqaCpuPlan {
   static std::string declines(const AttentionGqaArgs& args, const kw_device_info&) {
     return AttentionCpuEngine::declines("attention_gqa", args);
   }
-  AttentionGqaCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device)
-      : engine_("attention_gqa", args, device) {}
+  static std::vector<std::string> configurations(const AttentionGqaArgs& args, const kw_device_info& device) {
+    return AttentionCpuEngine::configurations(args, device);
+  }
+  AttentionGqaCpuPlan(const AttentionGqaArgs& args, const kw_device_info& device, const std::string& configuration = "")
+      : engine_("attention_gqa", args, device, false, configuration) {}
   uint64_t workspace() const { return engine_.workspace(); }
   void rebind(const AttentionGqaArgs& args, void* workspace) { engine_.rebind(args, workspace); }
   void enqueue(void* stream) { engine_.enqueue(stream); }

@@ -42,7 +42,10 @@ class AttentionCpuEngine {
   // Why the tensors of a problem cannot be used; empty: they can. `where` is the operator that asks, and what it calls k and v.
   static std::string declines(const std::string& where, const AttentionGqaArgs&, const char* keys = "k",
                               const char* values = "v");
-  AttentionCpuEngine(const char* where, const AttentionGqaArgs&, const kw_device_info&, bool paged = false);
+  // Instruction sets to choose from, its own choice first.
+  static std::vector<std::string> configurations(const AttentionGqaArgs&, const kw_device_info&);
+  AttentionCpuEngine(const char* where, const AttentionGqaArgs&, const kw_device_info&, bool paged = false,
+                     const std::string& configuration = "");
   uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
   void rebind(const AttentionGqaArgs&, void* workspace, const AttentionPages& pages = {});
   void enqueue(void* stream);

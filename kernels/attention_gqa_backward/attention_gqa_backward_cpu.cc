@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "../attention_gqa/attention_gqa_cpu_rows.h"
+#include "../attention_gqa/attention_gqa_cpu_sets.h"
 #include "../core/cpu/features.h"
 #include "../core/numeric.h"
 #include "../core/plan.h"
@@ -44,16 +45,14 @@ constexpr int64_t kRunKeys = 512, kMostRuns = 4;  // of a sequence: at least so 
 constexpr double kSerialWork = 200e3;             // FLOPs below which waking a thread costs more than it brings
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-const BackwardKernels& kernels_for(Isa isa, DType dtype) {
-  const int index = static_cast<int>(dtype);
+constexpr KernelSets<BackwardKernels> kSets = {
+    kBackwardGeneric,
 #if defined(__x86_64__)
-  if (isa >= Isa::avx512_bf16 && dtype == DType::bf16 && dot_bf16_pays()) return kBackwardAvx512Bf16;
-  if (isa >= Isa::avx512) return kBackwardAvx512[index];
-  if (isa == Isa::avx2) return kBackwardAvx2[index];
+    kBackwardAvx2,
+    kBackwardAvx512,
+    &kBackwardAvx512Bf16,
 #endif
-  (void)isa;
-  return kBackwardGeneric[index];
-}
+};
 
 int64_t run_keys(int64_t len_kv) { return std::max(kRunKeys, round_up(ceil_div(len_kv, kMostRuns), kTileKeys)); }
 int64_t runs_of(int64_t len_kv) { return std::max<int64_t>(1, ceil_div(len_kv, run_keys(len_kv))); }
@@ -61,7 +60,10 @@ int64_t runs_of(int64_t len_kv) { return std::max<int64_t>(1, ceil_div(len_kv, r
 class BackwardCpuPlan {
  public:
   static std::string declines(const AttentionGqaBackwardArgs&, const kw_device_info&);
-  BackwardCpuPlan(const AttentionGqaBackwardArgs&, const kw_device_info&);
+  static std::vector<std::string> configurations(const AttentionGqaBackwardArgs& args, const kw_device_info& device) {
+    return kSets.configurations(static_cast<Isa>(device.isa), args.q.dtype, false);
+  }
+  BackwardCpuPlan(const AttentionGqaBackwardArgs&, const kw_device_info&, const std::string& configuration = "");
   uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
   void rebind(const AttentionGqaBackwardArgs&, void* workspace);
   void enqueue(void* stream);
@@ -168,8 +170,10 @@ std::string BackwardCpuPlan::declines(const AttentionGqaBackwardArgs& args, cons
   return "";
 }
 
-BackwardCpuPlan::BackwardCpuPlan(const AttentionGqaBackwardArgs& args, const kw_device_info& device)
-    : threads_(std::max(1, device.sm_count)), kernels_(kernels_for(static_cast<Isa>(device.isa), args.q.dtype)) {
+BackwardCpuPlan::BackwardCpuPlan(const AttentionGqaBackwardArgs& args, const kw_device_info& device,
+                                 const std::string& configuration)
+    : threads_(std::max(1, device.sm_count)),
+      kernels_(kSets.of("attention_gqa_backward", static_cast<Isa>(device.isa), args.q.dtype, false, configuration)) {
   resolve_sizes(args);
   capacity_ = floats();
 }
@@ -500,9 +504,9 @@ void BackwardCpuPlan::sum_sink(int64_t head) const {
 
 std::string BackwardCpuPlan::explain() const {
   std::ostringstream json;
-  json << R"({"variant":"attention_gqa_backward_cpu_)" << kernels_.isa << R"(","tile":[)" << kBlockRows << ','
-       << kTileKeys << R"(],"panel":)" << kernels_.rows << R"(,"runs":)" << runs_ << R"(,"threads":)" << threads_
-       << R"(,"reason":")"
+  json << R"({"variant":"attention_gqa_backward_cpu_)" << kernels_.isa << R"(","configuration":")" << kernels_.isa
+       << R"(","tile":[)" << kBlockRows << ',' << kTileKeys << R"(],"panel":)" << kernels_.rows << R"(,"runs":)"
+       << runs_ << R"(,"threads":)" << threads_ << R"(,"reason":")"
        << (shared_bias() ? "what shares a bias is one task, so that its gradient has one order"
                          : "a key head's run of keys is a task")
        << "\"}";

@@ -1,20 +1,72 @@
 // Cases that every backend of attention_gqa must get right: tile edges, head sizes and groups, dtypes, decoding, windows,
 // strides; attention_gqa.scores.ts has those of the optional inputs. Exact ones see one key a row, whatever its score.
-import type { Case, Layout } from '../case.js';
-import { base, exactly, floats, own, qOf, two } from './attention_gqa.base.js';
+import type { Case } from '../case.js';
+import {
+  base,
+  boundCases,
+  edges,
+  exactly,
+  floats,
+  headCases,
+  layoutDims,
+  layouts,
+  own,
+  qOf,
+  togetherDims,
+  togetherLayout,
+  two,
+} from './attention_gqa.base.js';
 import { scoreCases } from './attention_gqa.scores.js';
 
-/** Sizes at and beside the edges of vectors, warps and tiles. */
-const edges = [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129];
+/** Multi-head, multi-query and groups of every kind. */
+const heads = [
+  [0, 0],
+  [1, 1],
+  [3, 3],
+  [2, 1],
+  [8, 1],
+  [8, 2],
+  [6, 3],
+  [7, 1],
+  [14, 2],
+  [17, 1],
+  [40, 8],
+] as const;
+/** For prompts and for few queries. */
+const headLengths = [
+  [1, 40],
+  [3, 40],
+  [33, 50],
+] as const;
+
+/** Rectangles of every kind, rows without a visible key among them. */
+const rectangles = [
+  [40, 40],
+  [70, 130],
+  [130, 70],
+  [129, 129],
+  [5, 1],
+] as const;
+const bounds = [
+  { causal: true },
+  { windowLeft: 5 },
+  { windowRight: 7 },
+  { windowLeft: 16, windowRight: 16 },
+  { windowLeft: 63, causal: true },
+  { windowLeft: 64, causal: true },
+  { windowLeft: 1, windowRight: 0 },
+  { windowLeft: 200, windowRight: 200 },
+  { causal: true, windowRight: 9 },
+];
 
 export function cases(): Case[] {
   return [
     ...edgeCases(),
     ...dimCases(),
     ...dtypeCases(),
-    ...headCases(),
+    ...headCases(heads, headLengths),
     ...decodeCases(),
-    ...boundCases(),
+    ...boundCases(rectangles, bounds),
     ...layoutCases(),
     ...longCases(),
     ...togetherCases(),
@@ -86,38 +138,6 @@ function dtypeCases(): Case[] {
   );
 }
 
-/** Multi-head, multi-query and groups of every kind, for prompts and for few queries. */
-function headCases(): Case[] {
-  const heads = [
-    [0, 0],
-    [1, 1],
-    [3, 3],
-    [2, 1],
-    [8, 1],
-    [8, 2],
-    [6, 3],
-    [7, 1],
-    [14, 2],
-    [17, 1],
-    [40, 8],
-  ] as const;
-  const lengths = [
-    [1, 40],
-    [3, 40],
-    [33, 50],
-  ] as const;
-  return two.flatMap((dtype) =>
-    heads.flatMap(([headsQ, headsKv]) =>
-      lengths.map(([lenQ, lenKv]) => ({
-        name: `${dtype}, ${headsQ} heads of ${headsKv}, ${lenQ} x ${lenKv}`,
-        dims: { ...base, batch: 2, lenQ, lenKv, headsQ, headsKv },
-        params: { causal: true },
-        dtypes: qOf(dtype),
-      })),
-    ),
-  );
-}
-
 /** One query, or a few that were guessed ahead, and many keys. */
 function decodeCases(): Case[] {
   const lengths = [1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1025];
@@ -165,55 +185,22 @@ function decodeCases(): Case[] {
   ]);
 }
 
-/** Causal and windows on rectangles of every kind, rows without a visible key among them. */
-function boundCases(): Case[] {
-  const lengths = [
-    [40, 40],
-    [70, 130],
-    [130, 70],
-    [129, 129],
-    [5, 1],
-  ] as const;
-  const bounds = [
-    { causal: true },
-    { windowLeft: 5 },
-    { windowRight: 7 },
-    { windowLeft: 16, windowRight: 16 },
-    { windowLeft: 63, causal: true },
-    { windowLeft: 64, causal: true },
-    { windowLeft: 1, windowRight: 0 },
-    { windowLeft: 200, windowRight: 200 },
-    { causal: true, windowRight: 9 },
-  ];
-  return two.flatMap((dtype) =>
-    lengths.flatMap(([lenQ, lenKv]) =>
-      bounds.map((params) => ({
-        name: `${dtype}, ${lenQ} x ${lenKv}, ${Object.entries(params).flat().join(' ')}`,
-        dims: { ...base, lenQ, lenKv },
-        params,
-        dtypes: qOf(dtype),
-      })),
-    ),
-  );
-}
-
 /** Heads before lengths, batches inside rows, odd strides and offsets. */
 function layoutCases(): Case[] {
-  const dims = { ...base, batch: 2, lenQ: 18, lenKv: 35, headsQ: 4, headsKv: 2, dim: 40, dimV: 24 };
   const extra = ['bias', 'mask', 'alibi', 'sink', 'lensQ', 'lensKv'];
   const all = ['q', 'k', 'v', 'y', 'lse', ...extra];
   return two.flatMap((dtype) =>
-    (['padded', 'swapped', 'crossed'] as const).flatMap((layout: Layout): Case[] => [
+    layouts.flatMap((layout): Case[] => [
       ...['q', 'k', 'v', 'y', 'lse', 'bias', 'mask'].map((name) => ({
         name: `${dtype}, ${name} ${layout}`,
-        dims,
+        dims: layoutDims,
         dtypes: qOf(dtype),
         with: ['bias', 'mask'],
         layout: { [name]: layout },
       })),
       {
         name: `${dtype}, all ${layout}`,
-        dims,
+        dims: layoutDims,
         dtypes: qOf(dtype),
         with: extra,
         layout: Object.fromEntries(all.map((name) => [name, layout])),
@@ -240,15 +227,14 @@ function longCases(): Case[] {
 
 /** Everything at once. */
 function togetherCases(): Case[] {
-  const dims = { batch: 2, lenQ: 67, lenKv: 131, headsQ: 6, headsKv: 2, dim: 80, dimV: 72 };
   return floats.flatMap((dtype) =>
     [false, true].map((batchInvariant) => ({
       name: `${dtype}, everything${batchInvariant ? ', batch invariant' : ''}`,
-      dims,
+      dims: togetherDims,
       params: { causal: true, windowLeft: 50, softcap: 20, maskBlockQ: 8, maskBlockKv: 16, batchInvariant },
       dtypes: { q: dtype, y: 'f32' as const, bias: 'f16' as const },
       with: ['bias', 'mask', 'alibi', 'sink', 'lensQ', 'lensKv'],
-      layout: { q: 'crossed' as const, k: 'padded' as const, v: 'swapped' as const },
+      layout: togetherLayout,
     })),
   );
 }

@@ -1,8 +1,22 @@
 // Cases of attention_gqa for everything that acts on scores: scale, softcap, slopes, sinks, biases, masks, lengths, packing.
 import type { BroadcastForm, Case } from '../case.js';
-import { base, exactly, floats, own, qOf, two } from './attention_gqa.base.js';
-
-const none = Number.NEGATIVE_INFINITY;
+import {
+  base,
+  exactly,
+  floats,
+  lensKv,
+  lensQ,
+  maskDims,
+  none,
+  noSequence,
+  own,
+  packed,
+  packedDims,
+  paddedDims,
+  qOf,
+  scoreDims,
+  two,
+} from './attention_gqa.base.js';
 
 export function scoreCases(): Case[] {
   return [...plainCases(), ...uniformCases(), ...biasCases(), ...maskCases(), ...lengthCases(), ...packedCases()];
@@ -23,15 +37,14 @@ function plainCases(): Case[] {
     { params: { causal: true, windowLeft: 8 }, with: ['sink'] },
     { params: { softcap: 10, causal: true }, with: ['alibi', 'sink'] },
   ];
-  const dims = { ...base, batch: 2, lenQ: 70, lenKv: 67, headsQ: 4, headsKv: 2 };
   // None, ordinary, nearly all of the sum, and so much that the exponentials of the keys underflow.
   const sinks = [none, 0, 8, 1000];
   return floats.flatMap((dtype) => [
     ...variants.map((v) => {
-      const words = [...Object.entries(v.params ?? {}).map(([name, value]) => `${name} ${value}`), ...(v.with ?? [])];
-      return { ...v, name: `${dtype}, ${words.join(', ')}`, dims, dtypes: qOf(dtype) };
+      const said = [...Object.entries(v.params ?? {}).map(([name, value]) => `${name} ${value}`), ...(v.with ?? [])];
+      return { ...v, name: `${dtype}, ${said.join(', ')}`, dims: scoreDims, dtypes: qOf(dtype) };
     }),
-    ...[dims, { ...dims, lenQ: 1, lenKv: 300 }].map((d) => ({
+    ...[scoreDims, { ...scoreDims, lenQ: 1, lenKv: 300 }].map((d) => ({
       name: `${dtype}, sinks from none to all, ${d.lenQ} x ${d.lenKv}`,
       dims: d,
       dtypes: qOf(dtype),
@@ -40,7 +53,7 @@ function plainCases(): Case[] {
     })),
     {
       name: `${dtype}, sinks of rows that see no key`,
-      dims,
+      dims: scoreDims,
       dtypes: qOf(dtype),
       with: ['sink', 'mask'],
       values: { sink: sinks, mask: 0 },
@@ -130,7 +143,6 @@ function maskCases(): Case[] {
     [128, 128],
     [1000, 1000],
   ] as const;
-  const dims = { ...base, batch: 2, lenQ: 70, lenKv: 140, headsQ: 4, headsKv: 2 };
   const forms: Record<string, BroadcastForm>[] = [
     { mask: 'one' },
     { 'mask.headsQ': 'one' },
@@ -141,7 +153,7 @@ function maskCases(): Case[] {
     ...blocks.flatMap(([maskBlockQ, maskBlockKv]) =>
       [false, true].map((causal) => ({
         name: `${dtype}, mask of ${maskBlockQ} x ${maskBlockKv}${causal ? ', causal' : ''}`,
-        dims,
+        dims: maskDims,
         params: { maskBlockQ, maskBlockKv, causal },
         dtypes: qOf(dtype),
         with: ['mask'],
@@ -149,22 +161,26 @@ function maskCases(): Case[] {
     ),
     ...forms.map((broadcast) => ({
       name: `${dtype}, mask, ${Object.entries(broadcast).flat().join(' ')}`,
-      dims,
+      dims: maskDims,
       params: { maskBlockKv: 3 },
       dtypes: qOf(dtype),
       with: ['mask'],
       broadcast,
     })),
-    { name: `${dtype}, mask of zeros`, dims, dtypes: qOf(dtype), with: ['mask'], values: { mask: 0 }, exact: true },
-    { name: `${dtype}, mask of 255`, dims, dtypes: qOf(dtype), with: ['mask'], values: { mask: 255 } },
+    {
+      name: `${dtype}, mask of zeros`,
+      dims: maskDims,
+      dtypes: qOf(dtype),
+      with: ['mask'],
+      values: { mask: 0 },
+      exact: true,
+    },
+    { name: `${dtype}, mask of 255`, dims: maskDims, dtypes: qOf(dtype), with: ['mask'], values: { mask: 255 } },
   ]);
 }
 
 /** Padded batches; what lies past a length is NaN. */
 function lengthCases(): Case[] {
-  const dims = { ...base, batch: 4, lenQ: 66, lenKv: 90 };
-  const lensQ = [66, 1, 0, 33];
-  const lensKv = [64, 90, 17, 0];
   const params = [{}, { causal: true }, { windowLeft: 9, windowRight: 3 }];
   const sets = [{ lensQ }, { lensKv }, { lensQ, lensKv }];
   return two.flatMap((dtype) => [
@@ -173,7 +189,7 @@ function lengthCases(): Case[] {
         name: `${dtype}, ${Object.keys(values).join(' and ')}${Object.entries(p)
           .map(([name, value]) => `, ${name} ${value}`)
           .join('')}`,
-        dims,
+        dims: paddedDims,
         params: p,
         dtypes: qOf(dtype),
         with: Object.keys(values),
@@ -182,7 +198,7 @@ function lengthCases(): Case[] {
     ),
     {
       name: `${dtype}, lengths with everything else`,
-      dims,
+      dims: paddedDims,
       params: { causal: true, windowLeft: 40, maskBlockQ: 16, maskBlockKv: 16 },
       dtypes: qOf(dtype),
       with: ['lensQ', 'lensKv', 'bias', 'mask', 'alibi', 'sink'],
@@ -190,7 +206,7 @@ function lengthCases(): Case[] {
     },
     {
       name: `${dtype}, lengths, own key`,
-      dims: { ...dims, lenQ: 30, lenKv: 30 },
+      dims: { ...paddedDims, lenQ: 30, lenKv: 30 },
       params: own,
       dtypes: qOf(dtype),
       with: ['lensQ', 'lensKv'],
@@ -202,32 +218,29 @@ function lengthCases(): Case[] {
 
 /** Sequences one after the other, empty ones, and rows that belong to none. */
 function packedCases(): Case[] {
-  const dims = { ...base, lenQ: 150, lenKv: 170, headsQ: 4, headsKv: 2 };
   const sets = {
-    'three sequences': { cuQ: [0, 65, 82, 150], cuKv: [0, 65, 100, 170] },
-    'empty ones among them': { cuQ: [0, 0, 60, 60, 61, 150], cuKv: [0, 40, 40, 90, 155, 170] },
-    'rows of none': { cuQ: [5, 70, 140], cuKv: [3, 90, 160] },
+    ...packed,
     one: { cuQ: [0, 150], cuKv: [0, 170] },
-    none: { cuQ: [0], cuKv: [170] },
+    none: noSequence,
     decodes: { cuQ: [0, 1, 2, 3, 4], cuKv: [0, 60, 61, 61, 170] },
   };
   return two.flatMap((dtype) =>
     Object.entries(sets).flatMap(([name, values]) =>
       [{}, { causal: true, windowLeft: 30 }].flatMap((params) => {
         const one = {
-          dims: { ...dims, lenQ: name === 'decodes' ? 4 : 150, sequences: values.cuQ.length - 1 },
+          dims: { ...packedDims, lenQ: name === 'decodes' ? 4 : 150, sequences: values.cuQ.length - 1 },
           params,
           dtypes: qOf(dtype),
           values,
         };
-        const words = `${dtype}, packed, ${name}${params.causal ? ', causal window' : ''}`;
+        const said = `${dtype}, packed, ${name}${params.causal ? ', causal window' : ''}`;
         return [
-          { ...one, name: words, with: ['cuQ', 'cuKv'] },
+          { ...one, name: said, with: ['cuQ', 'cuKv'] },
           ...(name === 'three sequences'
             ? [
                 {
                   ...one,
-                  name: `${words}, everything else`,
+                  name: `${said}, everything else`,
                   with: ['cuQ', 'cuKv', 'bias', 'mask', 'alibi', 'sink'],
                 },
               ]

@@ -1,13 +1,23 @@
 // The operator attention_gqa as TypeScript sees it; kernels/attention_gqa/attention_gqa.h is its contract.
 import { defineOp } from '../op.js';
-import { f32, flag, input, integer, optionalInput, output } from '../spec.js';
+import { flag, optionalInput, output } from '../spec.js';
 import { cases } from './attention_gqa.cases.js';
 import { models } from './attention_gqa.models.js';
-import { block, blocks, bounds, dimRule, lengthRules, noBound, workOf } from './attention_gqa.rules.js';
+import {
+  dimRule,
+  draw,
+  f32s,
+  flags,
+  floats,
+  i32s,
+  keyLengths,
+  keyOffsets,
+  lengthRules,
+  operands,
+  scoring,
+  workOf,
+} from './attention_gqa.rules.js';
 
-const floats = ['f32', 'bf16', 'f16'] as const;
-const f32s = ['f32'] as const;
-const i32s = ['i32'] as const;
 /**
  * Grouped-query attention: `y = softmax(scale q kᵀ + bias) v`, where each group of `headsQ / headsKv` query heads reads one
  * key/value head. Multi-query attention is `headsKv = 1`, multi-head attention `headsKv = headsQ`.
@@ -46,54 +56,25 @@ export const attentionGqa = defineOp({
   source:
     'Grouped-query attention: arXiv 2305.13245; multi-query: arXiv 1911.02150; online softmax: arXiv 1805.02867; ALiBi: arXiv 2108.12409; sinks: arXiv 2309.17453',
   tensors: {
-    /** Queries, `[batch, lenQ, headsQ, dim]`. */
-    q: input(['batch', 'lenQ', 'headsQ', 'dim'], { dtype: floats }),
-    /** Keys, `[batch, lenKv, headsKv, dim]`; the dtype of `q`. */
-    k: input(['batch', 'lenKv', 'headsKv', 'dim'], { dtype: { like: 'q' } }),
-    /** Values, `[batch, lenKv, headsKv, dimV]`; the dtype of `q`. */
-    v: input(['batch', 'lenKv', 'headsKv', 'dimV'], { dtype: { like: 'q' } }),
+    ...operands,
     /** Added to the scores after `scale` and `softcap`: `[batch or 1, headsQ or 1, lenQ, lenKv]`. */
     bias: optionalInput(['batch or 1', 'headsQ or 1', 'lenQ', 'lenKv'], { dtype: floats }),
-    /** Which keys are visible, one flag for each block of queries and keys: `[batch or 1, headsQ or 1, blocksQ, blocksKv]`. */
-    mask: optionalInput(['batch or 1', 'headsQ or 1', 'blocksQ', 'blocksKv'], {
-      dtype: ['u8'],
-      holds: { kind: 'flags' },
-    }),
-    /** Slope of each query head, which times the distance between the place of a query and a key is taken from their score. */
-    alibi: optionalInput(['headsQ'], { dtype: f32s }),
+    ...flags,
     /** Logit of each query head that joins the sum of exponentials, as a key with a value of zeros would. */
     sink: optionalInput(['headsQ'], { dtype: f32s }),
     /** Queries of each batch, from 0 to `lenQ`; rows beyond give 0 and an `lse` of -Infinity. */
     lensQ: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenQ', beyond: ['q'] } }),
-    /** Keys of each batch, from 0 to `lenKv`. */
-    lensKv: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenKv', beyond: ['k', 'v'] } }),
+    ...keyLengths,
     /** Packed: sequence `n` has the rows `cuQ[n]` to `cuQ[n + 1]` of `q`, whose batch is 1. Goes with `cuKv`, not with lengths. */
     cuQ: optionalInput(['sequences + 1'], { dtype: i32s, holds: { kind: 'offsets', of: 'lenQ', beyond: ['q'] } }),
-    /** Packed: sequence `n` has the keys `cuKv[n]` to `cuKv[n + 1]`. */
-    cuKv: optionalInput(['sequences + 1'], {
-      dtype: i32s,
-      holds: { kind: 'offsets', of: 'lenKv', beyond: ['k', 'v'] },
-    }),
+    ...keyOffsets,
     /** Result, `[batch, lenQ, headsQ, dimV]`; allocated unless given. */
     y: output(['batch', 'lenQ', 'headsQ', 'dimV'], { dtype: floats, from: 'q' }),
     /** Natural logarithm of each row's sum of exponentials, `[batch, headsQ, lenQ]`; allocated unless given. */
     lse: output(['batch', 'headsQ', 'lenQ'], { dtype: f32s }),
   },
   params: {
-    /** Multiplies `q kᵀ`. */
-    scale: f32((d) => 1 / Math.sqrt(d.dim!), '`1 / sqrt(dim)`'),
-    /** Scores become `softcap tanh(score / softcap)`; 0 is off. */
-    softcap: f32(0),
-    /** Query `i` sees the keys up to `i + lenKv - lenQ`, so that the last query sees all of them. */
-    causal: flag(false),
-    /** Keys that a query sees before its own place; -1 is all. */
-    windowLeft: integer(noBound, -1),
-    /** Keys that a query sees after its own place; -1 is all. */
-    windowRight: integer(noBound, -1),
-    /** Queries that share a flag of `mask`. */
-    maskBlockQ: integer(block, 1),
-    /** Keys that share a flag of `mask`. */
-    maskBlockKv: integer(block, 1),
+    ...scoring,
     /** A row's result depends neither on what else is computed nor on how many threads do it. */
     batchInvariant: flag(false),
   },
@@ -106,14 +87,8 @@ export const attentionGqa = defineOp({
   flops:
     '2 (`dim` + `dimV`) for each query head and each pair of a query and a key that `causal` and the window let it see; what `mask` and the lengths hide counts too, since they lie in device memory, and packed sequences count as equally long',
   draw: {
-    batch: [0, 1, 1, 1, 1, 1, 2, 2, 3, 3],
-    sequences: [0, 1, 2, 3, 5],
+    ...draw,
     headsQ: [1, 2, 3, 4, 6, 8, 17],
-    headsKv: { divides: 'headsQ' },
-    windowLeft: bounds,
-    windowRight: bounds,
-    maskBlockQ: blocks,
-    maskBlockKv: blocks,
   },
   cases,
   models,

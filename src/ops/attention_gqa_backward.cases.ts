@@ -1,27 +1,77 @@
 // Cases that every backend of attention_gqa_backward must get right. lse is no result of a forward here, but a number: about the
 // logarithm of how many keys there are, so that probabilities add up to 1 or so; or one far below every score, which makes them
 // all 1, and sums of whole numbers exact.
-import type { Case, Layout, Model } from '../case.js';
-import { base, floats, qOf, two } from './attention_gqa.base.js';
+import type { Case, Model } from '../case.js';
+import {
+  base,
+  boundCases,
+  edges,
+  floats,
+  headCases,
+  layoutDims,
+  layouts,
+  lensKv,
+  lensQ,
+  maskDims,
+  none,
+  noSequence,
+  packed,
+  packedDims,
+  paddedDims,
+  qOf,
+  scoreDims,
+  togetherDims,
+  togetherLayout,
+  two,
+  words,
+} from './attention_gqa.base.js';
 import { models as forward } from './attention_gqa.models.js';
 
-const none = Number.NEGATIVE_INFINITY;
 const usual = { lse: 3 };
 /** Whole numbers small enough that gradients of scores are exact in bf16. */
 const whole = { values: { lse: -1e4 }, exact: true };
 const wholeDims = { dimV: 4 };
 const half = { scale: 0.5 };
 
-/** Sizes at and beside the edges of vectors, warps and tiles. */
-const edges = [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129];
+/** Multi-head, multi-query and groups of every kind. */
+const heads = [
+  [0, 0],
+  [1, 1],
+  [3, 3],
+  [8, 1],
+  [6, 3],
+  [7, 1],
+  [17, 1],
+] as const;
+/** For many and for few queries. */
+const headLengths = [
+  [1, 40],
+  [33, 50],
+] as const;
+
+/** Rectangles of every kind, rows without a visible key among them. */
+const rectangles = [
+  [40, 40],
+  [70, 130],
+  [130, 70],
+  [5, 1],
+] as const;
+const bounds = [
+  { causal: true },
+  { windowLeft: 5 },
+  { windowRight: 7 },
+  { windowLeft: 16, windowRight: 16 },
+  { windowLeft: 63, causal: true },
+  { windowLeft: 0, windowRight: 0 },
+];
 
 export function cases(): Case[] {
   return [
     ...edgeCases(),
     ...dimCases(),
     ...dtypeCases(),
-    ...headCases(),
-    ...boundCases(),
+    ...headCases(heads, headLengths, { values: usual }),
+    ...boundCases(rectangles, bounds, { values: usual }),
     ...scoreCases(),
     ...biasCases(),
     ...maskCases(),
@@ -96,63 +146,6 @@ function dtypeCases(): Case[] {
   );
 }
 
-/** Multi-head, multi-query and groups of every kind, for many and for few queries. */
-function headCases(): Case[] {
-  const heads = [
-    [0, 0],
-    [1, 1],
-    [3, 3],
-    [8, 1],
-    [6, 3],
-    [7, 1],
-    [17, 1],
-  ] as const;
-  const lengths = [
-    [1, 40],
-    [33, 50],
-  ] as const;
-  return two.flatMap((dtype) =>
-    heads.flatMap(([headsQ, headsKv]) =>
-      lengths.map(([lenQ, lenKv]) => ({
-        name: `${dtype}, ${headsQ} heads of ${headsKv}, ${lenQ} x ${lenKv}`,
-        dims: { ...base, batch: 2, lenQ, lenKv, headsQ, headsKv },
-        params: { causal: true },
-        dtypes: qOf(dtype),
-        values: usual,
-      })),
-    ),
-  );
-}
-
-/** Causal and windows on rectangles of every kind, rows without a visible key among them. */
-function boundCases(): Case[] {
-  const lengths = [
-    [40, 40],
-    [70, 130],
-    [130, 70],
-    [5, 1],
-  ] as const;
-  const bounds = [
-    { causal: true },
-    { windowLeft: 5 },
-    { windowRight: 7 },
-    { windowLeft: 16, windowRight: 16 },
-    { windowLeft: 63, causal: true },
-    { windowLeft: 0, windowRight: 0 },
-  ];
-  return two.flatMap((dtype) =>
-    lengths.flatMap(([lenQ, lenKv]) =>
-      bounds.map((params) => ({
-        name: `${dtype}, ${lenQ} x ${lenKv}, ${Object.entries(params).flat().join(' ')}`,
-        dims: { ...base, lenQ, lenKv },
-        params,
-        dtypes: qOf(dtype),
-        values: usual,
-      })),
-    ),
-  );
-}
-
 /** What happened to scores: scale, softcap, slopes, sinks; rows that saw nothing. */
 function scoreCases(): Case[] {
   const variants: Pick<Case, 'params' | 'with'>[] = [
@@ -165,29 +158,28 @@ function scoreCases(): Case[] {
     { params: { causal: true, windowLeft: 8 }, with: ['sink'] },
     { params: { softcap: 10, causal: true }, with: ['alibi', 'sink', 'dlse'] },
   ];
-  const dims = { ...base, batch: 2, lenQ: 70, lenKv: 67, headsQ: 4, headsKv: 2 };
   const extra = { biasBatch: 2, biasHeads: 4, sinkHeads: 4 };
   const seen = Array.from({ length: 2 * 4 * 70 }, (_, i) => (i % 5 === 0 ? none : 2 + (i % 3)));
   return floats.flatMap((dtype) => [
     ...variants.map((v) => {
-      const words = [...Object.entries(v.params ?? {}).map(([name, value]) => `${name} ${value}`), ...(v.with ?? [])];
+      const said = [...Object.entries(v.params ?? {}).map(([name, value]) => `${name} ${value}`), ...(v.with ?? [])];
       const sizes = {
-        ...dims,
+        ...scoreDims,
         ...(v.with?.includes('bias') ? { biasBatch: 2, biasHeads: 4 } : {}),
         ...(v.with?.includes('sink') ? { sinkHeads: 4 } : {}),
       };
-      return { ...v, name: `${dtype}, ${words.join(', ')}`, dims: sizes, dtypes: qOf(dtype), values: usual };
+      return { ...v, name: `${dtype}, ${said.join(', ')}`, dims: sizes, dtypes: qOf(dtype), values: usual };
     }),
     {
       name: `${dtype}, steep scores`,
-      dims,
+      dims: scoreDims,
       params: { scale: 30 },
       dtypes: qOf(dtype),
       values: { lse: 400 },
     },
     {
       name: `${dtype}, rows that saw nothing`,
-      dims: { ...dims, ...extra },
+      dims: { ...scoreDims, ...extra },
       dtypes: qOf(dtype),
       with: ['bias', 'sink'],
       values: { lse: seen, bias: none, sink: [none, 0, 8, 1000] },
@@ -230,11 +222,10 @@ function maskCases(): Case[] {
     [7, 5],
     [1000, 1000],
   ] as const;
-  const dims = { ...base, batch: 2, lenQ: 70, lenKv: 140, headsQ: 4, headsKv: 2 };
   return two.flatMap((dtype): Case[] => [
     ...blocks.map(([maskBlockQ, maskBlockKv]) => ({
       name: `${dtype}, mask of ${maskBlockQ} x ${maskBlockKv}`,
-      dims,
+      dims: maskDims,
       params: { maskBlockQ, maskBlockKv, causal: true },
       dtypes: qOf(dtype),
       with: ['mask'],
@@ -242,36 +233,34 @@ function maskCases(): Case[] {
     })),
     {
       name: `${dtype}, mask, shared by batches and heads`,
-      dims,
+      dims: maskDims,
       params: { maskBlockKv: 3 },
       dtypes: qOf(dtype),
       with: ['mask'],
       broadcast: { mask: 'one', 'mask.headsQ': 'one' },
       values: usual,
     },
-    { name: `${dtype}, mask of zeros`, dims, dtypes: qOf(dtype), with: ['mask'], values: { mask: 0 }, exact: true },
+    {
+      name: `${dtype}, mask of zeros`,
+      dims: maskDims,
+      dtypes: qOf(dtype),
+      with: ['mask'],
+      values: { mask: 0 },
+      exact: true,
+    },
   ]);
 }
 
 /** Padded batches and packed sequences, empty ones and rows of none among them; what lies outside is NaN. */
 function lengthCases(): Case[] {
-  const dims = { ...base, batch: 4, lenQ: 66, lenKv: 90 };
-  const lensQ = [66, 1, 0, 33];
-  const lensKv = [64, 90, 17, 0];
   const params = [{ causal: true }, { windowLeft: 9, windowRight: 3 }];
-  const packed = { ...base, lenQ: 150, lenKv: 170, headsQ: 4, headsKv: 2 };
   const all = ['bias', 'mask', 'alibi', 'sink', 'dlse'];
-  const sets = {
-    'three sequences': { cuQ: [0, 65, 82, 150], cuKv: [0, 65, 100, 170] },
-    'empty ones among them': { cuQ: [0, 0, 60, 60, 61, 150], cuKv: [0, 40, 40, 90, 155, 170] },
-    'rows of none': { cuQ: [5, 70, 140], cuKv: [3, 90, 160] },
-    none: { cuQ: [0], cuKv: [170] },
-  };
+  const sets = { ...packed, none: noSequence };
   return two.flatMap((dtype) => [
     ...[{ lensQ }, { lensKv }, { lensQ, lensKv }].flatMap((values) =>
       params.map((p) => ({
-        name: `${dtype}, ${Object.keys(values).join(' and ')}, ${Object.entries(p).flat().join(' ')}`,
-        dims,
+        name: `${dtype}, ${Object.keys(values).join(' and ')}, ${words(p)}`,
+        dims: paddedDims,
         params: p,
         dtypes: qOf(dtype),
         with: Object.keys(values),
@@ -280,7 +269,7 @@ function lengthCases(): Case[] {
     ),
     {
       name: `${dtype}, lengths with everything else`,
-      dims: { ...dims, biasBatch: 4, biasHeads: 2, sinkHeads: 2 },
+      dims: { ...paddedDims, biasBatch: 4, biasHeads: 2, sinkHeads: 2 },
       params: { causal: true, windowLeft: 40, maskBlockQ: 16, maskBlockKv: 16 },
       dtypes: qOf(dtype),
       with: ['lensQ', 'lensKv', ...all],
@@ -288,7 +277,7 @@ function lengthCases(): Case[] {
     },
     ...Object.entries(sets).flatMap(([name, values]): Case[] => {
       const one = {
-        dims: { ...packed, sequences: values.cuQ.length - 1 },
+        dims: { ...packedDims, sequences: values.cuQ.length - 1 },
         params: { causal: true, windowLeft: 30 },
         dtypes: qOf(dtype),
         values: { ...usual, ...values },
@@ -308,13 +297,12 @@ function lengthCases(): Case[] {
 
 /** Heads before lengths, batches inside rows, odd strides and offsets. */
 function layoutCases(): Case[] {
-  const sizes = { ...base, batch: 2, lenQ: 18, lenKv: 35, headsQ: 4, headsKv: 2, dim: 40, dimV: 24 };
-  const dims = { ...sizes, biasBatch: 2, biasHeads: 4, sinkHeads: 4 };
+  const dims = { ...layoutDims, biasBatch: 2, biasHeads: 4, sinkHeads: 4 };
   const extra = ['bias', 'mask', 'alibi', 'sink', 'dlse', 'lensQ', 'lensKv'];
   const given = ['q', 'k', 'v', 'y', 'lse', 'dy'];
   const made = ['dq', 'dk', 'dv', 'dbias', 'dsink'];
   return two.flatMap((dtype) =>
-    (['padded', 'swapped', 'crossed'] as const).flatMap((layout: Layout): Case[] =>
+    layouts.flatMap((layout): Case[] =>
       [given, made, [...given, ...made, ...extra]].map((names) => ({
         name: `${dtype}, ${names.length > made.length + 1 ? 'all' : names.join(' ')} ${layout}`,
         dims,
@@ -348,14 +336,13 @@ function longCases(): Case[] {
 
 /** Everything at once. */
 function togetherCases(): Case[] {
-  const sizes = { batch: 2, lenQ: 67, lenKv: 131, headsQ: 6, headsKv: 2, dim: 80, dimV: 72 };
   return floats.map((dtype) => ({
     name: `${dtype}, everything`,
-    dims: { ...sizes, biasBatch: 1, biasHeads: 6, sinkHeads: 6 },
+    dims: { ...togetherDims, biasBatch: 1, biasHeads: 6, sinkHeads: 6 },
     params: { causal: true, windowLeft: 50, softcap: 20, maskBlockQ: 8, maskBlockKv: 16 },
     dtypes: { q: dtype, y: 'f32' as const, dq: 'f32' as const, bias: 'f16' as const },
     with: ['bias', 'mask', 'alibi', 'sink', 'dlse', 'lensQ', 'lensKv'],
-    layout: { q: 'crossed' as const, k: 'padded' as const, v: 'swapped' as const, dk: 'crossed' as const },
+    layout: { ...togetherLayout, dk: 'crossed' as const },
     values: usual,
   }));
 }

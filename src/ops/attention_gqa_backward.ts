@@ -1,12 +1,21 @@
 // The operator attention_gqa_backward as TypeScript sees it; kernels/attention_gqa_backward/attention_gqa_backward.h is its contract.
 import { defineOp } from '../op.js';
-import { f32, flag, input, integer, optionalInput, output } from '../spec.js';
-import { block, blocks, bounds, dimRule, lengthRules, noBound, workOf } from './attention_gqa.rules.js';
+import { input, optionalInput, output } from '../spec.js';
+import {
+  dimRule,
+  draw,
+  f32s,
+  flags,
+  floats,
+  i32s,
+  keyLengths,
+  keyOffsets,
+  lengthRules,
+  operands,
+  scoring,
+  workOf,
+} from './attention_gqa.rules.js';
 import { cases, models } from './attention_gqa_backward.cases.js';
-
-const floats = ['f32', 'bf16', 'f16'] as const;
-const f32s = ['f32'] as const;
-const i32s = ['i32'] as const;
 
 /**
  * The gradients of `attentionGqa`: of a loss by `q`, `k`, `v`, `bias` and `sink`, from its gradient `dy` by the result (and `dlse` by
@@ -55,12 +64,7 @@ export const attentionGqaBackward = defineOp({
   summary: 'Gradients of grouped-query, multi-query and multi-head attention by q, k, v, bias and sink',
   source: 'Attention with recomputation: arXiv 2205.14135; arXiv 2307.08691',
   tensors: {
-    /** Queries, `[batch, lenQ, headsQ, dim]`. */
-    q: input(['batch', 'lenQ', 'headsQ', 'dim'], { dtype: floats }),
-    /** Keys, `[batch, lenKv, headsKv, dim]`; the dtype of `q`. */
-    k: input(['batch', 'lenKv', 'headsKv', 'dim'], { dtype: { like: 'q' } }),
-    /** Values, `[batch, lenKv, headsKv, dimV]`; the dtype of `q`. */
-    v: input(['batch', 'lenKv', 'headsKv', 'dimV'], { dtype: { like: 'q' } }),
+    ...operands,
     /** Result of `attentionGqa`, `[batch, lenQ, headsQ, dimV]`. */
     y: input(['batch', 'lenQ', 'headsQ', 'dimV'], { dtype: floats }),
     /** Its logarithms of sums of exponentials, `[batch, headsQ, lenQ]`. */
@@ -71,13 +75,7 @@ export const attentionGqaBackward = defineOp({
     dlse: optionalInput(['batch', 'headsQ', 'lenQ'], { dtype: f32s }),
     /** Added to the scores after `scale` and `softcap`: `[1 or batch, 1 or headsQ, lenQ, lenKv]`. */
     bias: optionalInput(['biasBatch', 'biasHeads', 'lenQ', 'lenKv'], { dtype: floats }),
-    /** Which keys are visible, one flag for each block of queries and keys: `[batch or 1, headsQ or 1, blocksQ, blocksKv]`. */
-    mask: optionalInput(['batch or 1', 'headsQ or 1', 'blocksQ', 'blocksKv'], {
-      dtype: ['u8'],
-      holds: { kind: 'flags' },
-    }),
-    /** Slope of each query head. It gets no gradient. */
-    alibi: optionalInput(['headsQ'], { dtype: f32s }),
+    ...flags,
     /** Logit of each query head that joins the sum of exponentials. */
     sink: optionalInput(['sinkHeads'], { dtype: f32s }),
     /** Queries of each batch, from 0 to `lenQ`; rows beyond get 0. */
@@ -85,18 +83,13 @@ export const attentionGqaBackward = defineOp({
       dtype: i32s,
       holds: { kind: 'lengths', of: 'lenQ', beyond: ['q', 'y', 'lse', 'dy', 'dlse'] },
     }),
-    /** Keys of each batch, from 0 to `lenKv`; keys beyond get 0. */
-    lensKv: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenKv', beyond: ['k', 'v'] } }),
+    ...keyLengths,
     /** Packed: sequence `n` has the rows `cuQ[n]` to `cuQ[n + 1]` of `q`, whose batch is 1. Goes with `cuKv`, not with lengths. */
     cuQ: optionalInput(['sequences + 1'], {
       dtype: i32s,
       holds: { kind: 'offsets', of: 'lenQ', beyond: ['q', 'y', 'lse', 'dy', 'dlse'] },
     }),
-    /** Packed: sequence `n` has the keys `cuKv[n]` to `cuKv[n + 1]`. */
-    cuKv: optionalInput(['sequences + 1'], {
-      dtype: i32s,
-      holds: { kind: 'offsets', of: 'lenKv', beyond: ['k', 'v'] },
-    }),
+    ...keyOffsets,
     /** Gradient by `q`, `[batch, lenQ, headsQ, dim]`; allocated unless given. */
     dq: output(['batch', 'lenQ', 'headsQ', 'dim'], { dtype: floats, from: 'q' }),
     /** Gradient by `k`, `[batch, lenKv, headsKv, dim]`; allocated unless given. */
@@ -108,22 +101,7 @@ export const attentionGqaBackward = defineOp({
     /** Gradient by `sink`, in its shape; allocated unless given. */
     dsink: output(['sinkHeads'], { dtype: f32s }),
   },
-  params: {
-    /** As given to `attentionGqa`, like all that follow. */
-    scale: f32((d) => 1 / Math.sqrt(d.dim!), '`1 / sqrt(dim)`'),
-    /** Scores were `softcap tanh(score / softcap)`; 0 is off. */
-    softcap: f32(0),
-    /** Query `i` saw the keys up to `i + lenKv - lenQ`. */
-    causal: flag(false),
-    /** Keys that a query saw before its own place; -1 is all. */
-    windowLeft: integer(noBound, -1),
-    /** Keys that a query saw after its own place; -1 is all. */
-    windowRight: integer(noBound, -1),
-    /** Queries that share a flag of `mask`. */
-    maskBlockQ: integer(block, 1),
-    /** Keys that share a flag of `mask`. */
-    maskBlockKv: integer(block, 1),
-  },
+  params: scoring,
   derive: {
     blocksQ: (d, p) => Math.ceil(d.lenQ / p.maskBlockQ),
     blocksKv: (d, p) => Math.ceil(d.lenKv / p.maskBlockKv),
@@ -150,17 +128,11 @@ export const attentionGqaBackward = defineOp({
   flops:
     '6 `dim` + 4 `dimV` for each query head and each pair of a query and a key that `causal` and the window let it see, five products where the forward has two; `mask`, lengths and packed sequences count as in `attention_gqa`',
   draw: {
-    batch: [0, 1, 1, 1, 1, 1, 2, 2, 3, 3],
+    ...draw,
     biasBatch: [1, 1, 1, 2, 3],
-    sequences: [0, 1, 2, 3, 5],
     headsQ: [1, 2, 3, 4, 6, 8],
     biasHeads: [1, 1, 1, 2, 3, 4],
     sinkHeads: [1, 2, 3, 4, 6, 8],
-    headsKv: { divides: 'headsQ' },
-    windowLeft: bounds,
-    windowRight: bounds,
-    maskBlockQ: blocks,
-    maskBlockKv: blocks,
   },
   cases,
   models,

@@ -27,17 +27,7 @@ struct Case {
   std::array<std::pair<const char*, Holder*>, 5> outputs() {
     return {{{"dq", &dq}, {"dk", &dk}, {"dv", &dv}, {"dbias", &dbias}, {"dsink", &dsink}}};
   }
-  void describe(cpu::Isa isa, int threads) {
-    text = std::string(cpu::name(isa)) + " threads " + std::to_string(threads);
-    for_each_field(args, [this](const char* field, auto& value) {
-      using Value = std::remove_reference_t<decltype(value)>;
-      if constexpr (std::is_base_of_v<TensorView, Value>) {
-        text += test::describe(field, value);
-      } else {
-        text += std::string(" ") + field + " " + std::to_string(value);
-      }
-    });
-  }
+  void describe(cpu::Isa isa, int threads) { text = test::describe(isa, threads, args); }
 };
 
 constexpr std::initializer_list<DType> kFloats = {DType::f32, DType::f16, DType::bf16};
@@ -109,14 +99,22 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   ReferenceOutputs r;
   ref::attention_gqa_backward(t.args, RowList{}, r);
   std::vector<std::vector<uint8_t>> bytes;
-  for (size_t i = 0; const auto& [name, holder] : t.outputs()) {
-    compare(t.text + ": " + name, *holder, r[i++], exact);
-    bytes.push_back(holder->bytes);
-  }
+  const auto compare_all = [&](const std::string& text) {
+    for (size_t i = 0; const auto& [name, holder] : t.outputs()) compare(text + ": " + name, *holder, r[i++], exact);
+  };
+  compare_all(t.text);
+  for (const auto& [name, holder] : t.outputs()) bytes.push_back(holder->bytes);
   run(cpu::attention_gqa_backward(), t.args, isa, other);
   for (size_t i = 0; const auto& [name, holder] : t.outputs())
     expect(holder->bytes == bytes[i++],
            t.text + ": " + name + " differs with " + std::to_string(other.threads()) + " threads");
+  const auto names = configurations_of(cpu::attention_gqa_backward(), t.args, isa, pool);
+  expect(!names.empty() && explained.find("\"configuration\":\"" + names[0] + '"') != std::string::npos,
+         "the first configuration is the plan's own: " + explained);
+  for (size_t n = 1; n < names.size(); ++n) {
+    run(cpu::attention_gqa_backward(), t.args, isa, pool, names[n].c_str());
+    compare_all(t.text + " as " + names[n]);
+  }
 }
 
 // What is refused, and by which words.

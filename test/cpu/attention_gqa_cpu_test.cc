@@ -26,17 +26,7 @@ struct Case {
     set(args.alibi, alibi), set(args.sink, sink), set(args.lens_q, lens_q), set(args.lens_kv, lens_kv);
     set(args.cu_q, cu_q), set(args.cu_kv, cu_kv), set(args.y, y), set(args.lse, lse);
   }
-  void describe(cpu::Isa isa, int threads) {
-    text = std::string(cpu::name(isa)) + " threads " + std::to_string(threads);
-    for_each_field(args, [this](const char* field, auto& value) {
-      using Value = std::remove_reference_t<decltype(value)>;
-      if constexpr (std::is_base_of_v<TensorView, Value>) {
-        text += test::describe(field, value);
-      } else {
-        text += std::string(" ") + field + " " + std::to_string(value);
-      }
-    });
-  }
+  void describe(cpu::Isa isa, int threads) { text = test::describe(isa, threads, args); }
 };
 
 struct Sizes {
@@ -201,6 +191,18 @@ void check(Case& t, bool exact, cpu::Isa isa, ThreadPool& pool, ThreadPool& othe
   run(cpu::attention_gqa(), t.args, isa, other);
   expect(t.y.bytes == y && t.lse.bytes == lse,
          t.text + ": differs with " + std::to_string(other.threads()) + " threads");
+}
+
+// Every instruction set up to this one, by name, for another case.
+void check_configurations(cpu::Isa isa, ThreadPool& pool, std::map<std::string, int>& ran) {
+  for (int n = 0; n < 12; ++n) {
+    const auto made = random_case();
+    Case& t = *made;
+    t.describe(isa, pool.threads());
+    ReferenceOutputs r;
+    ref::attention_gqa(t.args, RowList{}, r);
+    compare_configurations(cpu::attention_gqa(), t, r[0], false, isa, pool, ran);
+  }
 }
 
 void check_one(Case& t, cpu::Isa isa, ThreadPool& pool) {
@@ -376,11 +378,13 @@ void check_rebind(cpu::Isa isa, ThreadPool& pool) {
 
 int main(int argc, char** argv) {
   const Arguments arguments(argc, argv, 400);
+  std::map<std::string, int> ran;
   each_isa(arguments, [&](cpu::Isa isa, Pools& pools) {
     for (int n = 0; n < arguments.cases; ++n) {
       const bool exact = n % 5 == 0;
       check(exact ? *exact_case() : *random_case(), exact, isa, pools.two, n % 2 ? pools.three : pools.one);
     }
+    check_configurations(isa, pools.two, ran);
     check_company(isa, pools.two);
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) check_special(isa, pools.two, dtype);
     for (const int64_t len_q : {1, 20, 150}) check_large(isa, pools.two, len_q);
@@ -388,5 +392,8 @@ int main(int argc, char** argv) {
     check_lengths(pools.two);
   });
   check_declines();
+  each_isa(arguments, [&](cpu::Isa isa, Pools&) {
+    expect(isa == cpu::Isa::amx_bf16 || ran[cpu::name(isa)] > 0, std::string("some case asks for ") + cpu::name(isa));
+  });
   return closing_line();
 }

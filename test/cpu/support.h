@@ -136,6 +136,20 @@ inline std::string describe(const char* field, const TensorView& v) {
   return s + "]";
 }
 
+// A case in words: every argument that is given.
+template <class Args>
+std::string describe(cpu::Isa isa, int threads, Args& args) {
+  std::string text = std::string(cpu::name(isa)) + " threads " + std::to_string(threads);
+  for_each_field(args, [&](const char* field, auto& value) {
+    if constexpr (std::is_base_of_v<TensorView, std::remove_reference_t<decltype(value)>>) {
+      text += describe(field, value);
+    } else {
+      text += std::string(" ") + field + " " + std::to_string(value);
+    }
+  });
+  return text;
+}
+
 inline kw_device_info device_of(cpu::Isa isa, const ThreadPool& pool) {
   kw_device_info device{};
   device.size = sizeof(device);
@@ -200,18 +214,29 @@ inline void compare(const std::string& text, const Holder& y, const ReferenceOut
   expect(wrong == 0 && touched == 0, what);
 }
 
+// The names of an operator's configurations for a problem, the plan's own first.
+template <class Args>
+std::vector<std::string> configurations_of(const kw_op& op, const Args& args, cpu::Isa isa, ThreadPool& pool) {
+  const kw_device_info device = device_of(isa, pool);
+  const char* lines = nullptr;
+  std::vector<std::string> names;
+  if (op.configurations(&device, &args, &lines) != 0) {
+    expect(false, "configurations: " + last_error());
+    return names;
+  }
+  std::istringstream text{std::string(lines)};
+  for (std::string name; std::getline(text, name);) names.push_back(name);
+  return names;
+}
+
 // Every configuration that the operator names for a case is right, and the first is the one that it takes by itself; a name of none
 // is refused. `ran` counts them.
 template <class Case>
 void compare_configurations(const kw_op& op, Case& t, const ReferenceOutput& r, bool exact, cpu::Isa isa,
                             ThreadPool& pool, std::map<std::string, int>& ran) {
-  const kw_device_info device = device_of(isa, pool);
-  const char* lines = nullptr;
-  if (op.configurations(&device, &t.args, &lines) != 0) return expect(false, t.text + ": " + last_error());
   const std::vector<uint8_t> before = t.y.bytes;
-  std::istringstream names{std::string(lines)};
   std::string own = run(op, t.args, isa, pool);
-  for (std::string name; std::getline(names, name);) {
+  for (const std::string& name : configurations_of(op, t.args, isa, pool)) {
     std::copy(before.begin(), before.end(), t.y.bytes.begin());
     const std::string explained = run(op, t.args, isa, pool, name.c_str()), what = t.text + " as " + name;
     const std::string says = "\"configuration\":\"" + name + '"';

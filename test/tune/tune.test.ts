@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
+  attentionGqa,
   attentionMerge,
   type Decision,
   type Device,
@@ -45,7 +46,8 @@ describe('the option configuration', () => {
   const devices = ['cpu', ...(librarySearch('emu').some(({ path }) => existsSync(path)) ? ['emu:0', 'emu:1'] : [])];
 
   /** The plan of every configuration gives the same numbers, all exact, says which it is and keeps to it when it is bound again. */
-  async function everyOne(op: Operator, args: { x: Tensor } & Record<string, unknown>): Promise<string[]> {
+  async function everyOne(op: Operator, args: Record<string, Tensor | string>): Promise<string[]> {
+    const [name, tensor] = Object.entries(args)[0] as [string, Tensor];
     using own = op.bind(args, { dtype: 'f32' });
     const names = own.configurations();
     expect(names[0]).toBe(own.explain().configuration);
@@ -55,7 +57,7 @@ describe('the option configuration', () => {
       using plan = op.bind(args, { dtype: 'f32', configuration });
       expect(plan.explain().configuration).toBe(configuration);
       expect(await list((await plan.run()).y!)).toEqual(expected);
-      plan.rebind({ x: args.x });
+      plan.rebind({ [name]: tensor });
       expect(plan.explain().configuration).toBe(configuration);
     }
     return names;
@@ -78,6 +80,15 @@ describe('the option configuration', () => {
     for (const mode of ['fused', 'dequant']) {
       const names = await everyOne(gemmInt4, { ...int4, mode });
       expect(names.length).toBeGreaterThan(name === 'cpu' ? 0 : 5);
+    }
+    // Where every key weighs the same, a mean over a power of two of them is exact.
+    for (const dtype of ['bf16', 'f32'] as const) {
+      const names = await everyOne(attentionGqa, {
+        q: on.full([1, 1, 4, 32], 0, dtype),
+        k: on.random([1, 256, 2, 32], dtype, { seed: 1 }),
+        v: on.random([1, 256, 2, 40], dtype, { seed: 2, distribution: 'integers' }),
+      });
+      expect(names.length).toBeGreaterThan(1);
     }
   });
 
