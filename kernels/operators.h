@@ -3,6 +3,7 @@
 #pragma once
 #include "attention_gqa/attention_gqa.h"
 #include "attention_gqa_backward/attention_gqa_backward.h"
+#include "attention_gqa_paged/attention_gqa_paged.h"
 #include "attention_merge/attention_merge.h"
 #include "gemm/gemm.h"
 #include "gemm_int4/gemm_int4.h"
@@ -13,6 +14,7 @@
 #define KW_OPERATORS(X)                               \
   X(attention_gqa, AttentionGqaArgs)                  \
   X(attention_gqa_backward, AttentionGqaBackwardArgs) \
+  X(attention_gqa_paged, AttentionGqaPagedArgs)       \
   X(attention_merge, AttentionMergeArgs)              \
   X(gemm, GemmArgs)                                   \
   X(gemm_int4, GemmInt4Args)                          \

@@ -1,6 +1,7 @@
 // The `ref` backend of every operator: its definition, rounded once to the dtype of each output. Slow, and right by
 // reading.
 #pragma once
+#include <exception>
 #include <string>
 
 #include "../kernels/core/host/convert.h"
@@ -18,7 +19,13 @@ class ReferencePlan {
   void rebind(const Args& args, void*) { args_ = args; }
   void enqueue(void*) {
     ReferenceOutputs outputs;
-    define(args_, RowList{}, outputs);
+    std::exception_ptr wrong;
+    try {
+      define(args_, RowList{}, outputs);
+    } catch (...) {
+      if (outputs.empty()) throw;
+      wrong = std::current_exception();  // of values out of range; the rest has been computed
+    }
     size_t next = 0;
     for_each_field(args_, [&](const char*, auto& field) {
       using Value = std::remove_reference_t<decltype(field)>;
@@ -26,6 +33,7 @@ class ReferencePlan {
         if (field.present()) store_rounded(outputs.at(next++).value.data(), field);
       }
     });
+    if (wrong) std::rethrow_exception(wrong);
   }
   std::string explain() const { return R"({"variant":"ref","reason":"the definition, in double precision"})"; }
 

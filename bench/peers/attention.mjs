@@ -20,7 +20,7 @@ const shapes = [
   { label: 'decode 8 x 4096', batch: 8, lenQ: 1, lenKv: 4096 },
 ];
 /** Whom each element type is timed against: onnxruntime has no bf16 attention on the CPU, so its f16 and f32 stand in. */
-const pairs = [
+export const pairs = [
   ['f32', 'f32'],
   ['f16', 'f16'],
   ['bf16', 'f16'],
@@ -57,18 +57,21 @@ export function tolerance({ dtypes, dim, keys, scale = 1 / Math.sqrt(dim), maxQ,
   return (y, weighted) => (result + 2 * e) * Math.abs(y) + perWeighted * weighted;
 }
 
+/** Queries, keys and values. */
+export const numbersOf = ({ batch, lenQ, lenKv }) => ({
+  q: sixtyFourths(batch * lenQ * headsQ * dim, 1),
+  k: sixtyFourths(batch * lenKv * headsKv * dim, 2),
+  v: sixtyFourths(batch * lenKv * headsKv * dim, 3),
+});
+
+/** The tolerance for these numbers: they are at most 1 in size, so q k / √dim is at most √dim, and so is Σ w |v| at most 1. */
+export const near = (dtypes, keys) => tolerance({ dtypes, dim, keys, maxQ: 1, maxK: 1, maxScore: Math.sqrt(dim) });
+
 export async function* cases(house) {
   for (const { label, ...shape } of shapes) {
-    const { batch, lenQ, lenKv } = shape;
-    const data = {
-      q: sixtyFourths(batch * lenQ * headsQ * dim, 1),
-      k: sixtyFourths(batch * lenKv * headsKv * dim, 2),
-      v: sixtyFourths(batch * lenKv * headsKv * dim, 3),
-    };
-    // Numbers are at most 1 in size, so q k / √dim is at most √dim, and so is Σ w |v| at most 1.
-    const near = { dim, keys: lenKv, maxQ: 1, maxK: 1, maxScore: Math.sqrt(dim) };
+    const data = numbersOf(shape);
     for (const dtypes of pairs) {
-      const allowed = tolerance({ dtypes, ...near });
+      const allowed = near(dtypes, shape.lenKv);
       const ours = bound(house, dtypes[0], shape, data);
       yield {
         label,
@@ -151,7 +154,7 @@ export function ways({ batch, lenQ, lenKv }, type) {
 }
 
 /** onnxruntime: the fastest of its ways. */
-async function quickest(house, dtype, shape, data) {
+export async function quickest(house, dtype, shape, data) {
   const { sources, sets } = await operands(house, dtype, shape, data);
   const candidates = ways(shape, dtype).map((way) => ({
     how: way.how,

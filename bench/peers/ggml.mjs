@@ -51,6 +51,8 @@ export function openGgml({ threads, spin }) {
   const free = c(base, 'void ggml_free(void *)');
   const matrix = c(base, 'void *ggml_new_tensor_2d(void *, int, int64_t, int64_t)');
   const product = c(base, 'void *ggml_mul_mat(void *, void *, void *)');
+  const tensor4 = c(base, 'void *ggml_new_tensor_4d(void *, int, int64_t, int64_t, int64_t, int64_t)');
+  const attention = c(base, 'void *ggml_flash_attn_ext(void *, void *, void *, void *, void *, float, float, float)');
   const newGraph = c(base, 'void *ggml_new_graph_custom(void *, size_t, bool)');
   const expand = c(base, 'void ggml_build_forward_expand(void *, void *)');
   const tensorOverhead = c(base, 'size_t ggml_tensor_overhead()')();
@@ -123,6 +125,42 @@ export function openGgml({ threads, spin }) {
         release() {
           for (const buffer of held) freeBuffer(buffer);
           for (const one of [weights, rest]) free(one);
+        },
+      };
+    },
+
+    /**
+     * One query of each request over `lenKv` keys: q and y f32, [batch, heads, dim]; k and v of `type`,
+     * [batch, headsKv, lenKv, dim].
+     */
+    decode({ batch, headsQ, headsKv, lenKv, dim }, q, type, k, v) {
+      const all = context(4);
+      const query = tensor4(all, types.f32, dim, 1, headsQ, batch);
+      const keys = tensor4(all, types[type], dim, lenKv, headsKv, batch);
+      const values = tensor4(all, types[type], dim, lenKv, headsKv, batch);
+      const y = attention(all, query, keys, values, null, 1 / Math.sqrt(dim), 0, 0);
+      const buffer = allocate(all, plain);
+      for (const [tensor, data] of [
+        [query, q],
+        [keys, k],
+        [values, v],
+      ])
+        set(tensor, data, 0, data.byteLength);
+      const graph = newGraph(all, mostNodes, false);
+      expand(graph, y);
+      return {
+        run() {
+          const status = compute(backend, graph);
+          if (status !== 0) throw new Error(`peers: ggml_backend_graph_compute returned ${status}, expected 0`);
+        },
+        result() {
+          const result = new Float32Array(batch * headsQ * dim);
+          get(y, result, 0, result.byteLength);
+          return result;
+        },
+        release() {
+          freeBuffer(buffer);
+          free(all);
         },
       };
     },

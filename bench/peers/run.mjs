@@ -2,19 +2,30 @@
 // the same number of threads. Interleaved by compare() (blocks of A B B A), timed by the wall clock from JavaScript, since
 // onnxruntime-node offers no other. Before a pair is timed, its results are held against each other.
 //
-//   node bench/peers/run.mjs [gemm] [gemm_ggml] [gemm_int4] [gemm_int4_ggml] [attention] [--threads N] [--seconds S] [--spin] [--json]
+//   node bench/peers/run.mjs [gemm] [gemm_ggml] [gemm_int4] [gemm_int4_ggml] [attention] [attention_paged]
+//     [attention_paged_ggml] [--threads N] [--seconds S] [--spin] [--json]
 //
 // Without a name every operator runs. A peer's threads are told not to spin when idle, or they would take the processor from
 // whoever runs next; --spin leaves them at their default.
 import { parseArgs } from 'node:util';
 import * as attention from './attention.mjs';
+import * as attentionPaged from './attention_paged.mjs';
+import * as attentionPagedGgml from './attention_paged_ggml.mjs';
 import { agree, kernwatt, peer as onnxruntime, openHouse, positive, say, stop } from './common.mjs';
 import * as gemm from './gemm.mjs';
 import * as gemmGgml from './gemm_ggml.mjs';
 import * as gemmInt4 from './gemm_int4.mjs';
 import * as gemmInt4Ggml from './gemm_int4_ggml.mjs';
 
-const operators = { gemm, gemm_ggml: gemmGgml, gemm_int4: gemmInt4, gemm_int4_ggml: gemmInt4Ggml, attention };
+const operators = {
+  gemm,
+  gemm_ggml: gemmGgml,
+  gemm_int4: gemmInt4,
+  gemm_int4_ggml: gemmInt4Ggml,
+  attention,
+  attention_paged: attentionPaged,
+  attention_paged_ggml: attentionPagedGgml,
+};
 const peerOf = (name) => operators[name].peer ?? onnxruntime;
 
 const { values: options, positionals } = parseArgs({

@@ -38,9 +38,8 @@ KW_DEVICE void copy_floats(uint32_t tile, int elements, bool wide, const void* v
   }
 }
 
-template <class Shape>
-static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    attention_fma(const __grid_constant__ Params p) {
+template <class Shape, class P = Params>
+static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) attention_fma(const __grid_constant__ P p) {
   constexpr int kM = Shape::kM, kN = Shape::kN, kDim = Shape::kDim, kKeys = kN / 16, kColumns = kDim / 64;
   unsigned char* smem = dyn_smem();
   Frame& frame = *reinterpret_cast<Frame*>(smem + Shape::kFrame);
@@ -56,13 +55,10 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     const RowPlace row(p, place, line);
     return row.there ? q + row.query * p.q.row + row.head * p.q.head : nullptr;
   });
-  const auto fill = [&](int tile, const void* first, int64_t step, bool wide, int elements, int target) {
-    if (tile < walk.end) {
-      const float* from = static_cast<const float*>(first) + int64_t{tile} * kN * step;
-      const int left = place.len_kv - tile * kN;
-      copy_floats<kN, kDim, Shape::kThreads>(base + 4 * target, elements, wide, first,
-                                             [&](int line) { return line < left ? from + line * step : nullptr; });
-    }
+  const auto fill_keys = [&](int tile) {
+    if (tile < walk.end)
+      copy_floats<kN, kDim, Shape::kThreads>(base + 4 * Shape::kK, p.dim, p.k_wide, frame.k,
+                                             keys_from<float>(p, frame, tile * kN));
     ptx::cp_async_commit();
   };
   const auto seek = [&](int tile) {
@@ -81,12 +77,14 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 #pragma unroll
   for (int r = 0; r < 4; ++r) maximum[r] = negative_infinity();
   Stop stop = seek(walk.begin);
-  fill(stop.tile, frame.k, p.k.row, p.k_wide, p.dim, Shape::kK);
+  fill_keys(stop.tile);
 #pragma unroll 1
   while (stop.tile < walk.end) {
     ptx::cp_async_wait<0>();
     __syncthreads();  // K is there, and every thread is done with V
-    fill(stop.tile, frame.v, p.v.row, p.v_wide, p.dim_v, Shape::kV);
+    copy_floats<kN, kDim, Shape::kThreads>(base + 4 * Shape::kV, p.dim_v, p.v_wide, frame.v,
+                                           values_from<float>(p, frame, stop.tile * kN));
+    ptx::cp_async_commit();
     float s[4][kKeys] = {};
 #pragma unroll 4
     for (int e = 0; e < kDim; e += 4) {
@@ -105,7 +103,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     ptx::cp_async_wait<0>();
     __syncthreads();  // V is there, and every thread is done with K
     const Stop next = seek(stop.tile + 1);
-    fill(next.tile, frame.k, p.k.row, p.k_wide, p.dim, Shape::kK);
+    fill_keys(next.tile);
 
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
@@ -179,7 +177,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     if (!row.inside) continue;
     const RowEnd end(p, row, maximum[r], total);
     if (b == 0) store_lse(p, place, row, end.lse);
-    if (p.splits > 1 && end.factor == 0) continue;
+    if (!row.whole && end.factor == 0) continue;
     const RowTarget target(p, place, row);
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)

@@ -58,9 +58,8 @@ struct Scores {
   }
 };
 
-template <bool kBf16, class Shape>
-static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    attention_mma(const __grid_constant__ Params p) {
+template <bool kBf16, class Shape, class P = Params>
+static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) attention_mma(const __grid_constant__ P p) {
   using QueryTile = LineTile<Shape::kDim>;
   using KeyTile = LineTile<Shape::kDim>;
   using ValueTile = LineTile<Shape::kDimV>;
@@ -109,21 +108,16 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   int filling = 0, reading = 0;
   const auto fill_key = [&] {
     if (ahead.tile < walk.end) {
-      const int key0 = ahead.tile * kN, left = place.len_kv - key0;
       copy_lines<KeyTile, kN, Shape::kGroup>(ring + filling * Shape::kSlotBytes, thread, p.dim, p.k_wide, frame.k,
-                                             [&, k = static_cast<const uint16_t*>(frame.k) + key0 * p.k.row](int line) {
-                                               return line < left ? k + line * p.k.row : nullptr;
-                                             });
+                                             keys_from<uint16_t>(p, frame, ahead.tile * kN));
     }
     ptx::cp_async_commit();
     filling = filling + 1 == kSlots ? 0 : filling + 1;
   };
   const auto fill_value = [&] {
     if (ahead.tile < walk.end) {
-      const int key0 = ahead.tile * kN, left = place.len_kv - key0;
       copy_lines<ValueTile, kN, Shape::kGroup>(ring + filling * Shape::kSlotBytes, thread, p.dim_v, p.v_wide, frame.v,
-                                               [&, v = static_cast<const uint16_t*>(frame.v) + key0 * p.v.row](
-                                                   int line) { return line < left ? v + line * p.v.row : nullptr; });
+                                               values_from<uint16_t>(p, frame, ahead.tile * kN));
       ahead = seek(ahead.tile + kStep);
     }
     ptx::cp_async_commit();
@@ -379,7 +373,7 @@ static __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       if (!row.inside) continue;
       const RowEnd end(p, row, maximum[f][half], sum[f][half]);
       if (first_value == 0 && lane % 4 == 0) store_lse(p, place, row, end.lse);
-      if (p.splits > 1 && end.factor == 0) continue;
+      if (!row.whole && end.factor == 0) continue;
       const RowTarget target(p, place, row);
 #pragma unroll
       for (int n = 0; n < (Shape::kSplitWarps ? kValues / 4 : kValues); ++n)

@@ -7,20 +7,23 @@
 
 namespace kw::attention_gqa_cuda {
 
-struct Variant {
+// P: the parameters of its kernel.
+template <class P>
+struct VariantOf {
   const char* name;
-  void (*kernel)(Params);
+  void (*kernel)(P);
   int dim, dim_v, rows, keys;
   int threads, smem;
   int blocks;         // per SM, as registers allow
   double efficiency;  // of a busy SM, relative to the largest tile: a guess that ranks tiles, not a measurement
   bool split_warps;   // the block's warps share out the keys
 };
+using Variant = VariantOf<Params>;
 
-template <bool kBf16, class Shape>
-Variant mma_variant(const char* name, double efficiency) {
+template <bool kBf16, class Shape, class P = Params>
+VariantOf<P> mma_variant(const char* name, double efficiency) {
   return {name,
-          attention_mma<kBf16, Shape>,
+          attention_mma<kBf16, Shape, P>,
           Shape::kDim,
           Shape::kDimV,
           Shape::kM,

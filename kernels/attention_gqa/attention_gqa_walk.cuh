@@ -1,5 +1,6 @@
-// What attention_gqa's CUDA kernels share: their parameters, which rows a block makes, which keys those rows see, and where
-// a finished row goes. See attention_gqa_cuda.cu.
+// What attention_gqa's CUDA kernels share: their parameters, which rows a block makes, which keys those rows see, where these lie,
+// and where a finished row goes. See attention_gqa_cuda.cu. Kernels are templates over the parameters: those of attention_gqa_paged
+// (../attention_gqa_paged/attention_gqa_paged_walk.cuh) derive from these and overload what depends on where keys lie.
 #pragma once
 #include "../core/cuda/elements.cuh"
 #include "../core/cuda/softmax.cuh"
@@ -49,12 +50,13 @@ struct Params {
 
 // The part of the problem one block works on.
 struct Place {
-  int batch, split;
-  int head, kv_head;      // head: the first of `pack`
-  int row0;               // first row of the tile, within the sequence
-  int first_q, first_kv;  // where the sequence begins in the tensors
-  int len_q, len_kv;      // of the sequence
-  int queries;            // rows of y that belong to it; those from len_q on are not there
+  int batch;
+  int split = 0, splits = 1;  // the part of the keys, and how many there are; one alone finishes its rows
+  int head, kv_head;          // head: the first of `pack`
+  int row0;                   // first row of the tile, within the sequence
+  int first_q, first_kv;      // where the sequence begins in the tensors
+  int len_q, len_kv;          // of the sequence
+  int queries;                // rows of y that belong to it; those from len_q on are not there
 };
 
 KW_DEVICE int clamped(int value, int low, int high) { return min(max(value, low), high); }
@@ -138,6 +140,7 @@ KW_DEVICE bool find_place(const Params& p, int rows_of_tile, Place& place) {
   const int heads = p.pack == 1 ? p.group : 1;
   unsigned index = blockIdx.x;
   place.split = static_cast<int>(index % p.splits);
+  place.splits = p.splits;
   index /= p.splits;
   const int head_in_group = static_cast<int>(index % heads);
   index /= heads;
@@ -167,13 +170,13 @@ struct Walk {
     if (queries_from >= queries_to || from >= to) return;
     begin = from / keys;
     end = (to + keys - 1) / keys;
-    if (p.splits == 1) return;
+    if (place.splits == 1) return;
     if (p.split_keys) {
       const int tiles = p.split_keys / keys;
       begin = max(begin, place.split * tiles);
       end = min(end, (place.split + 1) * tiles);
     } else {
-      const int tiles = (end - begin + p.splits - 1) / p.splits;
+      const int tiles = (end - begin + place.splits - 1) / place.splits;
       begin += place.split * tiles;
       end = min(end, begin + tiles);
     }
@@ -191,9 +194,37 @@ struct Frame {
   const void *k, *v;  // the first key and value of the sequence and head
 };
 
-// By all threads; false: the block has nothing to do. The whole block may use the frame afterwards.
+// Rows of keys or values, of a tile that ends `left` of them further.
 template <class T>
-KW_DEVICE bool open_frame(const Params& p, int rows, int keys, Frame& frame) {
+struct Lines {
+  const T* first;
+  int64_t step;
+  int left;
+  KW_DEVICE const T* operator()(int line) const { return line < left ? first + line * step : nullptr; }
+};
+template <class T>
+KW_DEVICE Lines<T> keys_from(const Params& p, const Frame& frame, int key0) {
+  return {static_cast<const T*>(frame.k) + key0 * p.k.row, p.k.row, frame.place.len_kv - key0};
+}
+template <class T>
+KW_DEVICE Lines<T> values_from(const Params& p, const Frame& frame, int key0) {
+  return {static_cast<const T*>(frame.v) + key0 * p.v.row, p.v.row, frame.place.len_kv - key0};
+}
+
+// The first key and value of the sequence and head, in elements of the operands.
+KW_DEVICE int64_t first_key(const Params& p, const Place& place) {
+  return place.batch * p.k.batch + place.first_kv * p.k.row + place.kv_head * p.k.head;
+}
+KW_DEVICE int64_t first_value(const Params& p, const Place& place) {
+  return place.batch * p.v.batch + place.first_kv * p.v.row + place.kv_head * p.v.head;
+}
+
+// Where keys lie is not in question.
+KW_DEVICE void check_keys(const Params&, const Place&, const Walk&, int) {}
+
+// By all threads; false: the block has nothing to do. The whole block may use the frame afterwards.
+template <class T, class P>
+KW_DEVICE bool open_frame(const P& p, int rows, int keys, Frame& frame) {
   check_lengths(p);
   if (threadIdx.x < 32) {
     Place place;
@@ -203,14 +234,14 @@ KW_DEVICE bool open_frame(const Params& p, int rows, int keys, Frame& frame) {
     if (threadIdx.x == 0) {
       frame.place = place;
       frame.walk = walk;
-      frame.k = static_cast<const T*>(p.k.data) + place.batch * p.k.batch + place.first_kv * p.k.row +
-                place.kv_head * p.k.head;
-      frame.v = static_cast<const T*>(p.v.data) + place.batch * p.v.batch + place.first_kv * p.v.row +
-                place.kv_head * p.v.head;
+      frame.k = static_cast<const T*>(p.k.data) + first_key(p, place);
+      frame.v = static_cast<const T*>(p.v.data) + first_value(p, place);
     }
   }
   __syncthreads();
-  return frame.place.row0 >= 0;
+  if (frame.place.row0 < 0) return false;
+  check_keys(p, frame.place, frame.walk, keys);
+  return true;
 }
 
 // ---- the mask --------------------------------------------------------------------------------------------------------
@@ -268,14 +299,21 @@ KW_DEVICE Visible mask_of_tile(const Params& p, const Place& place, const Walk& 
 struct RowPlace {
   int query, head;
   bool inside, there;  // inside: a row of y; there: within the sequence's length
+  bool whole;          // all of its keys are this tile's
   KW_DEVICE RowPlace(const Params& p, const Place& place, int row) {
     const int r = place.row0 + row;
     query = r / p.pack;
     head = place.head + r % p.pack;
     inside = query < place.queries;
     there = query < place.len_q;
+    whole = place.splits == 1;
   }
 };
+
+// Where a row's partial result lies, in rows.
+KW_DEVICE int64_t partial_row(const Params& p, const Place& place, const RowPlace& row) {
+  return ((int64_t{place.split} * p.batch + place.batch) * p.heads_q + row.head) * p.len_q + place.first_q + row.query;
+}
 
 // Columns `column` (even) and the one after it of the row at `offset`, as far as the row has them. pairs: two can be stored at once.
 KW_DEVICE void store_pair(void* data, DType dtype, int64_t offset, bool pairs, int column, int columns, float a,
@@ -301,9 +339,10 @@ struct RowTarget {
   DType dtype;
   int64_t offset;
   bool pairs;
-  KW_DEVICE RowTarget(const Params& p, const Place& place, const RowPlace& row) {
+  template <class P>
+  KW_DEVICE RowTarget(const P& p, const Place& place, const RowPlace& row) {
     const int64_t query = place.first_q + row.query;
-    if (p.splits > 1) {
+    if (!row.whole) {
       data = p.partial_y;
       dtype = DType::f32;
       offset = partial_row(p, place, row) * p.partial_pitch;
@@ -315,10 +354,6 @@ struct RowTarget {
       pairs = p.y_pairs;
     }
   }
-  static KW_DEVICE int64_t partial_row(const Params& p, const Place& place, const RowPlace& row) {
-    return ((int64_t{place.split} * p.batch + place.batch) * p.heads_q + row.head) * p.len_q + place.first_q +
-           row.query;
-  }
   // Columns `column` (even) and the one after it, as far as they exist.
   KW_DEVICE void store(const Params& p, int column, float a, float b) const {
     store_pair(data, dtype, offset, pairs, column, p.dim_v, a, b);
@@ -326,9 +361,10 @@ struct RowTarget {
 };
 
 // By one thread of the row.
-KW_DEVICE void store_lse(const Params& p, const Place& place, const RowPlace& row, float lse) {
-  if (p.splits > 1) {
-    p.partial_lse[RowTarget::partial_row(p, place, row)] = row.there ? lse : -negative_infinity();
+template <class P>
+KW_DEVICE void store_lse(const P& p, const Place& place, const RowPlace& row, float lse) {
+  if (!row.whole) {
+    p.partial_lse[partial_row(p, place, row)] = row.there ? lse : -negative_infinity();
   } else if (p.lse.data) {
     static_cast<float*>(
         p.lse.data)[place.batch * p.lse.batch + row.head * p.lse.head + (place.first_q + row.query) * p.lse.row] =
@@ -342,7 +378,7 @@ struct RowEnd {
   float lse;
   KW_DEVICE RowEnd(const Params& p, const RowPlace& row, float maximum, float sum) {
     float top = maximum;
-    const bool sink = p.sink && p.splits == 1 && row.there;
+    const bool sink = p.sink && row.whole && row.there;
     const float sink_logit = sink ? p.sink[row.head] : negative_infinity();
     top = finite_or_zero(fmaxf(top, sink_logit));
     const float weight = expf(maximum - top);

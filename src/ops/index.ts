@@ -1,6 +1,7 @@
 // The list of operators: one line each.
 export { attentionGqa } from './attention_gqa.js';
 export { attentionGqaBackward } from './attention_gqa_backward.js';
+export { attentionGqaPaged } from './attention_gqa_paged.js';
 export { attentionMerge } from './attention_merge.js';
 export { gemm } from './gemm.js';
 export { gemmInt4 } from './gemm_int4.js';
