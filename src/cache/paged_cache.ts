@@ -146,7 +146,7 @@ export class CachedSequence implements Disposable {
  * const cache = new PagedCache({ caches: [kCache, vCache] });
  * const sequence = cache.sequence();
  * cache.append([{ sequence, tokens: 16 }]);
- * using tables = cache.tables([sequence]);
+ * const tables = cache.tables([sequence]);
  * kvAppend({ k, v, kCache, vCache, ...tables });
  */
 export class PagedCache {

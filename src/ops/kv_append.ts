@@ -17,7 +17,8 @@ const i32s = ['i32'] as const;
  * elements of the caches stay as they are. No two rows may stand at one place.
  *
  * A cache of `f8e4m3` takes half the memory of bf16: elements are divided by the scale of their head and rounded to nearest even, with
- * values beyond 448 times the scale cut off; whoever reads the cache multiplies by the scale, in f32.
+ * values beyond 448 times the scale cut off; whoever reads the cache multiplies by the scale, in f32. `attentionGqaPaged` reads no such
+ * caches yet.
  *
  * | argument    | shape                                | meaning                                                            |
  * |-------------|--------------------------------------|--------------------------------------------------------------------|

@@ -107,7 +107,7 @@ test('every sequence reads its own tokens and no page is lost', () => {
         for (const [i, [kind, at, amount]] of list.entries()) {
           model.act(kind, at, amount);
           ++acted;
-          if (i % 16 === 0) model.check();
+          if (i % 64 === 0) model.check();
         }
         model.check();
         for (const { holding } of model.sequences) model.pages.truncate(holding, 0);

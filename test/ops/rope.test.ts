@@ -144,9 +144,7 @@ describe('identities', () => {
     const values = rows(await list(random(5)));
     const apart = (row: readonly number[]) =>
       Array.from({ length: 64 }, (_, i) => row[i < 32 ? 2 * i : 2 * (i - 32) + 1]!);
-    const pairs = rows(await list(rope({ x: random(5), position: 9, interleaved: true }).y))
-      .map(apart)
-      .flat();
+    const pairs = rows(await list(rope({ x: random(5), position: 9, interleaved: true }).y)).flatMap(apart);
     const halves = rope({ x: device.tensor(values.flatMap(apart), shape), position: 9 }).y;
     close(await list(halves), pairs, 1e-7);
   });
