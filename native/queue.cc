@@ -89,6 +89,7 @@ void Queue::State::spin() const {
       if (pushed.load(std::memory_order_relaxed) != seen) return;
       pause();
     }
+    std::this_thread::yield();  // to the JavaScript thread, which may be ready on this very processor
   } while (std::chrono::steady_clock::now() < deadline);
 }
 

@@ -33,7 +33,8 @@ void pause() {
 #endif
 }
 
-// Spins for kSpin, then sleeps, until value differs from `old`; returns what it became.
+// Spins for kSpin, then sleeps, until value differs from `old`; returns what it became. It gives way meanwhile: with a worker on every
+// processor, whoever is to bring the next job could otherwise not run before the spin is over, and would find everyone asleep.
 uint32_t await_change(std::atomic<uint32_t>& value, uint32_t old) {
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
   do {
@@ -42,6 +43,7 @@ uint32_t await_change(std::atomic<uint32_t>& value, uint32_t old) {
       if (now != old) return now;
       pause();
     }
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < deadline);
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);
