@@ -44,7 +44,7 @@ export interface Op<T extends TensorSpecs, P extends ParamSpecs> {
   ): Pool<PoolInputs<T, C>, OutputNames<T>>;
   /**
    * An operand packed once in the format that the kernels of its device read fastest, for use in its place: on the CPU, the weight
-   * of `gemm`. Returns at once; the packing is queued. Its bytes count in `device.memory()`: `dispose` gives the original up.
+   * of `gemm`, and `w`, `scales` and `zeros` of `gemmInt4`. Returns at once; the packing is queued. Its bytes count in `device.memory()`: `dispose` gives the original up.
    * @example
    * const packed = gemm.prepack({ w }, { dispose: true });
    * const { y } = gemm({ x, w: packed });

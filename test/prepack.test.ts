@@ -1,6 +1,6 @@
 // Prepacked operands: the same results, bytes that are counted once, and typed errors for all that a packed tensor is not.
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { type Device, gemm, openDevice, type Tensor } from '../src/index.js';
+import { type Device, gemm, gemmInt4, openDevice, type Tensor } from '../src/index.js';
 import { measure } from '../src/later.js';
 import { native } from '../src/native.js';
 
@@ -50,6 +50,71 @@ describe.each(native().cpu().isa)('on %s', (isa) => {
       /gemm: n is 3 with a gated activation, expected a multiple of \d+ for a prepacked w/,
     );
   });
+});
+
+describe.each(native().cpu().isa)('gemmInt4 on %s', (isa) => {
+  test.each(['exact', 'int8'] as const)('%s: results of plain operands, whichever are packed', async (accuracy) => {
+    const device = await cpu(isa);
+    const plain = {
+      w: device.tensor(
+        Uint8Array.from({ length: (50 * 192) / 2 }, (_, i) => (i * 73) & 255),
+        [50, 192],
+        'u4',
+      ),
+      scales: device.tensor(
+        Float32Array.from({ length: 3 * 50 }, (_, i) => 2 ** ((i % 5) - 3)),
+        [3, 50],
+        'bf16',
+      ),
+      zeros: device.tensor(
+        Uint8Array.from({ length: (3 * 50) / 2 }, (_, i) => (i * 57) & 255),
+        [3, 50],
+        'u4',
+      ),
+    };
+    const [w, scales, zeros] = [
+      gemmInt4.prepack({ w: plain.w }),
+      gemmInt4.prepack({ scales: plain.scales }),
+      gemmInt4.prepack({ zeros: plain.zeros }),
+    ];
+    expect([w, scales, zeros].map((t) => [t.format, t.bytes])).toEqual([
+      ['panels of 16 rows, runs of 8 along k (version 1)', (64 * 192) / 2],
+      ['panels of 3 rows, runs of 16 along k (version 1)', 3 * 64 * 2],
+      ['panels of 3 rows, runs of 16 along k (version 1)', (3 * 64) / 2],
+    ]);
+    for (const m of [1, 9, 40]) {
+      // Whole numbers whose blocks hold their largest: exact in either class.
+      const signs = Float32Array.from({ length: m * 192 }, (_, i) => (((i * 7919) >> 3) % 2 ? 127 : -127));
+      const x = device.tensor(signs, [m, 192]);
+      const { y } = gemmInt4({ x, ...plain, accuracy });
+      for (const some of [{ w }, { scales, zeros }, { w, scales }, { w, scales, zeros }])
+        for (const backend of ['cpu', 'ref'] as const)
+          await same(gemmInt4({ x, ...plain, ...some, accuracy }, { backend }).y, y);
+    }
+    for (const [packed, name] of [
+      [w, 'w'],
+      [scales, 'scales'],
+      [zeros, 'zeros'],
+    ] as const)
+      expect(await packed.unpack().read({ raw: true })).toEqual(await plain[name].read({ raw: true }));
+  });
+});
+
+test('what gemmInt4 does not take packed says so', async () => {
+  const device = await cpu();
+  const w = device.tensor(new Int8Array(40 * 64).fill(3), [40, 64], 'u4');
+  const scales = device.full([2, 40], 1, 'f32');
+  const x = device.random([2, 64], 'f32');
+  const packed = gemmInt4.prepack({ w });
+  expect(() => gemmInt4({ x, w: packed, scales, activation: 'swiglu' })).toThrow(
+    'gemm_int4: n is 20 with a gated activation, expected a multiple of 16 for a prepacked w',
+  );
+  const floats = gemm.prepack({ w: device.random([40, 64], 'f32') });
+  expect(() => gemmInt4({ x: floats, w, scales })).toThrow(/gemm_int4: x is packed in panels of .* expected plain/);
+  const odd = device.tensor(new Int8Array(2 * 41).fill(3), [2, 41], 'u4');
+  expect(() => gemmInt4.prepack({ zeros: odd })).toThrow('zeros is u4 [2, 41] for cpu, which has no packed format');
+  const other = gemmInt4.prepack({ scales: device.full([40, 2], 1, 'f32') });
+  expect(() => gemmInt4({ x, w, scales: other })).toThrow(expect.objectContaining({ code: 'ERR_KERNWATT_SHAPE' }));
 });
 
 test('its bytes are counted, and replace those of the original on request', async () => {

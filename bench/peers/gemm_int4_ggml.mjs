@@ -1,5 +1,5 @@
 // Four-bit weights in the format of GGUF's Q4_0, groups of 32 with a scale in f16, x rounded to int8 in blocks of 32: y = x Ŵᵀ
-// against ggml. Both sides hold the same codes and scales, kernwatt as they are, ggml in the buffer that is fastest for the
+// against ggml. Both sides hold the same codes and scales, kernwatt prepacked, ggml in the buffer that is fastest for the
 // shape: as they are, or rearranged for vector instructions or AMX. Weights rotate as in gemm_int4.mjs.
 import { fastest, inTurn, say, sixtyFourths } from './common.mjs';
 import { bound, layers, mostCopies, nibbles, rows, scaleOf } from './gemm_int4.mjs';

@@ -33,11 +33,14 @@ inline PanelFormat panel_format(uint64_t tag) {
   return f;
 }
 
-// For messages and explanations: "panels of 32 rows, pairs along k (version 1)"; "plain" for 0.
+// For messages and explanations: "panels of 32 rows, pairs along k (version 1)", "runs of 8 along k"; "plain" for 0.
 inline std::string describe_format(uint64_t tag) {
   if (tag == 0) return "plain";
   const PanelFormat f = panel_format(tag);
-  return "panels of " + std::to_string(f.rows) + " rows" + (f.group == 2 ? ", pairs along k" : "") + " (version " +
+  const std::string along = f.group == 1   ? ""
+                            : f.group == 2 ? ", pairs along k"
+                                           : ", runs of " + std::to_string(f.group) + " along k";
+  return "panels of " + std::to_string(f.rows) + " rows" + along + " (version " +
          std::to_string(PanelFormat::kVersion) + ")";
 }
 

@@ -1,7 +1,8 @@
 // gemm_int4 on the CPU: the plan behind kw_op. Rows of x are taken as one list over all batches, a group of them at a time;
 // each group is arranged once by all threads, and then every thread multiplies it with runs of rows of w.
 //
-//   stream  few rows of x. Every row of w is read once, in place, as inner products along k (gemm_int4_cpu_kernels.h).
+//   stream  few rows of x. w is read once, in place: plain, row by row, as inner products along k (gemm_int4_cpu_kernels.h);
+//           packed, sixteen rows side by side (gemm_int4_cpu_panels.h).
 //   blocks  more of them: ŵ is decoded, piece by piece of k, into panels in a thread's own L2 cache, which gemm's
 //           micro-kernels multiply (gemm_cpu.h).
 //   tiles   more of them, x rounded to int8 and, with AMX, x in f32 or f16: the whole numbers of w on tiles of AMX or of
@@ -18,9 +19,11 @@
 // block of 32 fills half a tile, and its sums are scaled four times as often). m 512 int8 with less than AMX: vpdpbusd 24.5 and
 // 40.3, AVX-512 without it 34.5 and 50.6, AVX2 48.9 and 82.3.
 // What comes next has to be asked for, and scales a task at a time: without that m 1 took 0.36 and 0.66 ms in int8.
+// Packed, where scales too are one stream, medians of calls one after the other, groups of 128 with scales in f32 and of 32 in
+// f16: m 1 exact 0.35 and 0.37 ms, int8 0.24 and 0.29; m 16 int8 0.69 on tiles and 1.08 as a stream.
 //
 // Sources, one object each, compiled as those of gemm_cpu.cc (native/addon.gypi):
-//   gemm_int4_cpu.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc,
+//   gemm_int4_cpu.cc, gemm_int4_cpu_layout.cc, gemm_int4_cpu_generic.cc, gemm_int4_cpu_avx2.cc, gemm_int4_cpu_avx512.cc,
 //   gemm_int4_cpu_avx512bf16.cc, gemm_int4_cpu_amxbf16.cc
 #include <algorithm>
 #include <cstdint>
@@ -37,18 +40,6 @@
 namespace kw::cpu {
 namespace {
 
-constexpr int64_t kArrangedFloats = 256 << 10;  // of x for stream at a time, 1 MB
-constexpr int64_t kArrangedRows = 256;          // at most
-constexpr int64_t kStreamColumns = 256;         // rows of w in a task of stream, at most
-constexpr int64_t kStreamSums = 16 << 10;       // floats of sums in a task, about
-constexpr int64_t kTileFloats = 1 << 20;        // of x for tiles at a time, 4 MB
-constexpr int64_t kTileRows = 512;              // at most
-constexpr int64_t kTileColumns = 128;           // rows of w in a task of tiles, at most
-constexpr int64_t kTilePiece = 6 << 10;         // floats of a panel of w decoded at a time, half an L1 cache
-constexpr int64_t kTileChain = 256;             // elements along k that are summed on tiles, at most
-constexpr int64_t kLargestBlock = 128;
-constexpr double kSerialWork = 200e3;  // FLOPs below which waking a thread costs more than it brings
-
 const Int4Kernels& kernels_for(Isa isa) {
 #if defined(__x86_64__)
   if (isa >= Isa::amx_bf16) return kInt4Amx;
@@ -60,19 +51,9 @@ const Int4Kernels& kernels_for(Isa isa) {
   return kInt4Generic;
 }
 
-// bf16 that add up to an element of x.
-int parts_of(DType dtype) { return dtype == DType::f32 ? 3 : dtype == DType::f16 ? 2 : 1; }
-
-// The problem as gemm's: all rows of x with one w.
-GemmShape flat(const GemmInt4Shape& shape) {
-  GemmShape s = shape.gemm;
-  s.m *= s.batch, s.batch = 1;
-  return s;
-}
-
 }  // namespace
 
-std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_info&) {
+std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_info& device) {
   const auto expected = [](const char* field, const std::string& is, const char* wanted) {
     return std::string("gemm_int4: ") + field + " is " + is + ", expected " + wanted;
   };
@@ -90,8 +71,20 @@ std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_
            ", expected 1";
   }
   if (args.w.dtype != DType::u4 && args.w.dtype != DType::nf4) return expected("w", name(args.w.dtype), "u4 or nf4");
-  if (args.w.format != 0) return expected("w", "prepacked", "plain: its rows are read as they are");
   const GemmInt4Shape s = resolve(args);
+  const struct {
+    const char* name;
+    const TensorView& view;
+  } packed[] = {{"w", args.w}, {"scales", args.scales}, {"zeros", args.zeros}};
+  for (const auto& t : packed) {
+    const uint64_t wanted = format(device, t.name, t.view);
+    if (t.view.format == 0 || t.view.format == wanted) continue;
+    return expected(t.name, "packed in " + describe_format(t.view.format), describe_format(wanted).c_str());
+  }
+  if (args.w.format != 0 && is_gated(args.activation) && s.gemm.n % kInt4Rows != 0) {
+    return "gemm_int4: n is " + std::to_string(s.gemm.n) + " with a gated activation, expected a multiple of " +
+           std::to_string(kInt4Rows) + " for a prepacked w";
+  }
   const int64_t k = s.gemm.k;
   if (k > 0 && (s.group % kInt4Unit != 0 || s.group * s.groups != k)) {
     return expected("k", std::to_string(k) + " with " + std::to_string(s.groups) + " groups",
@@ -101,6 +94,17 @@ std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_
   if (args.zeros.present() && s.normal_float) return expected("zeros", "given with nf4", "none");
   if (args.perm.present() && args.perm.dtype != DType::i32) return expected("perm", name(args.perm.dtype), "i32");
   return "";
+}
+
+uint64_t GemmInt4CpuPlan::format(const kw_device_info&, const char* operand, const TensorView& view) {
+  const std::string_view name(operand);
+  if (view.rank != 2) return 0;
+  if (name == "w" && bits(view.dtype) == 4) return view.dim(-1) % kInt4Unit == 0 ? kInt4Panels.tag() : 0;
+  const bool scales = name == "scales" && is_float(view.dtype);
+  // Runs of zeros begin on a byte, so that their rows have to be even.
+  const bool zeros = name == "zeros" && view.dtype == DType::u4 && view.dim(-1) % 2 == 0;
+  const int64_t groups = view.dim(-2);
+  return (scales || zeros) && groups > 0 && groups <= kInt4MostPackedGroups ? int4_sides(groups).tag() : 0;
 }
 
 GemmKernels GemmInt4CpuPlan::packing_for_all(GemmKernels kernels) {
@@ -168,100 +172,13 @@ GemmInt4CpuPlan::GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info&
       int8_(args.accuracy == Int4Accuracy::int8),
       dequant_(args.mode == Int4Mode::dequant),
       normal_float_(args.w.dtype == DType::nf4),
+      packed_(args.w.format != 0),
       rounded_(int8_ && (dequant_ || normal_float_)),
       tiles_(kernels_.tiles && !rounded_ && !dequant_ && !normal_float_ &&
              (int8_ || (kernels_.tiles->splits && args.x.dtype != DType::bf16))),
       dtype_(rounded_ ? DType::f32 : args.x.dtype),
       gemm_(packing_for_all(gemm_kernels(asked.isa, dtype_))),
       capacity_(capacity(resolve(args))) {}
-
-Int4Layout GemmInt4CpuPlan::layout(const GemmInt4Shape& shape) const {
-  const GemmShape g = flat(shape);
-  Int4Layout l;
-  if (g.m == 0 || g.n == 0) return l;
-  const double work = static_cast<double>(g.m * g.rows_w) * static_cast<double>(2 * g.k + 20);
-  l.threads = work < kSerialWork ? 1 : machine_.threads;
-  const bool whole = int8_ && !rounded_;
-  const bool many = many_ ? *many_ : invariant_ || g.m > (whole ? kernels_.stream_int8_m : kernels_.stream_m);
-  if (many && tiles_) {
-    l.way = Way::tiles;
-    lay_out_tiles(shape, g, l);
-  } else if (many && !whole) {
-    l.way = Way::blocks;
-    lay_out_blocks(g, l);
-  } else {
-    l.way = whole ? Way::stream_int8 : Way::stream;
-    lay_out_stream(g, l);
-  }
-  return l;
-}
-
-void GemmInt4CpuPlan::lay_out_stream(const GemmShape& g, Int4Layout& l) const {
-  const int64_t row = l.way == Way::stream ? kernels_.row_floats(g.k) : kernels_.row_floats_int8(g.k);
-  const int64_t fits = std::max<int64_t>(kernels_.stream_mx, kArrangedFloats / std::max<int64_t>(row, 1));
-  l.group = std::min({g.m, fits, kArrangedRows});
-  const int64_t even = round_up(ceil_div(g.n, 8 * l.threads), kInt4Rows), in_sums = kStreamSums / (l.group * halves_);
-  l.columns = std::clamp<int64_t>(std::min(even, in_sums / kInt4Rows * kInt4Rows), kInt4Rows, kStreamColumns);
-  l.arranged = l.group * row;
-  l.own_work = std::max(g.k, kernels_.scratch_floats(g.k));
-  l.own_sums = l.group * halves_ * l.columns;
-}
-
-void GemmInt4CpuPlan::lay_out_blocks(const GemmShape& g, Int4Layout& l) const {
-  l.blocks = gemm_layout(g, gemm_, machine_, true);
-  l.group = l.blocks.group * l.blocks.panels * l.blocks.mr;
-  l.columns = l.blocks.panels_w * gemm_.nr;
-  l.arranged = l.blocks.packed_x, l.own_w = l.blocks.own_w, l.own_sums = l.blocks.own_sums;
-  l.own_work = l.blocks.mr * (l.blocks.depth * gemm_.per_cell + 2 * kLargestBlock);
-}
-
-void GemmInt4CpuPlan::lay_out_tiles(const GemmInt4Shape& shape, const GemmShape& g, Int4Layout& l) const {
-  Int4TileShape& t = l.tiles;
-  t.k = g.k, t.segment = shape.block, t.parts = int8_ ? 0 : parts_of(g.x.dtype);
-  if (!int8_) {
-    t.segment = std::clamp<int64_t>(shape.group, kInt4Unit, kTileChain);
-    while (shape.group % t.segment != 0) t.segment -= kInt4Unit;
-  }
-  t.steps = ceil_div(t.segment, int8_ ? 64 : kInt4Unit), t.segments = g.k / t.segment;
-  t.floats_x = t.segments * (t.steps * std::max(t.parts, 1) * 256 + 2 * 16);
-  t.floats_w = t.steps * 2 * 256 + 2 * 32;
-  const int64_t fits = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(t.floats_x, 1), 1, kTileRows / 16),
-                all = ceil_div(g.m, 16);
-  const int64_t each = ceil_div(all, ceil_div(all, fits));  // sixteens of rows
-  l.group = 16 * std::min(fits, round_up(each, 2));
-  l.columns = std::clamp<int64_t>(round_up(ceil_div(g.n, 4 * l.threads), 32), 32, kTileColumns);
-  l.piece = std::clamp<int64_t>(kTilePiece / t.floats_w, 1, t.segments);
-  l.arranged = std::min(l.group / 16, all) * t.floats_x;
-  l.own_work = g.k;
-  l.own_w = ceil_div(l.columns, 32) * l.piece * t.floats_w;
-  l.own_sums = std::min(l.group, 16 * all) * halves_ * l.columns;
-}
-
-// Floats of workspace that are enough for this shape and for every one with smaller extents.
-int64_t GemmInt4CpuPlan::capacity(const GemmInt4Shape& shape) const {
-  const GemmShape g = flat(shape);
-  if (g.m == 0 || g.n == 0) return 0;
-  const bool whole = int8_ && !rounded_;
-  const int64_t row = whole ? kernels_.row_floats_int8(g.k) : kernels_.row_floats(g.k);
-  const int64_t streamed = tiles_ && !many_ ? (whole ? kernels_.stream_int8_m : kernels_.stream_m) : kArrangedRows;
-  const int64_t rows = std::min({g.m, kArrangedRows, streamed});
-  const int64_t arranged = std::min(rows * row, std::max(kernels_.stream_mx * row, kArrangedFloats));
-  const int64_t sums = std::max(std::min(rows * halves_ * kStreamColumns, kStreamSums), rows * halves_ * kInt4Rows);
-  const int64_t stream = arranged + machine_.threads * (std::max(g.k, kernels_.scratch_floats(g.k)) + sums);
-  if (tiles_) {
-    Int4Layout l;
-    lay_out_tiles(shape, g, l);
-    const Int4TileShape& t = l.tiles;
-    const int64_t all = ceil_div(g.m, 16), columns = std::min(kTileColumns, round_up(g.n, 32));
-    const int64_t x = std::min(all * t.floats_x, std::max(kTileFloats, t.floats_x));
-    const int64_t w = columns / 32 * std::max(kTilePiece, t.floats_w);
-    const int64_t own = g.k + w + std::min(16 * all, kTileRows) * halves_ * columns;
-    return std::max(stream, x + machine_.threads * own);
-  }
-  if (whole) return stream;
-  const int64_t work = gemm_.mr * (gemm_.depth * gemm_.per_cell + 2 * kLargestBlock);
-  return std::max(stream, gemm_capacity(g, gemm_, machine_) + machine_.threads * work);
-}
 
 void GemmInt4CpuPlan::rebind(const GemmInt4Args& args, void* workspace) {
   const GemmInt4Shape shape = resolve(args);
@@ -272,12 +189,14 @@ void GemmInt4CpuPlan::rebind(const GemmInt4Args& args, void* workspace) {
   }
   shape_ = shape, layout_ = layout, rows_ = shape.gemm.batch * shape.gemm.m;
   w_ = {.data = static_cast<const uint8_t*>(shape.gemm.w.data),
+        .packed = packed_,
         .rows = shape.gemm.rows_w,
         .k = shape.gemm.k,
         .group = std::max<int64_t>(shape.group, 1),
         .scales = shape.scales.data,
         .scale_dtype = shape.scales.dtype,
-        .stride = shape.scales.row,
+        .scales_at = shape.scales_at,
+        .zeros_at = shape.zeros_at,
         .zeros = static_cast<const uint8_t*>(shape.zeros),
         .normal_float = shape.normal_float,
         .round = dequant_ ? args.x.dtype : DType::f32};
@@ -285,15 +204,16 @@ void GemmInt4CpuPlan::rebind(const GemmInt4Args& args, void* workspace) {
 }
 
 // Asks for the scales and zeros of a task's rows of w: runs of a few lines, one for each group, which no processor foresees. Into
-// L2, where more can be under way at a time.
+// L2, where more can be under way at a time. Packed ones lie in order.
 void GemmInt4CpuPlan::ask_scales(int64_t row, int64_t rows) const {
   constexpr int64_t kLine = 64;
   const int64_t size = bits(w_.scale_dtype) / 8;
+  if (w_.scales_at.run != kInt4Rows) return;
   for (int64_t g = 0; g * w_.group < w_.k; ++g) {
-    const char* const scales = static_cast<const char*>(w_.scales) + (g * w_.stride + row) * size;
+    const char* const scales = static_cast<const char*>(w_.scales) + w_.scales_at.at(g, row) * size;
     for (int64_t at = 0; at < rows * size; at += kLine) __builtin_prefetch(scales + at, 0, 2);
     if (!w_.zeros) continue;
-    const uint8_t* const zeros = w_.zeros + (g * w_.rows + row) / 2;
+    const uint8_t* const zeros = w_.zeros + w_.zeros_at.at(g, row) / 2;
     for (int64_t at = 0; at < rows / 2; at += kLine) __builtin_prefetch(zeros + at, 0, 2);
   }
   asm volatile("");  // GCC drops calls of a function that does nothing but ask
@@ -376,13 +296,14 @@ void GemmInt4CpuPlan::run_stream(int64_t first, int64_t rows, int64_t task, floa
   const int64_t stride = halves_ * l.columns;
   float* const sums = own + l.own_work;
   for (int half = 0; half < halves_; ++half) {
-    ask_scales(half * shape_.gemm.n + column, columns);
+    if (!packed_) ask_scales(half * shape_.gemm.n + column, columns);
     const Int4Stream s{.x = space_,
                        .stride_x = l.arranged / l.group,
                        .m = static_cast<int>(rows),
                        .w = w_,
                        .row = half * shape_.gemm.n + column,
                        .rows = columns,
+                       .block = shape_.block,
                        .sums = sums + half * l.columns,
                        .stride = stride,
                        .scratch = own};
@@ -442,6 +363,7 @@ void GemmInt4CpuPlan::run_block(int64_t first, int64_t block, int64_t task, floa
     const int64_t cells = std::min(l.depth, l.cells - c), from = c * gemm_.per_cell;
     const int64_t count = std::min(cells * gemm_.per_cell, g.k - from);
     const int64_t next = from + count, ahead = std::clamp<int64_t>(g.k - next, 0, l.depth * gemm_.per_cell);
+    const int64_t side_by_side = packed_ ? kInt4Rows : 1;
     for (int half = 0; half < halves_; ++half) {
       const int64_t row_w = half * g.n + column;
       for (int64_t j = 0; j < columns; j += nr) {
@@ -463,8 +385,9 @@ void GemmInt4CpuPlan::run_block(int64_t first, int64_t block, int64_t task, floa
                    .sums = sums + half * panels_w * nr,
                    .stride = stride,
                    .add = c > 0,
-                   .ahead = {reinterpret_cast<const char*>(w_.data) + (row_w * g.k + next) / 2, g.k / 2,
-                             ahead == 0 ? 0 : columns, ahead / 2},
+                   .ahead = {reinterpret_cast<const char*>(w_.data) + (row_w * g.k + next * side_by_side) / 2,
+                             g.k / 2 * side_by_side, ahead == 0 ? 0 : ceil_div(columns, side_by_side),
+                             ahead / 2 * side_by_side},
                    .in_place = false});
     }
   }
@@ -547,12 +470,14 @@ std::string GemmInt4CpuPlan::explain() const {
   }
   json << R"(,"threads":)" << l.threads << R"(,"reason":")" << (many_ ? "configuration asks for it: " : "");
   if (l.way == Way::stream_int8) {
-    json << "x is rounded to int8: w is read in place, whole numbers are multiplied";
+    json << "x is rounded to int8: w is read in place, " << (packed_ ? "in the order it is packed in, " : "")
+         << "whole numbers are multiplied";
   } else if (l.way == Way::stream) {
-    if (!many_) json << "m is " << rows_ << ", at most " << kernels_.stream_m << ": ";
-    json << "w is read once, in place, and decoded in registers";
+    if (!many_) json << "m is " << rows_ << ", at most " << most_streamed(shape_.block) << ": ";
+    json << "w is read once, in place, " << (packed_ ? "in the order it is packed in, " : "")
+         << "and decoded in registers";
   } else {
-    const int most = l.way == Way::tiles && int8_ ? kernels_.stream_int8_m : kernels_.stream_m;
+    const int most = most_streamed(shape_.block);
     if (!many_ && rows_ <= most) json << "batch_invariant: one row goes the way of many, ";
     if (!many_ && rows_ > most) json << "m is " << rows_ << ", above " << most << ": ";
     if (l.way == Way::blocks) json << "w is decoded into panels as it is used";

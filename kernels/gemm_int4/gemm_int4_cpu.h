@@ -8,15 +8,15 @@
 namespace kw::cpu {
 
 constexpr int kInt4Unit = 32;  // elements along k, 16 bytes of a row of w: no group or block ends inside
-constexpr int kInt4Rows = 16;  // of w whose scales and zeros are brought at a time
 
-// w with its scales and zeros, plain.
+// w with its scales and zeros.
 struct Int4Weight {
   const uint8_t* data = nullptr;
+  bool packed = false;  // kInt4Panels; rows are then asked for in whole vectors' multiples
   int64_t rows = 0, k = 0, group = 0;
-  const void* scales = nullptr;  // [groups][rows], groups `stride` elements apart
+  const void* scales = nullptr;
   DType scale_dtype = DType::f32;
-  int64_t stride = 0;
+  Int4Sides scales_at, zeros_at;
   const uint8_t* zeros = nullptr;  // null: 8
   bool normal_float = false;
   DType round = DType::f32;  // what ŵ is rounded to; f32: stays as it is
@@ -30,13 +30,14 @@ struct Int4Row {
   int64_t block;  // 0: not rounded
 };
 
-// Rows of w as they lie in memory against a few rows of x: sums[i][r] = x[i] . ŵ[r].
+// Rows of w, plain or packed, against a few rows of x: sums[i][r] = x[i] . ŵ[r].
 struct Int4Stream {
   const float* x;    // [m][stride_x], see arrange and arrange_int8
   int64_t stride_x;  // floats
   int m;
   Int4Weight w;
-  int64_t row, rows;  // of w, from one on
+  int64_t row, rows;  // of w, from one on; packed: row is a multiple of kInt4Rows
+  int64_t block;      // neighbours of x that share a scale, with stream_int8
   float* sums;        // [m][stride]
   int64_t stride;
   float* scratch;  // scratch_floats(k) of them
@@ -91,6 +92,7 @@ struct Int4Kernels {
   const char* isa;
   int stream_m;                           // rows of x up to which streaming w beats decoding it into panels
   int stream_int8_m;                      // and into tiles of int8, where there are some
+  int packed_m, packed_int8_m;            // the same where w is packed
   int stream_mx;                          // of them at a time
   int64_t (*row_floats)(int64_t k);       // of x arranged for stream
   int64_t (*row_floats_int8)(int64_t k);  // for stream_int8

@@ -15,6 +15,6 @@ constexpr Int4TileKernels kTiles = {.splits = true,
 
 }  // namespace
 
-const Int4Kernels kInt4Amx = int4_kernels<4, 4, 5, 8>("amx_bf16", &kTiles);
+const Int4Kernels kInt4Amx = int4_kernels<4, 4, 5, 8, 10, 12>("amx_bf16", &kTiles);
 
 }  // namespace kw::cpu

@@ -5,6 +5,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Avx2 = int4_kernels<2, 2, 6, 12>("avx2", &kVectorTiles);
+const Int4Kernels kInt4Avx2 = int4_kernels<2, 2, 6, 12, 12, 64>("avx2", &kVectorTiles);
 
 }  // namespace kw::cpu

@@ -5,6 +5,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Avx512 = int4_kernels<4, 4, 12, 12>("avx512", &kVectorTiles);
+const Int4Kernels kInt4Avx512 = int4_kernels<4, 4, 12, 12, 24, 64>("avx512", &kVectorTiles);
 
 }  // namespace kw::cpu

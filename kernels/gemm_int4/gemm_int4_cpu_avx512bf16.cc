@@ -6,6 +6,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Avx512Bf16 = int4_kernels<4, 4, 12, 6>("avx512_bf16", &kVectorTiles);
+const Int4Kernels kInt4Avx512Bf16 = int4_kernels<4, 4, 12, 6, 24, 64>("avx512_bf16", &kVectorTiles);
 
 }  // namespace kw::cpu

@@ -4,6 +4,6 @@
 
 namespace kw::cpu {
 
-const Int4Kernels kInt4Generic = int4_kernels<2, 2, 4, 4>("generic");
+const Int4Kernels kInt4Generic = int4_kernels<2, 2, 4, 4, 8, 4>("generic");
 
 }  // namespace kw::cpu

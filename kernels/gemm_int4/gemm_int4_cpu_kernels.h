@@ -9,151 +9,13 @@
 //              8 instructions for 128 weights with groups of whole chunks and no zero points, 4 cycles; 64 bytes take 6 to come.
 // panel:       ŵ as gemm's micro-kernels want it, lanes being rows of w, which a transposition of whole 32-bit words brings.
 #pragma once
-#include <string.h>
-
-#include "../core/cpu/simd_cells.h"
 #ifdef __AVX512BF16__
 #include "../core/cpu/simd_pairs.h"
 #endif
-#include "gemm_int4_cpu.h"
+#include "gemm_int4_cpu_panels.h"
 
 namespace kw::cpu {
 namespace {
-
-using I = Simd::I;
-constexpr int kW = Simd::kWidth;
-constexpr int kTables = 16 / kW;
-constexpr int kVectors = kInt4Unit / kW;  // in a unit
-constexpr int64_t kChunk = 8 * kW;        // elements of a row that one vector of w holds
-constexpr int64_t kChain = 256 * kW;      // elements along k that a chain of 256 additions covers
-constexpr int64_t kAhead =
-    16 << 10;  // bytes of w asked for before they are needed, into L2, where more can be under way
-
-// q - zero for every q is kWhole + kZero - zero.
-constexpr int kZero = 15, kSymmetric = 8;
-constexpr float kWhole[31] = {-15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0,
-                              1,   2,   3,   4,   5,   6,   7,  8,  9,  10, 11, 12, 13, 14, 15};
-
-inline int64_t row_floats(int64_t k) { return k; }
-// Chunks of kChunk int8, the even elements and then the odd ones, a scale for each lane, and -8 times the sum of its eight
-// elements as i32, where sums of products with codes begin.
-constexpr int64_t kChunkFloats = kChunk / 4 + 2 * kW;
-inline int64_t chunks_of(int64_t k) { return (k + kChunk - 1) / kChunk; }
-inline int64_t row_floats_int8(int64_t k) { return chunks_of(k) * kChunkFloats; }
-inline int64_t units_of(int64_t k) { return chunks_of(k) * (kChunk / kInt4Unit); }
-inline int64_t scratch_floats(int64_t k) { return 2 * kInt4Rows * units_of(k); }
-template <bool Whole>
-int64_t pieces_of(int64_t k) {
-  return Whole ? chunks_of(k) : units_of(k);
-}
-template <bool Whole>
-F spread(const float* p) {
-  return Whole ? Simd::set(*p) : Nibbles::spread(p);
-}
-
-inline F rounded_to(DType dtype, F v) {
-  if (dtype == DType::f32) return v;
-  alignas(64) uint16_t half[kW];
-  store_as(dtype, half, 0, v, kW);
-  return load_as(dtype, half, 0, kW);
-}
-
-// To whole numbers of int8 in steps of d, in place; returns d, NaN where a number is not finite.
-inline float round_block(float* x, int64_t block) {
-  F top = Simd::set(0), sum = Simd::set(0);
-  for (int64_t p = 0; p < block; p += kW) {
-    const F v = Simd::load(x + p), a = v < Simd::set(0) ? -v : v;
-    top = a > top ? a : top;
-    sum += a * Simd::set(0);  // NaN with a number that is not finite
-  }
-  const float largest = Simd::top(top), d = largest / 127, c = d > 0 ? 1 / d : 0, finite = Simd::sum(sum);
-  const F scale = Simd::set(c), most = Simd::set(127);
-  for (int64_t p = 0; p < block; p += kW) {
-    F v = Nibbles::nearest(Simd::load(x + p) * scale);
-    v = v > most ? most : v < -most ? -most : v;
-    Simd::store(x + p, finite == 0 ? v : Simd::set(0));
-  }
-  return finite == 0 ? d : finite;
-}
-
-inline void widen_plain(float* to, const Int4Row& row, int64_t first, int64_t count) {
-  if (row.perm) {
-    for (int64_t p = 0; p < count; ++p) to[p] = load_as(row.dtype, row.data, row.perm[first + p], 1)[0];
-    return;
-  }
-  for (int64_t p = 0; p < count; p += kW) {
-    Simd::store(to + p, load_as(row.dtype, row.data, first + p, static_cast<int>(lesser<int64_t>(count - p, kW))),
-                static_cast<int>(lesser<int64_t>(count - p, kW)));
-  }
-}
-
-inline void widen(float* to, const Int4Row& row, int64_t first, int64_t count) {
-  widen_plain(to, row, first, count);
-  if (row.block == 0) return;
-  for (int64_t p = 0; p < count; p += row.block) {
-    const F d = Simd::set(round_block(to + p, row.block));
-    for (int64_t i = p; i < p + row.block; i += kW) Simd::store(to + i, Simd::load(to + i) * d);
-  }
-}
-
-// Within a unit, element 8 i + c goes to 4 c + i, where Nibbles::unit shifted by 4 c has it.
-inline void arrange(float* to, const Int4Row& row, int64_t k, float* work) {
-  widen(work, row, 0, k);
-  for (int64_t p = 0; p < k; p += kInt4Unit) {
-    for (int i = 0; i < kInt4Unit; ++i) to[p + i] = work[p + i % 4 * 8 + i / 4];
-  }
-}
-
-inline void arrange_int8(float* to, const Int4Row& row, int64_t k, float* work) {
-  widen_plain(work, row, 0, k);
-  memset(to, 0, row_floats_int8(k) * sizeof(float));
-  for (int64_t start = 0; start < k; start += row.block) {
-    const float d = round_block(work + start, row.block);
-    for (int64_t p = start; p < start + row.block; p += kInt4Unit) {
-      float* chunk = to + p / kChunk * kChunkFloats;
-      const int64_t at = p % kChunk;
-      auto* even = reinterpret_cast<int8_t*>(chunk) + at / 2;
-      auto* odd = even + kChunk / 2;
-      for (int i = 0; i < kInt4Unit / 2; ++i) {
-        even[i] = static_cast<int8_t>(work[p + 2 * i]);
-        odd[i] = static_cast<int8_t>(work[p + 2 * i + 1]);
-      }
-      float* scales = chunk + kChunk / 4 + at / 8;
-      auto* starts = reinterpret_cast<int32_t*>(scales + kW);
-      for (int i = 0; i < 4; ++i) {
-        float sum = 0;
-        for (int j = 0; j < 8; ++j) sum += work[p + 8 * i + j];
-        scales[i] = d, starts[i] = -kSymmetric * static_cast<int32_t>(sum);
-      }
-    }
-  }
-}
-
-inline int zero_of(const Int4Weight& w, int64_t group, int64_t row) {
-  return w.zeros ? nibble(w.zeros, group * w.rows + row) : kSymmetric;
-}
-// Scales and zeros of kW rows from one on, lanes beyond `rows` and groups beyond the last being 0.
-inline F scales_of(const Int4Weight& w, int64_t group, int64_t row, int rows) {
-  if (rows <= 0 || group * w.group >= w.k) return Simd::set(0);
-  return load_as(w.scale_dtype, w.scales, group * w.stride + row, rows);
-}
-inline F zeros_of(const Int4Weight& w, int64_t group, int64_t row, int rows) {
-  if (!w.zeros) return Simd::set(kSymmetric);
-  alignas(64) float zeros[kW] = {};
-  for (int i = 0; i < kW && i < rows && group * w.group < w.k; ++i) {
-    zeros[i] = static_cast<float>(zero_of(w, group, row + i));
-  }
-  return Simd::load(zeros);
-}
-// The sixteen values of a group are codes_of(w) from offset_of(its zero) on.
-inline const float* codes_of(const Int4Weight& w) { return w.normal_float ? kNormalFloat4 : kWhole; }
-inline int offset_of(const Int4Weight& w, int zero) { return w.normal_float ? 0 : kZero - zero; }
-
-inline const uint8_t* bytes_of(const Int4Weight& w, int64_t row, int64_t p) { return w.data + (row * w.k + p) / 2; }
-
-// How far ahead tiles of so many bytes, one after the other, ask for what comes: whole tiles, so that each line is asked for
-// once.
-inline int64_t ahead_of(int64_t bytes) { return bytes > 0 ? (kAhead + bytes - 1) / bytes * bytes : 0; }
 
 // NW rows of w from `row` on, `first` being their place among those of scales and zeros [groups][kInt4Rows], against MX
 // rows of x.
@@ -288,6 +150,7 @@ void tiles(const Int4Stream& s, int64_t row, int first, int rows, int64_t x_row,
 
 template <int MX, int NW>
 void stream(const Int4Stream& s) {
+  if (s.w.packed) return stream_panels(s);
   const Int4Weight& w = s.w;
   const int64_t groups = w.k / w.group;
   auto* offsets = reinterpret_cast<int32_t*>(s.scratch + groups * kInt4Rows);
@@ -344,6 +207,7 @@ void stream_int8_of(const Int4Stream& s) {
 
 template <int MX, int NW>
 void stream_int8(const Int4Stream& s) {
+  if (s.w.packed) return stream_panels_int8(s);
   const bool whole = s.w.group % kChunk == 0;
   if (s.w.zeros) return whole ? stream_int8_of<MX, NW, true, true>(s) : stream_int8_of<MX, NW, false, true>(s);
   whole ? stream_int8_of<MX, NW, true, false>(s) : stream_int8_of<MX, NW, false, false>(s);
@@ -370,12 +234,7 @@ void panel(const Int4Panel& d) {
     for (int64_t p = 0; p < d.count; p += kChunk) {
       const int words = static_cast<int>(lesser(d.count - p, kChunk) / 8);
       F v[kW];
-      for (int i = 0; i < kW; ++i) {
-        v[i] = Simd::set(0);
-        if (i < present)
-          v[i] = Simd::load(reinterpret_cast<const float*>(bytes_of(w, d.row + r + i, d.from + p)), words);
-      }
-      Simd::transpose(v);
+      words_of(v, w, d.row + r, present, d.from + p, words, 0);
       for (int word = 0; word < words; ++word) {
         const int64_t at = p + 8 * word;
         if ((d.from + at) / w.group != group) {
@@ -404,13 +263,15 @@ struct PairCell {
 };
 #endif
 
-// MX x NW: the tile of stream; M and M8: rows of x worth streaming, as they are and as int8.
-template <int MX, int NW, int M, int M8>
+// MX x NW: the tile of stream; M and M8: rows of x worth streaming, as they are and as int8; P and P8: where w is packed.
+template <int MX, int NW, int M, int M8, int P, int P8>
 constexpr Int4Kernels int4_kernels(const char* isa, const Int4TileKernels* tiles = nullptr) {
   static_assert(kInt4Rows % NW == 0);
   return {.isa = isa,
           .stream_m = M,
           .stream_int8_m = M8,
+          .packed_m = P,
+          .packed_int8_m = P8,
           .stream_mx = MX,
           .row_floats = row_floats,
           .row_floats_int8 = row_floats_int8,

@@ -40,6 +40,7 @@ class GemmInt4CpuPlan {
  public:
   static std::string declines(const GemmInt4Args& args, const kw_device_info&);
   static std::vector<std::string> configurations(const GemmInt4Args& args, const kw_device_info& device);
+  static uint64_t format(const kw_device_info&, const char* operand, const TensorView&);
   GemmInt4CpuPlan(const GemmInt4Args& args, const kw_device_info& device, const std::string& configuration = "");
   uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
   void rebind(const GemmInt4Args& args, void* workspace);
@@ -58,6 +59,7 @@ class GemmInt4CpuPlan {
   void lay_out_blocks(const GemmShape&, Int4Layout&) const;
   void lay_out_tiles(const GemmInt4Shape&, const GemmShape&, Int4Layout&) const;
   int64_t capacity(const GemmInt4Shape&) const;
+  int most_streamed(int64_t block) const;
   template <class Fn>
   void each(ThreadPool& pool, int64_t n, int64_t grain, Fn&& fn) const;
   Int4Row row_of(int64_t row) const;
@@ -76,6 +78,7 @@ class GemmInt4CpuPlan {
   Activation activation_;
   int halves_;  // 2 with a gated activation: the gate's rows of w and the up rows
   bool invariant_, int8_, dequant_, normal_float_;
+  bool packed_;   // w is; it stays so for as long as the plan lives
   bool rounded_;  // x is rounded to int8, but multiplied as f32
   bool tiles_;    // there are kernels for tiles, and the problem is one for them
   DType dtype_;   // of x as it is multiplied

@@ -113,13 +113,7 @@ void panel_lanes(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t
   for (int64_t p = 0; p < count; p += kChunk) {
     const int words = static_cast<int>(lesser(count - p, kChunk) / 8);
     F v[kW];
-    for (int i = 0; i < kW; ++i) {
-      v[i] = Simd::set(0);
-      if (i >= rows) continue;
-      v[i] = Simd::load(reinterpret_cast<const float*>(bytes_of(w, row + i, from + p)), words);
-      __builtin_prefetch(bytes_of(w, row + i, from + p + count), 0, 2);  // of the segments that come next
-    }
-    Simd::transpose(v);
+    words_of(v, w, row, rows, from + p, words, count);  // and asks for the segments that come next
     for (int word = 0; word < words; ++word) {
       const int64_t at = p / 8 + word, segment = at / words_each, within = at % words_each;
       float* const place = to + segment * s.floats_w;

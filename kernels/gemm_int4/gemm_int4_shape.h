@@ -8,22 +8,38 @@
 
 namespace kw {
 
+constexpr int kInt4Rows = 16;  // of w in a panel of its packed format, and in a run of their scales and zeros
+
+// The packed formats, the same for every instruction set: words of eight neighbours along k, those of sixteen rows side by
+// side, [rows_w / 16][k / 8][16]; scales and zeros in the same order, [rows_w / 16][groups][16].
+constexpr PanelFormat kInt4Panels{kInt4Rows, 8, 32};
+constexpr PanelFormat int4_sides(int64_t groups) { return {static_cast<int>(groups), kInt4Rows, kInt4Rows}; }
+constexpr int64_t kInt4MostPackedGroups = 65535;  // a format counts no more rows
+
+// Where a group's scale or zero point of a row of w is, in elements.
+struct Int4Sides {
+  int64_t group = 0, run = kInt4Rows;  // from one group to the next, from one run of rows
+  int64_t at(int64_t g, int64_t r) const { return g * group + r / kInt4Rows * run + r % kInt4Rows; }
+};
+
 struct GemmInt4Shape {
   GemmShape gemm;  // x, bias, residual, y and the extents; w holds the 4-bit rows, `row` elements apart; c is absent
   int64_t groups = 1, group = 0;
-  int64_t block = 0;      // neighbours of x that share a scale where x is rounded to int8
-  GemmOperand scales;     // [groups, rows_w]
+  int64_t block = 0;   // neighbours of x that share a scale where x is rounded to int8
+  GemmOperand scales;  // [groups, rows_w]
+  Int4Sides scales_at, zeros_at;
   void* zeros = nullptr;  // u4 [groups, rows_w] without gaps; null: 8 everywhere, or nf4
   void* perm = nullptr;   // i32 [k], null: as they come
   bool normal_float = false;
 
   // q - zero as an exact whole number, or the quantile.
   float code(int64_t r, int64_t p) const {
-    const int q = nibble(gemm.w.data, r * gemm.k + p);
+    const int64_t word = gemm.w.format ? (r / kInt4Rows * (gemm.k / 8) + p / 8) * kInt4Rows + r % kInt4Rows : 0;
+    const int q = nibble(gemm.w.data, gemm.w.format ? word * 8 + p % 8 : r * gemm.k + p);
     if (normal_float) return kNormalFloat4[q];
-    return static_cast<float>(q - (zeros ? nibble(zeros, p / group * gemm.rows_w + r) : 8));
+    return static_cast<float>(q - (zeros ? nibble(zeros, zeros_at.at(p / group, r)) : 8));
   }
-  float scale(int64_t r, int64_t p) const { return load_f32(scales.data, scales.dtype, p / group * scales.row + r); }
+  float scale(int64_t r, int64_t p) const { return load_f32(scales.data, scales.dtype, scales_at.at(p / group, r)); }
 };
 
 inline GemmInt4Shape resolve(const GemmInt4Args& args) {
@@ -43,6 +59,9 @@ inline GemmInt4Shape resolve(const GemmInt4Args& args) {
   s.block = s.group % 128 == 0 ? 128 : s.group % 64 == 0 ? 64 : 32;
   s.scales = resolve_operand(args.scales);
   s.zeros = args.zeros.data;
+  const Int4Sides packed{kInt4Rows, kInt4Rows * s.groups};
+  s.scales_at = args.scales.format ? packed : Int4Sides{s.scales.row};
+  s.zeros_at = args.zeros.format ? packed : Int4Sides{g.rows_w};
   s.perm = args.perm.data;
   s.normal_float = args.w.dtype == DType::nf4;
   return s;

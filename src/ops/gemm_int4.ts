@@ -17,6 +17,9 @@ const isGated = (activation: string): boolean => activation === 'swiglu' || acti
  * gate's first; otherwise `rowsW = n`. `x`, `residual` and `y` may have any strides with a contiguous last dimension. Sums and epilogue
  * are in f32, rounded once to the dtype of `y`.
  *
+ * A weight that is used again and again is faster packed once, on the CPU: `gemmInt4.prepack({ w })`, and the same of `scales` and
+ * `zeros`, give tensors to pass in their place.
+ *
  * | argument     | shape              | meaning                                                                           |
  * |--------------|--------------------|-----------------------------------------------------------------------------------|
  * | `x`          | `[batch?, m, k]`   | activations; f32, bf16 or f16                                                     |

@@ -32,10 +32,16 @@ struct Nibbles {
   }
   // Eight sums of two products fit in 16 bits.
   static constexpr int kQuads = 8;
+  static constexpr bool kWide = false;
   static I quad(I sum, I w, I x) {
     return (I)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, (__m256i)x));
   }
   static I widened(I sum) { return (I)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)); }
+  static void apart(F v, int8_t* even, int8_t* odd) {
+    alignas(32) int32_t whole[8];
+    _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(v));
+    for (int i = 0; i < 4; ++i) even[i] = (int8_t)whole[2 * i], odd[i] = (int8_t)whole[2 * i + 1];
+  }
   static F spread(const float* p) { return _mm256_setr_m128(_mm_broadcast_ss(p), _mm_broadcast_ss(p + 1)); }
   static F whole(I v) { return _mm256_cvtepi32_ps((__m256i)v); }
   static F nearest(F v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

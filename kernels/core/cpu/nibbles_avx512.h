@@ -39,15 +39,24 @@ struct Nibbles {
   // follow one another before the sum has to be widened to 32 bits.
 #ifdef __AVX512VNNI__
   static constexpr int kQuads = 16;
+  static constexpr bool kWide = true;  // sums have 32 bits from the start
   static I quad(I sum, I w, I x) { return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x); }
   static I widened(I sum) { return sum; }
 #else
   static constexpr int kQuads = 8;
+  static constexpr bool kWide = false;
   static I quad(I sum, I w, I x) {
     return (I)_mm512_add_epi16((__m512i)sum, _mm512_maddubs_epi16((__m512i)w, (__m512i)x));
   }
   static I widened(I sum) { return (I)_mm512_madd_epi16((__m512i)sum, _mm512_set1_epi16(1)); }
 #endif
+  // kWidth whole numbers that fit in int8, the even ones apart from the odd ones.
+  static void apart(F v, int8_t* even, int8_t* odd) {
+    const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    const __m128i both = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), order);
+    _mm_storel_epi64((__m128i*)even, both);
+    _mm_storel_epi64((__m128i*)odd, _mm_unpackhi_epi64(both, both));
+  }
   // Lane l is p[l / 4].
   static F spread(const float* p) {
     const __m512i quarters = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);

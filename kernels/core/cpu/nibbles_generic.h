@@ -33,6 +33,17 @@ struct Nibbles {
     for (int i = 0; i < 16; ++i) v[i / 4] += w.low[i] * x[i] + w.high[i] * x[16 + i];
     return v;
   }
+  static constexpr bool kWide = true;
+  static I quad(I sum, I w, I x) {
+    const auto* codes = reinterpret_cast<const uint8_t*>(&w);
+    const auto* bytes = reinterpret_cast<const int8_t*>(&x);
+    for (int i = 0; i < 16; ++i) sum[i / 4] += codes[i] * bytes[i];
+    return sum;
+  }
+  static I widened(I sum) { return sum; }
+  static void apart(F v, int8_t* even, int8_t* odd) {
+    for (int i = 0; i < 2; ++i) even[i] = static_cast<int8_t>(v[2 * i]), odd[i] = static_cast<int8_t>(v[2 * i + 1]);
+  }
   static F spread(const float* p) { return Simd::set(*p); }
   static F whole(I v) {
     return F{static_cast<float>(v[0]), static_cast<float>(v[1]), static_cast<float>(v[2]), static_cast<float>(v[3])};
