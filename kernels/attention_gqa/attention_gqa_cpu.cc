@@ -32,6 +32,7 @@
 #include "../core/cpu/features.h"
 #include "../core/numeric.h"
 #include "../core/plan.h"
+#include "attention_gqa_cpu_checks.h"
 #include "attention_gqa_cpu_engine.h"
 #include "attention_gqa_cpu_sets.h"
 
@@ -60,31 +61,12 @@ constexpr KernelSets<AttentionKernels> kSets = {
 
 std::string AttentionCpuEngine::declines(const std::string& where, const AttentionGqaArgs& args, const char* keys,
                                          const char* values) {
-  const struct {
-    const char* name;
-    const TensorView& view;
-  } tensors[] = {{"q", args.q},       {keys, args.k}, {values, args.v}, {"bias", args.bias},
-                 {"mask", args.mask}, {"y", args.y},  {"lse", args.lse}};
-  for (const auto& [name, t] : tensors) {
-    if (!t.present()) continue;
-    const bool mask = &t == &args.mask, lse = &t == &args.lse;
-    if (mask ? t.dtype != DType::u8 : lse ? t.dtype != DType::f32 : !is_float(t.dtype)) {
-      return where + ": " + name + " is " + kw::name(t.dtype) + ", expected " +
-             (mask  ? "u8"
-              : lse ? "f32"
-                    : "f32, f16 or bf16");
-    }
-    if (t.dim(-1) > 1 && t.step(-1) != 1) {
-      return where + ": last dimension of " + name + " has stride " + std::to_string(t.step(-1)) + ", expected 1";
-    }
-  }
-  for (const auto& [name, t] : {tensors[1], tensors[2]}) {
-    if (t.dtype != args.q.dtype)
-      return where + ": " + name + " is " + kw::name(t.dtype) + ", expected " + kw::name(args.q.dtype) + " as q";
-  }
-  if (args.k.shape[1] > std::numeric_limits<int32_t>::max() - kTileKeys)
-    return where + ": " + keys + " has " + std::to_string(args.k.shape[1]) + " keys, expected fewer than 2^31 - 128";
-  return "";
+  using enum CheckedTensor::Kind;
+  const CheckedTensor tensors[] = {{"q", args.q, floats},       {keys, args.k, like_q},     {values, args.v, like_q},
+                                   {"bias", args.bias, floats}, {"mask", args.mask, flags}, {"y", args.y, floats},
+                                   {"lse", args.lse, f32}};
+  const std::string reason = declines_tensors(where, tensors, args.q.dtype);
+  return reason.empty() ? declines_length(where, keys, args.k.shape[1], kTileKeys) : reason;
 }
 
 std::vector<std::string> AttentionCpuEngine::configurations(const AttentionGqaArgs& args,

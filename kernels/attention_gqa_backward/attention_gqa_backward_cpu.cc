@@ -30,6 +30,7 @@
 #include <utility>
 #include <vector>
 
+#include "../attention_gqa/attention_gqa_cpu_checks.h"
 #include "../attention_gqa/attention_gqa_cpu_rows.h"
 #include "../attention_gqa/attention_gqa_cpu_sets.h"
 #include "../core/cpu/features.h"
@@ -136,38 +137,16 @@ class BackwardCpuPlan {
 };
 
 std::string BackwardCpuPlan::declines(const AttentionGqaBackwardArgs& args, const kw_device_info&) {
-  enum Kind { inputs, floats, f32, flags };
-  const struct {
-    const char* name;
-    const TensorView& view;
-    Kind kind;
-  } tensors[] = {{"q", args.q, floats},      {"k", args.k, inputs},       {"v", args.v, inputs},
-                 {"y", args.y, floats},      {"lse", args.lse, f32},      {"dy", args.dy, inputs},
-                 {"dlse", args.dlse, f32},   {"bias", args.bias, floats}, {"mask", args.mask, flags},
-                 {"alibi", args.alibi, f32}, {"sink", args.sink, f32},    {"dq", args.dq, floats},
-                 {"dk", args.dk, floats},    {"dv", args.dv, floats},     {"dbias", args.dbias, floats},
-                 {"dsink", args.dsink, f32}};
-  const std::string where = "attention_gqa_backward: ";
-  for (const auto& [name, t, kind] : tensors) {
-    if (!t.present()) continue;
-    const bool right = kind == flags    ? t.dtype == DType::u8
-                       : kind == f32    ? t.dtype == DType::f32
-                       : kind == inputs ? t.dtype == args.q.dtype
-                                        : is_float(t.dtype);
-    if (!right) {
-      return where + name + " is " + kw::name(t.dtype) + ", expected " +
-             (kind == flags    ? "u8"
-              : kind == f32    ? "f32"
-              : kind == inputs ? std::string(kw::name(args.q.dtype)) + " as q"
-                               : "f32, f16 or bf16");
-    }
-    if (t.rank == 4 && t.dim(-1) > 1 && t.step(-1) != 1) {
-      return where + "last dimension of " + name + " has stride " + std::to_string(t.step(-1)) + ", expected 1";
-    }
-  }
-  if (args.k.shape[1] > std::numeric_limits<int32_t>::max() - kTileKeys)
-    return where + "k has " + std::to_string(args.k.shape[1]) + " keys, expected fewer than 2^31 - 128";
-  return "";
+  using enum CheckedTensor::Kind;
+  const CheckedTensor tensors[] = {
+      {"q", args.q, floats},      {"k", args.k, like_q},       {"v", args.v, like_q},
+      {"y", args.y, floats},      {"lse", args.lse, f32},      {"dy", args.dy, like_q},
+      {"dlse", args.dlse, f32},   {"bias", args.bias, floats}, {"mask", args.mask, flags},
+      {"alibi", args.alibi, f32}, {"sink", args.sink, f32},    {"dq", args.dq, floats},
+      {"dk", args.dk, floats},    {"dv", args.dv, floats},     {"dbias", args.dbias, floats},
+      {"dsink", args.dsink, f32}};
+  const std::string where = "attention_gqa_backward", reason = declines_tensors(where, tensors, args.q.dtype);
+  return reason.empty() ? declines_length(where, "k", args.k.shape[1], kTileKeys) : reason;
 }
 
 BackwardCpuPlan::BackwardCpuPlan(const AttentionGqaBackwardArgs& args, const kw_device_info& device,

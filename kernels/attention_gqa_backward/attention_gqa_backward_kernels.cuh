@@ -92,6 +92,31 @@ KW_DEVICE void load_lines(unsigned char* smem, int tile, const Operand& o, int64
   });
 }
 
+// Queries and gradients of results of a head, to the block's own tiles or to the others.
+template <class Tile, bool kOwn>
+KW_DEVICE void load_queries(const BackwardParams& b, unsigned char* smem, int batch, int head, int first, int line0,
+                            int end) {
+  const Params& p = b.rows;
+  constexpr int kLines = kOwn ? Tile::kM : Tile::kN;
+  load_lines<Tile, kLines>(smem, kOwn ? Tile::kOwnX : Tile::kX, p.q, batch * p.q.batch + head * p.q.head, first, line0,
+                           end, p.dim, p.q_wide);
+  load_lines<Tile, kLines>(smem, kOwn ? Tile::kOwnZ : Tile::kZ, b.dy, batch * b.dy.batch + head * b.dy.head, first,
+                           line0, end, p.dim_v, b.dy_wide);
+}
+
+// Likewise keys and, unless they are of no use, values.
+template <class Tile, bool kOwn, bool kValues = true>
+KW_DEVICE void load_keys(const BackwardParams& b, unsigned char* smem, int batch, int head, int first, int line0,
+                         int end) {
+  const Params& p = b.rows;
+  constexpr int kLines = kOwn ? Tile::kM : Tile::kN;
+  load_lines<Tile, kLines>(smem, kOwn ? Tile::kOwnX : Tile::kX, p.k, batch * p.k.batch + head * p.k.head, first, line0,
+                           end, p.dim, p.k_wide);
+  if constexpr (kValues)
+    load_lines<Tile, kLines>(smem, kOwn ? Tile::kOwnZ : Tile::kZ, p.v, batch * p.v.batch + head * p.v.head, first,
+                             line0, end, p.dim_v, p.v_wide);
+}
+
 // Which tile of lines this block has; by all threads. False: none.
 template <class Tile>
 KW_DEVICE bool open_frame(const Params& p, int heads, Frame<Tile>& frame, int& head) {
@@ -142,10 +167,7 @@ static __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
   const int kv_head = head / p.group, shift = place.len_kv - place.len_q;
   const int last = min(place.row0 + Tile::kM, place.len_q) - 1;
   const int from = max(0, place.row0 + shift - p.left), to = min(place.len_kv, last + shift + p.right + 1);
-  load_lines<Tile, Tile::kM>(smem, Tile::kOwnX, p.q, place.batch * p.q.batch + head * p.q.head, place.first_q,
-                             place.row0, place.len_q, p.dim, p.q_wide);
-  load_lines<Tile, Tile::kM>(smem, Tile::kOwnZ, b.dy, place.batch * b.dy.batch + head * b.dy.head, place.first_q,
-                             place.row0, place.len_q, p.dim_v, b.dy_wide);
+  load_queries<Tile, true>(b, smem, place.batch, head, place.first_q, place.row0, place.len_q);
   load_rows<Tile>(b, frame, place.batch, head, place.first_q, place.row0, place.len_q, Tile::kM);
   ptx::cp_async_commit();
   typename Tile::Sums dq;
@@ -153,10 +175,7 @@ static __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
   if (place.row0 < place.len_q) {
 #pragma unroll 1
     for (int key0 = from / Tile::kN * Tile::kN; key0 < to; key0 += Tile::kN) {
-      load_lines<Tile, Tile::kN>(smem, Tile::kX, p.k, place.batch * p.k.batch + kv_head * p.k.head, place.first_kv,
-                                 key0, place.len_kv, p.dim, p.k_wide);
-      load_lines<Tile, Tile::kN>(smem, Tile::kZ, p.v, place.batch * p.v.batch + kv_head * p.v.head, place.first_kv,
-                                 key0, place.len_kv, p.dim_v, p.v_wide);
+      load_keys<Tile, false>(b, smem, place.batch, kv_head, place.first_kv, key0, place.len_kv);
       ptx::cp_async_commit();
       ptx::cp_async_wait<0>();
       __syncthreads();
@@ -190,11 +209,7 @@ static __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
   const int len_kv = place.len_q, len_q = place.len_kv, shift = len_kv - len_q;
   const int last = min(place.row0 + Tile::kM, len_kv) - 1;
   const int from = max(0, place.row0 - p.right - shift), to = min(len_q, last + p.left - shift + 1);
-  load_lines<Tile, Tile::kM>(smem, Tile::kOwnX, p.k, place.batch * p.k.batch + kv_head * p.k.head, place.first_q,
-                             place.row0, len_kv, p.dim, p.k_wide);
-  if constexpr (kK)
-    load_lines<Tile, Tile::kM>(smem, Tile::kOwnZ, p.v, place.batch * p.v.batch + kv_head * p.v.head, place.first_q,
-                               place.row0, len_kv, p.dim_v, p.v_wide);
+  load_keys<Tile, true, kK>(b, smem, place.batch, kv_head, place.first_q, place.row0, len_kv);
   ptx::cp_async_commit();
   typename Tile::Sums dk, dv;
   if constexpr (kK) clear(dk);
@@ -204,10 +219,7 @@ static __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
 #pragma unroll 1
   for (int n = 0; n < tiles * p.group; ++n) {
     const int head = kv_head * p.group + n / tiles, row0 = first_row + n % tiles * Tile::kN;
-    load_lines<Tile, Tile::kN>(smem, Tile::kX, p.q, place.batch * p.q.batch + head * p.q.head, place.first_kv, row0,
-                               len_q, p.dim, p.q_wide);
-    load_lines<Tile, Tile::kN>(smem, Tile::kZ, b.dy, place.batch * b.dy.batch + head * b.dy.head, place.first_kv, row0,
-                               len_q, p.dim_v, b.dy_wide);
+    load_queries<Tile, false>(b, smem, place.batch, head, place.first_kv, row0, len_q);
     load_rows<Tile>(b, frame, place.batch, head, place.first_kv, row0, len_q, Tile::kN);
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
@@ -265,14 +277,8 @@ static __global__ void __launch_bounds__(Tile::kThreads, kBlocks)
     const int shift = len_kv - len_q, last = min(row0 + Tile::kM, len_q) - 1;
     if (row0 >= len_q || key0 >= min(len_kv, last + shift + p.right + 1) || key0 + Tile::kN <= row0 + shift - p.left)
       continue;
-    load_lines<Tile, Tile::kM>(smem, Tile::kOwnX, p.q, batch * p.q.batch + head * p.q.head, first_q, row0, len_q, p.dim,
-                               p.q_wide);
-    load_lines<Tile, Tile::kM>(smem, Tile::kOwnZ, b.dy, batch * b.dy.batch + head * b.dy.head, first_q, row0, len_q,
-                               p.dim_v, b.dy_wide);
-    load_lines<Tile, Tile::kN>(smem, Tile::kX, p.k, batch * p.k.batch + kv_head * p.k.head, first_kv, key0, len_kv,
-                               p.dim, p.k_wide);
-    load_lines<Tile, Tile::kN>(smem, Tile::kZ, p.v, batch * p.v.batch + kv_head * p.v.head, first_kv, key0, len_kv,
-                               p.dim_v, p.v_wide);
+    load_queries<Tile, true>(b, smem, batch, head, first_q, row0, len_q);
+    load_keys<Tile, false>(b, smem, batch, kv_head, first_kv, key0, len_kv);
     load_rows<Tile>(b, frame, batch, head, first_q, row0, len_q, Tile::kM);
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();

@@ -57,7 +57,7 @@ export interface Tuning {
   /** How many times as fast as `chosen`, with the 95 % interval; null where that stays. */
   speedup: { value: number; ci95: readonly [number, number] } | null;
   reason: string;
-  /** The backend's own first, then in the order of its prediction. */
+  /** The backend's own first, then in the order in which it names them. */
   candidates: Candidate[];
   createdAt: string;
   /** Where it is kept; null where it is not, `notes` say why. */

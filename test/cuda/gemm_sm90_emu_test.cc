@@ -151,9 +151,7 @@ void choices(const Device& d) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  setenv("KERNWATT_UNPROVED", "1", 1);
-  Program program;
-  program.takes = [](const kw_device_info& info) { return info.cc_major == 9 && info.cc_minor == 0; };
+  Program program = sm90_program();
   program.turn = [](const Device& d, const Turn& turn) {
     configurations(d, turn.share, turn.shares);
     if (turn.share == 0) choices(d);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 
+#include "../../kernels/core/cuda/sm90.h"
 #include "harness.h"
 
 namespace kw::test {
@@ -27,6 +28,14 @@ struct Program {
   std::function<void(bool every_device)> closing = [](bool) {};
   std::function<bool(const kw_device_info&)> takes = [](const kw_device_info&) { return true; };
 };
+
+// Of kernels for compute capability 9.0, those among them that no GPU has proved.
+inline Program sm90_program() {
+  setenv("KERNWATT_UNPROVED", "1", 1);
+  Program program;
+  program.takes = is_sm90;
+  return program;
+}
 
 struct ProgramOptions {
   const char* library = nullptr;
