@@ -9,6 +9,8 @@ export interface Member {
   label: string;
   op: Operator;
   model: Model;
+  /** Of keys and values, that a token takes in the cache of a layer; absent where nothing is decoded. */
+  cacheBytes?: number;
 }
 
 /** Alternatives for the same job; the first is what ratios refer to. */
@@ -34,7 +36,9 @@ export interface PaperSuite {
   differences: readonly string[];
 }
 
-const attentionGroup = /^(efficientllm-\S+) (mha|mqa|gqa) (prefill|decode) 2048$/;
+const attentionGroup = /^(efficientllm-\S+) (mha|mqa|gqa) (prefill|decode) 2048(?:, (pages) of 64)?$/;
+/** Keys and values of a token, bf16. */
+const bf16Cache = ({ headsKv, dim, dimV }: Readonly<Record<string, number>>) => 2 * headsKv! * (dim! + dimV!);
 
 /**
  * The bodies that the paper trains, each with three ways to share key and value heads. A training iteration, which its latencies are of,
@@ -43,23 +47,27 @@ const attentionGroup = /^(efficientllm-\S+) (mha|mqa|gqa) (prefill|decode) 2048$
 function attention(): SuiteGroup[] {
   const forward = ops.attentionGqa as unknown as Operator;
   const backward = ops.attentionGqaBackward as unknown as Operator;
+  const paged = ops.attentionGqaPaged as unknown as Operator;
   const groups = new Map<string, { body: string; quick: boolean; members: Member[] }>();
   const add = (op: Operator, { name, ...model }: Model, gradients: boolean): void => {
-    const [, body, label, phase] = attentionGroup.exec(name) ?? [];
+    const [, body, label, phase, pages] = attentionGroup.exec(name) ?? [];
     if (body === undefined) return;
-    const load = `${gradients ? 'gradients' : phase} 2048`;
+    const load = `${gradients ? 'gradients' : pages ? 'paged decode' : phase} 2048`;
     const group = groups.get(`${body} ${load}`) ?? {
       body,
       quick: body === 'efficientllm-0.5b' && !gradients,
       members: [],
     };
-    group.members.push({ label: label!, op, model: { ...model, name: `${body} ${label} ${load}` } });
+    const cache = phase === 'decode' ? { cacheBytes: bf16Cache(model.dims) } : {};
+    group.members.push({ label: label!, op, model: { ...model, name: `${body} ${label} ${load}` }, ...cache });
     groups.set(`${body} ${load}`, group);
   };
   for (const model of forward.spec.models) {
     add(forward, model, false);
     const trained = backward.spec.models.find(({ name }) => name === model.name);
     if (trained) add(backward, trained, true);
+    const served = paged.spec.models.find(({ name }) => name === `${model.name}, pages of 64`);
+    if (served) add(paged, served, false);
   }
   return [...groups].map(([name, group]) => ({ name, ...group }));
 }

@@ -168,6 +168,9 @@ export function groupText(runs: GroupRuns): string {
   const parts = [
     `${group.name}, ${group.members.map(({ label }) => label).join(', ')} in turns\n\n${timeTable(runs)}${ratioText(runs)}`,
   ];
+  const caches = group.members.flatMap(({ label, cacheBytes }) => (cacheBytes ? [`${label} ${cacheBytes}`] : []));
+  if (caches.length > 0)
+    parts.push(`Bytes that the keys and values of a token take in the cache of a layer: ${caches.join(', ')}.\n`);
   const kept = rightMembers(runs);
   if (runs.fidelity.length > 0) parts.push(fidelityTable(runs.fidelity));
   if (kept.length > 0)

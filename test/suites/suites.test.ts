@@ -18,12 +18,14 @@ describe('groups', () => {
         `efficientllm-${size} prefill 2048`,
         `efficientllm-${size} gradients 2048`,
         `efficientllm-${size} decode 2048`,
+        `efficientllm-${size} paged decode 2048`,
       ]),
     );
     const backward = (name: string) => name.includes('gradients');
     for (const { name, members, quick } of attention.groups)
       for (const { op, model } of members) {
-        expect(op.spec.name).toBe(backward(name) ? 'attention_gqa_backward' : 'attention_gqa');
+        const kind = backward(name) ? '_backward' : name.includes('paged') ? '_paged' : '';
+        expect(op.spec.name).toBe(`attention_gqa${kind}`);
         expect(backward(model.name)).toBe(backward(name));
         expect(backward(name) && quick).toBe(false);
       }
@@ -33,6 +35,9 @@ describe('groups', () => {
       expect([mqa!.headsKv, gqa!.headsKv]).toEqual([1, 2]);
       expect(mha!.headsKv).toBe(mha!.headsQ);
       for (const dims of [mqa, gqa]) expect({ ...dims, headsKv: 0 }).toEqual({ ...mha, headsKv: 0 });
+      const decoded = members[0]!.model.name.includes('decode');
+      const bytes = members.map(({ model: { dims } }) => (decoded ? 2 * dims.headsKv! * 2 * dims.dim! : undefined));
+      expect(members.map(({ cacheBytes }) => cacheBytes)).toEqual(bytes);
       expect(paperTables[body]!.rows.map(([label]) => label)).toEqual(['mqa', 'gqa', 'mla', 'nsa']);
     }
   });
@@ -232,6 +237,13 @@ describe('what a group says', () => {
     const noise = /^No metric tells these apart/gm;
     expect(groupText(blurred).match(noise)).toHaveLength(2);
     expect(groupText(made)).not.toMatch(noise);
+  });
+
+  test('decoding says what a token takes in the cache, a prefill does not', () => {
+    const said =
+      /^Bytes that the keys and values of a token take in the cache of a layer: mha 3584, mqa 256, gqa 512\.$/m;
+    expect(groupText(made)).not.toMatch(/^Bytes that/m);
+    expect(groupText({ ...made, group: attention.groups[2]! })).toMatch(said);
   });
 
   test('a wrong result is named and ranked nowhere', () => {
