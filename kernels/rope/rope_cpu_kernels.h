@@ -75,7 +75,12 @@ void row_of(const RopeRow& r) {
       put(r.pairs + j, Simd::fma(u, sin, v * cos), n);
     }
   }
-  if (r.x == r.y && !kDivides) return;
+  if (!kDivides && r.dtype == r.y_dtype) {  // as they are, to the bit
+    const int64_t size = bits(r.dtype) / 8, at = 2 * r.pairs * size;
+    if (r.x != r.y)
+      __builtin_memcpy(static_cast<char*>(r.y) + at, static_cast<const char*>(r.x) + at, r.columns * size - at);
+    return;
+  }
   for (int64_t e = 2 * r.pairs; e < r.columns; e += kW) {
     const int n = static_cast<int>(lesser<int64_t>(kW, r.columns - e));
     put(e, load_any(r.dtype, r.x, e, n), n);
