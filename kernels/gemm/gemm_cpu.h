@@ -45,13 +45,15 @@ struct GemmBlock {
   GemmPiece plain = {}, next = {};
 };
 
-// Rows of w as they lie in memory against a few flattened rows of x: sums[i][r] = x[i] . w[r].
+// Rows of w as they lie in memory, or its prepacked panels, against a few flattened rows of x: sums[i][r] = x[i] . w[r]. Of
+// panels whole ones are written.
 struct GemmStream {
   const float* x;  // [m][cells_x], see flatten
   int64_t cells_x;
   int m;
   const void* w;
-  int64_t stride_w;  // elements
+  int64_t stride_w;  // elements between rows
+  int64_t panel_w;   // or bytes between panels
   int64_t rows, k;
   float* sums;  // [m][stride]
   int64_t stride;
@@ -80,6 +82,7 @@ struct GemmKernels {
   int cell_step;    // a block's cells are a multiple of this
   int depth;        // and at most this many
   int stream_m;     // rows of x up to which streaming w beats packing it
+  int stored_m;     // and up to which streaming prepacked panels beats multiplying them in blocks
   // One panel: rows (at most `panel`, the rest are zeros) by k elements, as [cells][panel], zeros beyond k. One of the
   // strides, in elements, is 1. pack_x: the order of x may be another.
   using Pack = void (*)(float* to, const void* from, int64_t row_stride, int64_t k_stride, int rows, int64_t k,
@@ -91,6 +94,7 @@ struct GemmKernels {
   void (*block)(const GemmBlock&);
   void (*block_stored)(const GemmBlock&);  // with prepacked panels of w as they are
   void (*stream)(const GemmStream&);
+  void (*stream_stored)(const GemmStream&);
   void (*finish)(const GemmFinish&);
 };
 

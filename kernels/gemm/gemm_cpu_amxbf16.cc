@@ -15,6 +15,7 @@ const GemmKernels kGemmAmxBf16 = {.isa = "amx_bf16",
                                   .cell_step = kTile,
                                   .depth = kDepth,
                                   .stream_m = 8,
+                                  .stored_m = CellPanel::kStoredM,
                                   .pack = pack<Bf16Pairs>,
                                   .pack_x = pack_tiles,
                                   .pack_piece = pack_piece,
@@ -22,6 +23,7 @@ const GemmKernels kGemmAmxBf16 = {.isa = "amx_bf16",
                                   .block = block_of_tiles<AmxTiles, pack<Bf16Pairs>>,
                                   .block_stored = block_of_tiles<AmxTiles, pack<Bf16Pairs>>,
                                   .stream = stream<Bf16Pairs, DotBf16, 4, 6>,
+                                  .stream_stored = streams_stored<Bf16Pairs, DotBf16, CellPanel>(),
                                   .finish = finish};
 
 }  // namespace kw::cpu

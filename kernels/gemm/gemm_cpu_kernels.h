@@ -66,19 +66,23 @@ void flatten(float* to, const void* from, int64_t k_stride, int64_t k) {
   for (; c < padded; ++c) to[c] = 0;
 }
 
-// Panels of w as a micro-tile reads them: kPerCell elements for each cell of x, of which kSteps are taken at a time.
+// Panels of w as a micro-tile reads them: kPerCell elements for each cell of x, of which kSteps are taken at a time. kStoredM:
+// rows of x with which prepacked ones are streamed; f16 is 3 % faster in blocks, one panel after the other.
 struct CellPanel {  // [cells][nr], as pack leaves them
   using T = float;
+  static constexpr int kStoredM = 4;
   static constexpr int kSteps = 1, kPerCell = 2 * kW;
   static void load(const T* w, F (&v)[1][2]) { v[0][0] = Simd::load(w), v[0][1] = Simd::load(w + kW); }
 };
 struct F16Panel {  // [k][nr], prepacked
   using T = uint16_t;
+  static constexpr int kStoredM = 0;
   static constexpr int kSteps = 1, kPerCell = 2 * kW;
   static void load(const T* w, F (&v)[1][2]) { v[0][0] = Simd::load_f16(w), v[0][1] = Simd::load_f16(w + kW); }
 };
 struct Bf16Panel {  // [k / 2][nr][2], prepacked
   using T = uint16_t;
+  static constexpr int kStoredM = 0;
   static constexpr int kSteps = 2, kPerCell = 2 * kW;
   static void load(const T* w, F (&v)[2][2]) {
     for (int j = 0; j < 2; ++j) {
@@ -246,6 +250,72 @@ void stream(const GemmStream& g) {
   for (int64_t row = NW * apart; row < g.rows; ++row) stream_rows<Cells, Math, MX, 1>(g, row, 1);
 }
 
+// Cells of k, all of them, of NP panels against MX rows of x; a chain of additions is at most kDepth long. Panels that are
+// read at the same time: one alone comes from memory at 29 GB/s where four come at 32.
+template <class Cells, class Math, class Panel, int MX, int NP>
+void stream_panels(const GemmStream& g, int64_t panel) {
+  using T = typename Panel::T;
+  const char* w = static_cast<const char*>(g.w) + panel * g.panel_w;
+  const int64_t cells = (g.k + Cells::kPerCell - 1) / Cells::kPerCell;
+  F sums[NP][MX][2] = {};
+  for (int64_t from = 0; from < cells; from += kDepth) {
+    const int64_t end = lesser<int64_t>(from + kDepth, cells);
+    F s[NP][MX][2] = {};
+    for (int64_t c = from; c < end; c += Panel::kSteps) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NP; ++j) {
+        const T* at = reinterpret_cast<const T*>(w + j * g.panel_w) + c * Panel::kPerCell;
+        constexpr int kBytes = Panel::kSteps * Panel::kPerCell * sizeof(T);
+        for (int b = 0; b < kBytes; b += kFetched) {
+          __builtin_prefetch(reinterpret_cast<const char*>(at) + kSoonBytes + b);
+        }
+        F v[Panel::kSteps][2];
+        Panel::load(at, v);
+#pragma GCC unroll 2
+        for (int t = 0; t < Panel::kSteps; ++t) {
+#pragma GCC unroll 4
+          for (int i = 0; i < MX; ++i) {
+            const F xi = Simd::set(g.x[i * g.cells_x + c + t]);
+            s[j][i][0] = Math::mul_add(xi, v[t][0], s[j][i][0]);
+            s[j][i][1] = Math::mul_add(xi, v[t][1], s[j][i][1]);
+          }
+        }
+      }
+    }
+    for (int j = 0; j < NP; ++j)
+      for (int i = 0; i < MX; ++i) sums[j][i][0] += s[j][i][0], sums[j][i][1] += s[j][i][1];
+  }
+  for (int j = 0; j < NP; ++j) {
+    for (int i = 0; i < MX; ++i) {
+      float* to = g.sums + i * g.stride + (panel + j) * 2 * kW;
+      Simd::store(to, sums[j][i][0]);
+      Simd::store(to + kW, sums[j][i][1]);
+    }
+  }
+}
+
+// As many panels at a time as leave registers for their sums, at most 4; the instance for g.m rows of x, 1 to MX.
+template <class Cells, class Math, class Panel, int MX>
+void stream_stored(const GemmStream& g) {
+  if constexpr (MX > 1) {
+    if (g.m < MX) return stream_stored<Cells, Math, Panel, MX - 1>(g);
+  }
+  constexpr int kFit = (kW == 16 ? 24 : 10) / (2 * MX), kPanels = kFit < 1 ? 1 : kFit < 4 ? kFit : 4;
+  const int64_t panels = (g.rows + 2 * kW - 1) / (2 * kW);
+  int64_t panel = 0;
+  for (; panel + kPanels <= panels; panel += kPanels) stream_panels<Cells, Math, Panel, MX, kPanels>(g, panel);
+  for (; panel < panels; ++panel) stream_panels<Cells, Math, Panel, MX, 1>(g, panel);
+}
+
+template <class Cells, class Math, class Panel>
+constexpr auto streams_stored() -> void (*)(const GemmStream&) {
+  if constexpr (Panel::kStoredM == 0) {
+    return nullptr;
+  } else {
+    return stream_stored<Cells, Math, Panel, Panel::kStoredM>;
+  }
+}
+
 inline F load_side(const GemmFinish::Side& side, int64_t at, int n) { return load_as(side.dtype, side.data, at, n); }
 
 inline F activate(Activation a, F s) {
@@ -324,6 +394,7 @@ constexpr GemmKernels kernels(const char* isa) {
           .cell_step = 2,
           .depth = kDepth,
           .stream_m = M,
+          .stored_m = Stored::kStoredM,
           .pack = pack<Cells>,
           .pack_x = pack<Cells>,
           .pack_piece = nullptr,
@@ -331,6 +402,7 @@ constexpr GemmKernels kernels(const char* isa) {
           .block = block<Math, CellPanel, MR>,
           .block_stored = block<Math, Stored, MR>,
           .stream = stream<Cells, Math, MX, NW>,
+          .stream_stored = streams_stored<Cells, Math, Stored>(),
           .finish = finish};
 }
 

@@ -47,11 +47,20 @@ int64_t depth_of(int64_t cells, const GemmKernels& kernels, const GemmMachine& m
   return std::min(std::clamp<int64_t>(fits, 64, kernels.depth), cells);
 }
 
-void lay_out_stream(const GemmShape& s, GemmLayout& l) {
-  const int halves = halves_of(s);
+// Columns of a task of stream are a multiple of these: rows of w, or panels, that are read at the same time.
+int64_t stream_step(const GemmShape& s, const GemmKernels& kernels) { return s.w.format ? 4 * kernels.nr : 48; }
+
+// Rows of x up to which w is streamed.
+int64_t stream_m(const GemmShape& s, const GemmKernels& kernels) {
+  return s.w.format ? kernels.stored_m : s.w.column == 1 ? kernels.stream_m : 0;
+}
+
+void lay_out_stream(const GemmShape& s, const GemmKernels& kernels, GemmLayout& l) {
+  const int64_t halves = halves_of(s), step = stream_step(s, kernels);
   const int64_t row_bytes = s.k * element_bytes(s.w) * halves;
   const int64_t even = ceil_div(s.n, 4 * l.threads);  // at least four tasks a thread
-  l.chunk = std::min({round_up(std::min(even, kStreamBytes / row_bytes + 1), 48), kStreamColumns, round_up(s.n, 48)});
+  l.chunk =
+      std::min({round_up(std::min(even, kStreamBytes / row_bytes + 1), step), kStreamColumns, round_up(s.n, step)});
   l.tasks_n = ceil_div(s.n, l.chunk);
   l.packed_x = s.batch * s.m * round_up(l.cells, 16);
   l.own_sums = s.m * halves * l.chunk;
@@ -149,9 +158,9 @@ GemmLayout gemm_layout(const GemmShape& s, const GemmKernels& kernels, const Gem
   if (s.batch == 0 || s.m == 0 || s.n == 0) return l;
   const double work = static_cast<double>(s.batch * s.m * s.rows_w) * static_cast<double>(2 * s.k + 20);
   l.threads = work < kSerialWork ? 1 : machine.threads;
-  l.stream = s.k > 0 && s.m <= kernels.stream_m && s.w.column == 1 && s.w.format == 0 && !invariant;
+  l.stream = s.k > 0 && s.m <= stream_m(s, kernels) && !invariant;
   l.cells = l.stream ? ceil_div(s.k, kernels.per_cell) : cells_of(s, kernels);
-  l.stream ? lay_out_stream(s, l) : lay_out_blocks(s, kernels, machine, l);
+  l.stream ? lay_out_stream(s, kernels, l) : lay_out_blocks(s, kernels, machine, l);
   return l;
 }
 
@@ -167,9 +176,9 @@ int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const Gemm
   const int64_t own = std::min(std::max(own_budget(budget, machine), kLeastPanels * mr * (halves * kernels.nr + kPad) +
                                                                          halves * kernels.nr * kernels.depth),
                                columns * depth + rows * (columns + kPad));
-  const int64_t streamed = std::min<int64_t>(total, kernels.stream_m);
-  const int64_t stream_x = s.batch * std::min<int64_t>(s.m, kernels.stream_m) * round_up(cells, 16);
-  const int64_t stream_sums = streamed * halves * std::min(kStreamColumns, round_up(s.n, 48));
+  const int64_t most = stream_m(s, kernels), streamed = std::min(total, most);
+  const int64_t stream_x = s.batch * std::min(s.m, most) * round_up(cells, 16);
+  const int64_t stream_sums = streamed * halves * std::min(kStreamColumns, round_up(s.n, stream_step(s, kernels)));
   // blocks_x leaves out what the threads take of the budget, unless it is the least there can be.
   int64_t blocks =
       std::min(blocks_x + machine.threads * own, std::max(budget, kLeastPanels * mr * cells + machine.threads * own));
@@ -177,7 +186,7 @@ int64_t gemm_capacity(const GemmShape& s, const GemmKernels& kernels, const Gemm
     const int64_t pieces = columns * depth + rows * (columns + kPad + 2 * depth);
     blocks = std::max(blocks, std::min(budget, machine.threads * pieces));
   }
-  return s.w.format != 0 ? blocks : std::max(blocks, stream_x + machine.threads * stream_sums);
+  return std::max(blocks, stream_x + machine.threads * stream_sums);
 }
 
 }  // namespace kw::cpu

@@ -1,7 +1,7 @@
 // How the CPU backend of gemm cuts a problem: one pure function of shape, kernels and machine.
 //
-// stream: few rows of x, w stored [rows_w, k]. Memory-bound: every row of w is read once, straight from where it lies,
-//         and multiplied with all rows of x. A task is a run of w's rows.
+// stream: few rows of x, w stored [rows_w, k] or prepacked. Memory-bound: every row or panel of w is read once, straight from
+//         where it lies, and multiplied with all rows of x. A task is a run of w's rows.
 // blocks: everything else. A group of x's rows is packed once by all threads. A task is a block of y within the group,
 //         for which one thread brings its rows of w into its own L2 cache as panels, `depth` cells of k at a time,
 //         multiplies, and runs the epilogue on the finished sums. Prepacked panels are read where they lie.
