@@ -10,11 +10,11 @@
 //   f32   m 1 2.1 ms, prepacked 2.2; m 16 3.5, prepacked 2.8; m 512 56, prepacked 51 (337 GFLOP/s, 79 % of 425)
 //   f16   m 1 1.15 ms, prepacked 1.2; m 16 2.5, prepacked 2.1; m 512 57, prepacked 56
 //   bf16  with AMX: m 1 1.1 ms, prepacked 1.2; m 16 2.3, prepacked 1.4; m 512 9.3 to 10, prepacked 6.9 to 7.5 (2300 to 2490 GFLOP/s)
-// m 1 in turns with reads of other buffers as large by peak (29 to 32 GB/s the median, 34 the best): 30 GB/s of bf16, 32 of f32.
-// No order of reading gets more than 33 there, cold: 1 to 16 streams of a thread, blocks of 48 KB to 16 MB, asked for 0.5 to 8
-// KB ahead or not at all. A single stream gets 29, 6 rows that follow each other 30, streams 128 KB apart 32. Prepacked, m 1 to 4:
-// four panels at a time are 11 % (f32) and 18 % (bf16) faster than one after the other, f16 3 to 4 % slower (A B B A, while memory
-// gave 16 GB/s).
+// m 1 in turns with reads of other buffers as large by peak (29 to 32 GB/s the median, 34 the best): 30 GB/s of bf16, 32
+// of f32. No order of reading gets more than 33 there, cold: 1 to 16 streams of a thread, blocks of 48 KB to 16 MB, asked
+// for 0.5 to 8 KB ahead or not at all. A single stream gets 29, 6 rows that follow each other 30, streams 128 KB apart 32.
+// Prepacked, m 1 to 4: four panels at a time are 11 % (f32) and 18 % (bf16) faster than one after the other, f16 3 to 4 %
+// slower (A B B A, while memory gave 16 GB/s).
 // m 16 falls short where memory and products take turns: fewer than 16 requests of a core can be on their way.
 // AMX, m 512, one thread: 3250 GFLOP/s out of registers (a product of tiles takes 16 cycles); 3100 with 32 columns of w in L1
 // and x from L2; 2100 once sums come from L2 and go back after every 288 of k. Without sums, both operands from L2: 2230, 45
@@ -22,19 +22,22 @@
 // instructions or in L1 for several pieces of k, longer pieces and prefetched sums all come to 1850 to 2280. From beyond L2
 // (151 ns away) a core gets 18 GB/s, and hardly while it multiplies, since both take the same line buffers. Predicted, with
 // blocks of 256 x 704: 8.6 GFLOP / 2100 + 47 MB / 18 GB/s = 4.1 + 2.6 ms, 38 % of the ceiling, as measured.
-// The first-level cache explains it: of a product's 16 cycles tile loads take 8 and lines of x from L2 8 more, so that sums, at 2
-// cycles a line, come on top. tileloaddt1 for x leaves 512 of k of w in L1 (97 % of the ceiling without sums, 73 % with tileloadd)
-// and reaches 83 % with sums in L2, 82 % as that model has it. But once w alone comes from beyond L2, x staying there, 52 to 57 %
-// is left in any order of asking (ascending, 2 to 32 pages in turn, every second or fourth line, into L1, L2 or past them;
-// 256 or 512 rows): the processor's streams, 5 ns a line when nothing else runs, give way to tile loads. All of it together,
-// with x packed before: 6.4 ms, 41 %. So 75 % is out of reach here.
+// The first-level cache explains it: of a product's 16 cycles tile loads take 8 and lines of x from L2 8 more, so that
+// sums, at 2 cycles a line, come on top. tileloaddt1 for x leaves 512 of k of w in L1 (97 % of the ceiling without sums,
+// 73 % with tileloadd) and reaches 83 % with sums in L2, 82 % as that model has it. But once w alone comes from beyond L2,
+// x staying there, at most 64 % is left (57 in another run) however it is asked for (ascending, 2 to 32 pages in turn, every
+// second or fourth line, into L1 or L2; non-temporally 36; 256 or 512 rows): the processor's streams, 5 ns a line when
+// nothing else runs, give way to tile loads. All of it together, with x packed before: 6.4 ms, 43 %. So 75 % is out of
+// reach here.
 // Lost: micro-tiles of 14 x 32; rows of x copied by each thread instead of packed once (the copies, from L3, took 13 % of
-// the time); asking for a whole panel of x ahead (pushes w out of L1); prepacked bf16 widened into L2 before it is used (12
-// % slower than in the micro-tile, which then reads half the bytes); more cells at a time with AMX (m 512: 192 3 %, 384 22 %
-// slower); tileloaddt1 in this kernel (as fast, since memory decides; pieces of 384 and 512 of k: 8 and 18 % slower, their
-// blocks being smaller); the next panel asked for in pages that take turns (6 to 7 %; every second line 8 %); 48 x 32 with x loaded twice
-// (68 to 79 % of the ceiling out of L2, loads and products hardly overlap), 16 x 64 and 32 x 48 with sums (66 to 77 %); x asked for ahead of being packed into tiles (4 to 10 %); every second line asked for (the processor does not bring its
-// neighbour); higher blocks of prepacked w on tiles (512 x 384: 5 to 14 %); the next panel into L1 instead of L2, or in shorter pieces of k (m 16: the same).
+// the time); asking for a whole panel of x ahead (pushes w out of L1); prepacked bf16 widened into L2 before it is used
+// (12 % slower than in the micro-tile, which then reads half the bytes); more cells at a time with AMX (m 512: 192 3 %,
+// 384 22 % slower); tileloaddt1 in this kernel (as fast, since memory decides; pieces of 384 and 512 of k: 8 and 18 to 26
+// % slower, their blocks being smaller); the next panel asked for in pages that take turns (up to 9 %; every second line
+// up to 13 %); 48 x 32 with x loaded twice (68 to 79 % of the ceiling out of L2, loads and products hardly overlap), 16 x
+// 64 and 32 x 48 with sums (66 to 77 %); x asked for ahead of being packed into tiles (4 to 10 %); every second line asked
+// for (the processor does not bring its neighbour); higher blocks of prepacked w on tiles (512 x 384: 5 to 14 %); the next
+// panel into L1 instead of L2, or in shorter pieces of k (m 16: the same).
 //
 // Sources, one object each, with what they are compiled for (all but the first two on x86-64 only):
 //   gemm_cpu.cc, gemm_cpu_generic.cc   -O3
