@@ -5,6 +5,7 @@
 #include "attention_gqa_backward/attention_gqa_backward.h"
 #include "attention_gqa_paged/attention_gqa_paged.h"
 #include "attention_merge/attention_merge.h"
+#include "attention_mla/attention_mla.h"
 #include "gemm/gemm.h"
 #include "gemm_int4/gemm_int4.h"
 #include "kv_append/kv_append.h"
@@ -16,6 +17,7 @@
   X(attention_gqa_backward, AttentionGqaBackwardArgs) \
   X(attention_gqa_paged, AttentionGqaPagedArgs)       \
   X(attention_merge, AttentionMergeArgs)              \
+  X(attention_mla, AttentionMlaArgs)                  \
   X(gemm, GemmArgs)                                   \
   X(gemm_int4, GemmInt4Args)                          \
   X(kv_append, KvAppendArgs)                          \

@@ -96,13 +96,12 @@ export interface ParamSpec<V = unknown, Required extends boolean = boolean> {
   readonly range?: readonly [low: number, high: number] | undefined;
 }
 
-/** A finite number, rounded to f32. */
-export const f32 = (value: Default<number>, defaultText?: string): ParamSpec<number, false> => ({
-  kind: 'f32',
-  required: false,
-  default: value,
-  defaultText,
-});
+/** A finite number, rounded to f32; required unless it has a default. */
+export function f32(): ParamSpec<number, true>;
+export function f32(value: Default<number>, defaultText?: string): ParamSpec<number, false>;
+export function f32(value?: Default<number>, defaultText?: string): ParamSpec<number> {
+  return { kind: 'f32', required: value === undefined, default: value, defaultText };
+}
 export const flag = (value: boolean): ParamSpec<boolean, false> => ({ kind: 'bool', required: false, default: value });
 /** One of several names, in the order of the C++ enumeration. */
 export const choice = <const N extends readonly string[]>(names: N, value: N[number]): ParamSpec<N[number], false> => ({

@@ -1,4 +1,6 @@
 // attention_gqa_paged, the definition: the keys and values of a request gathered from their pages, and attention_gqa of them.
+#include "attention_gqa_paged_ref.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -77,8 +79,8 @@ void append(ReferenceOutput& to, const ReferenceOutput& from) {
 
 }  // namespace
 
-void attention_gqa_paged(const AttentionGqaPagedArgs& args, const RowList& rows, ReferenceOutputs& out) {
-  const AttentionPagedLengths lengths(args);
+void attention_paged(const char* where, const AttentionGqaPagedArgs& args, const RowList& rows, ReferenceOutputs& out) {
+  const AttentionPagedLengths lengths(where, args);
   Gathered gathered(args, lengths);
   const int64_t batch = args.q.shape[0], len_q = args.q.shape[1], heads = args.q.shape[2], each = len_q * heads;
   out.assign(2, {});
@@ -98,6 +100,10 @@ void attention_gqa_paged(const AttentionGqaPagedArgs& args, const RowList& rows,
     }
   }
   if (!lengths.wrong.empty()) throw Error(Code::INDEX, lengths.wrong);
+}
+
+void attention_gqa_paged(const AttentionGqaPagedArgs& args, const RowList& rows, ReferenceOutputs& out) {
+  attention_paged("attention_gqa_paged", args, rows, out);
 }
 
 }  // namespace kw::ref

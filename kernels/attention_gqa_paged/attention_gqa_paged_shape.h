@@ -54,13 +54,14 @@ struct AttentionPagedLengths {
   std::vector<int32_t> q, kv;
   std::string wrong;  // of the contract's INDEX; empty: nothing
 
-  explicit AttentionPagedLengths(const AttentionGqaPagedArgs& a) {
+  // where: the operator that asks.
+  AttentionPagedLengths(const char* where, const AttentionGqaPagedArgs& a) {
     const int64_t batch = a.q.shape[0], size = a.k_cache.shape[1];
     const auto read = [&](const TensorView& t, int64_t at) { return static_cast<const int32_t*>(t.data)[at]; };
     const auto note = [&](const std::string& what, int64_t value, int64_t high) {
       if (wrong.empty() && (value < 0 || value > high)) {
-        wrong =
-            "attention_gqa_paged: " + what + " is " + std::to_string(value) + ", expected 0 to " + std::to_string(high);
+        wrong = std::string(where) + ": " + what + " is " + std::to_string(value) + ", expected 0 to " +
+                std::to_string(high);
       }
     };
     const auto clamped = [&](const TensorView& t, const char* name, int64_t b, int64_t high) {

@@ -28,6 +28,12 @@ struct LineTile {
   static KW_DEVICE void fragment_trans(uint32_t (&r)[4], uint32_t tile, uint32_t lane, int line, int step) {
     ptx::ldmatrix_x4_trans(r, address(tile, lane, line, step));
   }
+  // 8 lines from `line` (a multiple of 8) by 32 elements from 32 step: B operands {r[0], r[1]} and {r[2], r[3]} of two steps.
+  static KW_DEVICE uint32_t lane_offset_8(int lane) { return offset(lane & 7, lane >> 3); }
+  static KW_DEVICE void fragment_8(uint32_t (&r)[4], uint32_t tile, uint32_t lane, int line, int step) {
+    static_assert(kMask == 7, "lines of whole 128 bytes");
+    ptx::ldmatrix_x4(r, tile + line * kPitch + step / 2 * 128 + (lane ^ ((step & 1) << 6)));
+  }
 
  private:
   static KW_DEVICE uint32_t address(uint32_t tile, uint32_t lane, int line, int step) {
