@@ -43,6 +43,7 @@ constexpr int64_t kSplitRows = 128;  // of a sequence that is split over its key
 constexpr int64_t kBlockRows = 512;  // of a block, at most
 constexpr int64_t kTileKeys = 128;
 constexpr int64_t kSplitKeys = 512;       // a multiple of kTileKeys and of AttentionFew::kKeys
+constexpr int64_t kMostColumns = 512;     // of values
 constexpr int64_t kFewRows = 64;          // rows of all key heads of a task
 constexpr int64_t kFewBytes = 256 << 10;  // of keys and values that a few rows go over before the next tile, at most
 constexpr double kSerialWork = 200e3;     // FLOPs below which waking a thread costs more than it brings
@@ -66,7 +67,11 @@ std::string AttentionCpuEngine::declines(const std::string& where, const Attenti
                                    {"bias", args.bias, floats}, {"mask", args.mask, flags}, {"y", args.y, floats},
                                    {"lse", args.lse, f32}};
   const std::string reason = declines_tensors(where, tensors, args.q.dtype);
-  return reason.empty() ? declines_length(where, keys, args.k.shape[1], kTileKeys) : reason;
+  if (!reason.empty()) return reason;
+  if (args.v.shape[3] > kMostColumns)
+    return where + ": " + values + " has " + std::to_string(args.v.shape[3]) + " columns, expected at most " +
+           std::to_string(kMostColumns);
+  return declines_length(where, keys, args.k.shape[1], kTileKeys);
 }
 
 std::vector<std::string> AttentionCpuEngine::configurations(const AttentionGqaArgs& args,
@@ -478,7 +483,7 @@ void AttentionCpuEngine::merge(const Piece& p, int64_t head) const {
     const int64_t step = shape_.heads_kv * size;
     float max = kNone, total = 0;
     for (int64_t c = 0; c < p.chunks; ++c) max = std::max(max, first[c * step + rows * stride_o_ + r]);
-    alignas(64) float o[256] = {};
+    alignas(64) float o[kMostColumns] = {};
     for (int64_t c = 0; c < p.chunks; ++c) {
       const float* part = first + c * step;
       const float* ends = part + rows * stride_o_;

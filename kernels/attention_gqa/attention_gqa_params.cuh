@@ -91,9 +91,9 @@ struct CheckedTensor {
   DType dtype;
 };
 
-// What none of an operator's kernels takes; empty where there is no such thing. forward: the sizes.
-inline std::string refused_by_all(const char* where, const kw_device_info& device,
-                                  std::span<const CheckedTensor> tensors, const AttentionGqaArgs& forward) {
+// The device, or a tensor, that none of an operator's kernels takes; empty where there is none.
+inline std::string refused_tensor(const char* where, const kw_device_info& device,
+                                  std::span<const CheckedTensor> tensors) {
   const auto text = [](int64_t value) { return std::to_string(value); };
   if (device.cc_major < 8)
     return expected(where, "compute capability", text(device.cc_major) + "." + text(device.cc_minor), "at least 8.0");
@@ -107,6 +107,15 @@ inline std::string refused_by_all(const char* where, const kw_device_info& devic
     if (t.view.dim(-1) > 1 && t.view.step(-1) != 1)
       return expected(where, std::string("the last stride of ") + t.name, text(t.view.step(-1)), "1");
   }
+  return "";
+}
+
+// As refused_tensor, with the sizes of `forward`.
+inline std::string refused_by_all(const char* where, const kw_device_info& device,
+                                  std::span<const CheckedTensor> tensors, const AttentionGqaArgs& forward) {
+  const std::string reason = refused_tensor(where, device, tensors);
+  if (!reason.empty()) return reason;
+  const auto text = [](int64_t value) { return std::to_string(value); };
   for (const auto& [what, value] : {std::pair{"dim", forward.q.dim(3)}, {"dim_v", forward.v.dim(3)}})
     if (value < 1 || value > 256)
       return expected(where, what, text(value), "1 to 256 (compiled: 32, 64, 96, 128, 192, 256)");

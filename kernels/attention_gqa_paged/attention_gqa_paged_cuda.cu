@@ -64,7 +64,7 @@ class AttentionGqaPagedCudaPlan {
     if (!reason.empty()) return reason;
     for (const auto& [what, value] : {std::pair{"dim", args.q.dim(3)}, {"dim_v", args.v_cache.dim(3)}})
       if (value < 1 || value > 256)
-        return paged_expected(kPaged, what, std::to_string(value), "1 to 256 (compiled: 64, 128, 256)");
+        return expected(kPaged, what, std::to_string(value), "1 to 256 (compiled: 64, 128, 256)");
     return chosen(args, device, INT64_MAX).declines(kPaged, device);
   }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "../attention_gqa/attention_gqa_params.cuh"
@@ -14,56 +15,31 @@
 
 namespace kw::attention_gqa_cuda {
 
-constexpr int64_t kLeastShare = 128;                  // keys: fewer are not worth a block of their own
-constexpr int64_t kFixedShare = 1024;                 // keys, with batch_invariant
-constexpr int64_t kMostFixed = 64;                    // parts with batch_invariant
-constexpr int64_t kMostPagedRows = int64_t{1} << 30;  // of y, over all requests and heads
+constexpr int64_t kLeastShare = 128;   // keys: fewer are not worth a block of their own
+constexpr int64_t kFixedShare = 1024;  // keys, with batch_invariant
+constexpr int64_t kMostFixed = 64;     // parts with batch_invariant
 
-// What is expected instead of a received value, for `where`, the operator.
-inline std::string paged_expected(const char* where, const std::string& what, const std::string& received,
-                                  const std::string& wanted) {
-  return std::string(where) + " cuda: " + what + " is " + received + ", expected " + wanted;
-}
-
-// Why no kernel takes these tensors, as attention_gqa_paged names them; empty when some does. `keys` and `values`: what the operator
-// calls its caches.
+// Why no kernel takes these tensors; empty when some does. `keys` and `values`: what the operator calls its caches.
 inline std::string paged_declines(const char* where, const AttentionGqaPagedArgs& args, const kw_device_info& device,
                                   const char* keys, const char* values) {
-  const auto expected = [&](const std::string& what, const std::string& received, const std::string& wanted) {
-    return paged_expected(where, what, received, wanted);
-  };
-  const auto text = [](int64_t value) { return std::to_string(value); };
-  if (device.cc_major < 8)
-    return expected("compute capability", text(device.cc_major) + "." + text(device.cc_minor), "at least 8.0");
-  const auto floating = [](DType t) { return t == DType::f32 || t == DType::f16 || t == DType::bf16; };
-  const struct {
-    const char* name;
-    const TensorView& view;
-    DType dtype;  // i4: any of f32, f16 and bf16
-  } tensors[] = {{"q", args.q, DType::i4},
-                 {keys, args.k_cache, args.q.dtype},
-                 {values, args.v_cache, args.q.dtype},
-                 {"page_table", args.page_table, DType::i32},
-                 {"lens_kv", args.lens_kv, DType::i32},
-                 {"lens_q", args.lens_q, DType::i32},
-                 {"sink", args.sink, DType::f32},
-                 {"y", args.y, DType::i4},
-                 {"lse", args.lse, DType::f32}};
-  for (const auto& t : tensors) {
-    if (!t.view.present()) continue;
-    if (t.dtype == DType::i4 ? !floating(t.view.dtype) : t.view.dtype != t.dtype)
-      return expected(std::string("dtype of ") + t.name, name(t.view.dtype),
-                      t.dtype == DType::i4 ? "f32, f16 or bf16" : name(t.dtype));
-    if (t.view.dim(-1) > 1 && t.view.step(-1) != 1)
-      return expected(std::string("the last stride of ") + t.name, text(t.view.step(-1)), "1");
-  }
+  const CheckedTensor tensors[] = {{"q", args.q, kAnyFloat},
+                                   {keys, args.k_cache, args.q.dtype},
+                                   {values, args.v_cache, args.q.dtype},
+                                   {"page_table", args.page_table, DType::i32},
+                                   {"lens_kv", args.lens_kv, DType::i32},
+                                   {"lens_q", args.lens_q, DType::i32},
+                                   {"sink", args.sink, DType::f32},
+                                   {"y", args.y, kAnyFloat},
+                                   {"lse", args.lse, DType::f32}};
+  const std::string reason = refused_tensor(where, device, tensors);
+  if (!reason.empty()) return reason;
   const int64_t reach = args.page_table.dim(1) * args.k_cache.dim(1);
-  for (const auto& [what, value] : {std::pair{"len_q", args.q.dim(1)}, {"max_pages page_size", reach}})
-    if (value > kMostLength) return expected(what, text(value), "at most " + text(kMostLength));
-  for (const auto& [what, value] : {std::pair{"rows of q", args.q.dim(0) * args.q.dim(1) * args.q.dim(2)},
-                                    {"pages", args.k_cache.dim(0)},
-                                    {"batch max_pages", args.q.dim(0) * args.page_table.dim(1)}})
-    if (value > kMostPagedRows) return expected(what, text(value), "at most " + text(kMostPagedRows));
+  for (const auto& [what, value, most] : {std::tuple{"len_q", args.q.dim(1), int64_t{kMostLength}},
+                                          {"max_pages page_size", reach, int64_t{kMostLength}},
+                                          {"rows of q", rows_of(args.q), kMostRows},
+                                          {"pages", args.k_cache.dim(0), kMostRows},
+                                          {"batch max_pages", args.q.dim(0) * args.page_table.dim(1), kMostRows}})
+    if (value > most) return expected(where, what, std::to_string(value), "at most " + std::to_string(most));
   return "";
 }
 
@@ -133,10 +109,10 @@ class PagedPlan {
   std::string declines(const char* where, const kw_device_info& device) const {
     const auto text = [](int64_t value) { return std::to_string(value); };
     if (variant_.smem > static_cast<int64_t>(device.smem_bytes))
-      return paged_expected(where, "shared memory per block", text(static_cast<int64_t>(device.smem_bytes)) + " bytes",
-                            "at least " + text(variant_.smem));
+      return expected(where, "shared memory per block", text(static_cast<int64_t>(device.smem_bytes)) + " bytes",
+                      "at least " + text(variant_.smem));
     if (blocks_ > INT32_MAX)
-      return paged_expected(where, "the number of blocks", text(blocks_), "at most " + text(INT32_MAX));
+      return expected(where, "the number of blocks", text(blocks_), "at most " + text(INT32_MAX));
     return "";
   }
 

@@ -103,7 +103,7 @@ class AttentionMlaCudaPlan {
     const auto text = [](int64_t value) { return std::to_string(value); };
     for (const auto& [what, value, most] : {std::tuple{"dim", args.q.dim(3), int64_t{576}},
                                             {"latent", args.latent, std::min<int64_t>(512, args.q.dim(3))}})
-      if (value < 1 || value > most) return paged_expected(kWhere, what, text(value), "1 to " + text(most));
+      if (value < 1 || value > most) return expected(kWhere, what, text(value), "1 to " + text(most));
     AttentionMlaCudaPlan plan;
     plan.device_ = device;
     plan.choose(args, INT64_MAX);

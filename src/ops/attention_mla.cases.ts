@@ -13,6 +13,7 @@ const pagesOf = (pageSize: number, tokens: number, batch = base.batch) => {
 export function cases(): Case[] {
   return [
     ...latentCases(),
+    ...longCases(),
     ...headCases(),
     ...pageCases(),
     ...lengthCases(),
@@ -21,6 +22,16 @@ export function cases(): Case[] {
     ...splitCases(),
   ];
 }
+
+/** The longest rows, in parts. */
+const longCases = (): Case[] =>
+  two.map((dtype) => ({
+    name: `${dtype}, 512 of 576, 1100 keys in parts`,
+    dims: { ...base, batch: 1, heads: 3, dim: 576, ...pagesOf(64, 1100, 1) },
+    params: { latent: 512, scale: 0.05, splits: 3 },
+    dtypes: qOf(dtype),
+    values: { lensKv: 1100 },
+  }));
 
 /** DeepSeek's 512 + 64, the paper's eighths of its hidden sizes, and sizes with nothing to align to. */
 function latentCases(): Case[] {
