@@ -41,8 +41,11 @@ const sequence = cache.sequence();
 step(sequence, 1000);
 const out = step(sequence, 1);
 const values = await out.read();
-console.log(`${sequence.length} tokens; of the last, ${values.length} values up to ${Math.max(...values.map(Math.abs)).toFixed(2)}`);
+console.log(
+  `${sequence.length} tokens; of the last, ${values.length} values up to ${Math.max(...values.map(Math.abs)).toFixed(2)}`,
+);
 
 const bytes = { 'mla 512 + 64': 2 * dim, 'gqa 2 heads of 128': 2 * 2 * 256, 'mha 16 heads of 128': 2 * 16 * 256 };
-for (const [name, count] of Object.entries(bytes)) console.log(`${name}: ${count} bytes of cache for a token of a layer`);
+for (const [name, count] of Object.entries(bytes))
+  console.log(`${name}: ${count} bytes of cache for a token of a layer`);
 await device.close();

@@ -6,6 +6,8 @@ interface Body {
   headsQ: number;
   headsKv: number;
   dim: number;
+  /** Of values; default: dim. */
+  dimV?: number;
   /** Sliding window, in keys. */
   window?: number;
 }
@@ -38,6 +40,11 @@ const trained: Body[] = [
   { model: `efficientllm-${size} gqa`, headsQ, headsKv: 2, dim },
 ]);
 
+/** With latents, expanded for a prefill: keys of 128, values of the body's heads. Decoding is attention_mla's. */
+const latent: Body[] = trained
+  .filter(({ headsQ, headsKv }) => headsQ === headsKv)
+  .map(({ model, dim, ...heads }) => ({ model: model.replace('mha', 'mla'), ...heads, dim: 128, dimV: dim }));
+
 /** Requests and lengths in one call. Decoding adds one query to keys that are there. */
 interface Load {
   name: string;
@@ -66,11 +73,11 @@ const quick = new Set([
 const model = (m: Model): Model => ({ ...m, dtypes: { q: 'bf16' }, ...(quick.has(m.name) ? { quick: true } : {}) });
 
 const language = (bodies: readonly Body[], loads: readonly Load[]): Model[] =>
-  bodies.flatMap(({ model: body, window, dim, ...heads }) =>
+  bodies.flatMap(({ model: body, window, dim, dimV = dim, ...heads }) =>
     loads.map(({ name, ...sizes }) =>
       model({
         name: `${body} ${name}`,
-        dims: { ...sizes, ...heads, dim, dimV: dim },
+        dims: { ...sizes, ...heads, dim, dimV },
         params: { causal: true, ...(window === undefined ? {} : { windowLeft: window - 1 }) },
       }),
     ),
@@ -92,5 +99,6 @@ export const models: readonly Model[] = [
   ...language([served.find((body) => body.model === 'llama-3-70b')!], [prefill(8192)]),
   ...language([served.find((body) => body.model === 'mistral-7b')!], [decode(1, 16384)]),
   ...language(trained, [prefill(2048), decode(1, 2048)]),
+  ...language(latent, [prefill(2048)]),
   ...images,
 ];

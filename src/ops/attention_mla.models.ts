@@ -47,5 +47,5 @@ const step = ({ model, heads, dim, latent, headDim }: Body, batch: number, lenKv
 export const models: readonly Model[] = bodies.flatMap((body) => [
   step(body, 1, 4096),
   step(body, 8, 4096),
-  ...(body.latent === deepseek.latent ? [step(body, 128, 8192), step(body, 1, 4096, 2)] : []),
+  ...(body.latent === deepseek.latent ? [step(body, 128, 8192), step(body, 1, 4096, 2)] : [step(body, 1, 2048)]),
 ]);

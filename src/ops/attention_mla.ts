@@ -82,7 +82,8 @@ export const attentionMla = defineOp({
   work: (d, p) => {
     const sizes = { lenQ: d.lenQ, lenKv: d.maxPages * d.pageSize };
     return {
-      flops: 2 * (d.dim + p.latent) * d.heads * d.batch * visiblePairs(sizes, { ...p, windowLeft: -1, windowRight: -1 }),
+      flops:
+        2 * (d.dim + p.latent) * d.heads * d.batch * visiblePairs(sizes, { ...p, windowLeft: -1, windowRight: -1 }),
       read: { cCache: Math.min(1, (d.batch * d.maxPages) / Math.max(1, d.pages)) },
       tokens: d.batch * d.lenQ,
     };

@@ -127,7 +127,9 @@ test('refuses a latent beyond the row, rows too long, and values out of range', 
     scale: 1,
     latent: 16,
   };
-  expect(() => attentionMla({ ...good, latent: 25 })).toThrow(refused('SHAPE', 'latent is 25, expected at most dim 24'));
+  expect(() => attentionMla({ ...good, latent: 25 })).toThrow(
+    refused('SHAPE', 'latent is 25, expected at most dim 24'),
+  );
   expect(() => attentionMla({ ...good, latent: 0 })).toThrow(/latent is 0/);
   expect(() => attentionMla({ ...good, q: device.zeros([1, 1, 2, 600]), cCache: device.zeros([4, 4, 600]) })).toThrow(
     refused('UNSUPPORTED', 'dim is 600, expected at most 576'),

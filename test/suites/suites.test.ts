@@ -1,5 +1,6 @@
 // Suites from made-up records: which groups there are, what resumes, what is ranked and left out, the paper's marks.
 import { describe, expect, test } from 'vitest';
+import type { Model } from '../../src/case.js';
 import { known } from '../../src/measure/quantity.js';
 import type { Clock, MeasureRecord } from '../../src/measure/record.js';
 import type { FileRecord } from '../../src/records/read.js';
@@ -23,21 +24,30 @@ describe('groups', () => {
     );
     const backward = (name: string) => name.includes('gradients');
     for (const { name, members, quick } of attention.groups)
-      for (const { op, model } of members) {
-        const kind = backward(name) ? '_backward' : name.includes('paged') ? '_paged' : '';
-        expect(op.spec.name).toBe(`attention_gqa${kind}`);
+      for (const { label, op, model } of members) {
+        const kind = backward(name)
+          ? 'gqa_backward'
+          : name.includes('paged')
+            ? label === 'mla'
+              ? label
+              : 'gqa_paged'
+            : 'gqa';
+        expect(op.spec.name).toBe(`attention_${kind}`);
         expect(backward(model.name)).toBe(backward(name));
         expect(backward(name) && quick).toBe(false);
       }
-    for (const { members, body } of attention.groups) {
-      expect(members.map(({ label }) => label)).toEqual(['mha', 'mqa', 'gqa']);
-      const [mha, mqa, gqa] = members.map(({ model }) => model.dims);
+    for (const { name, members, body } of attention.groups) {
+      const latent = / decode/.test(name) && !name.includes('paged') ? [] : ['mla'];
+      expect(members.map(({ label }) => label)).toEqual(['mha', 'mqa', 'gqa', ...latent]);
+      const [mha, mqa, gqa, mla] = members.map(({ model }) => model.dims);
       expect([mqa!.headsKv, gqa!.headsKv]).toEqual([1, 2]);
       expect(mha!.headsKv).toBe(mha!.headsQ);
       for (const dims of [mqa, gqa]) expect({ ...dims, headsKv: 0 }).toEqual({ ...mha, headsKv: 0 });
       const decoded = members[0]!.model.name.includes('decode');
-      const bytes = members.map(({ model: { dims } }) => (decoded ? 2 * dims.headsKv! * 2 * dims.dim! : undefined));
+      const keys = (dims: Model['dims']) => (dims === mla ? dims.dim! : dims.headsKv! * 2 * dims.dim!);
+      const bytes = members.map(({ model: { dims } }) => (decoded ? 2 * keys(dims) : undefined));
       expect(members.map(({ cacheBytes }) => cacheBytes)).toEqual(bytes);
+      if (mla && decoded) expect(mla.dim).toBe((mha!.headsQ! * mha!.dim!) / 8);
       expect(paperTables[body]!.rows.map(([label]) => label)).toEqual(['mqa', 'gqa', 'mla', 'nsa']);
     }
   });
@@ -86,7 +96,8 @@ describe('groups', () => {
   });
 });
 
-const group: SuiteGroup = attention.groups[0]!;
+/** A prefill with three ways to share key heads. */
+const group: SuiteGroup = { ...attention.groups[0]!, members: attention.groups[0]!.members.slice(0, 3) };
 const names = group.members.map(({ model }) => model.name);
 let runs = 0;
 
