@@ -48,8 +48,8 @@ struct Params {
 
 // ---- which rows and keys ---------------------------------------------------------------------------------------------
 
-// The part of the problem one block works on.
-struct Place {
+// The part of the problem one block works on. Aligned, because ptxas else spills a register of the largest tile for 9.0.
+struct alignas(8) Place {
   int batch;
   int split = 0, splits = 1;  // the part of the keys, and how many there are; one alone finishes its rows
   int head, kv_head;          // head: the first of `pack`

@@ -73,7 +73,7 @@ class PagedPlan {
     p.page_reciprocal = static_cast<uint32_t>(divided(whole, std::max(p.page_size, 1)));
 
     p.pack = std::max(p.group, 1);  // without heads there is no group
-    const int64_t rows = int64_t{p.len_q} * p.pack;
+    const int64_t rows = p.heads_q ? int64_t{p.len_q} * p.pack : 0;
     constexpr int64_t kReserved = 1024;  // shared memory the system keeps per block
     const int64_t fit = (static_cast<int64_t>(device.smem_bytes) + kReserved) / (variant_.smem + kReserved);
     blocks_per_sm_ = std::max<int64_t>(1, std::min<int64_t>(variant_.blocks, fit));

@@ -56,7 +56,7 @@ export const attentionMla = defineOp({
     /** Queries of each request, from 0 to `lenQ`; rows beyond give 0 and an `lse` of -Infinity. */
     lensQ: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenQ', beyond: ['q'] } }),
     /** Result, `[batch, lenQ, heads, latent]`; allocated unless given. */
-    y: output(['batch', 'lenQ', 'heads', 'columns'], { dtype: floats, from: 'q' }),
+    y: output(['batch', 'lenQ', 'heads', 'latent'], { dtype: floats, from: 'q' }),
     /** Natural logarithm of each row's sum of exponentials, `[batch, heads, lenQ]`; allocated unless given. */
     lse: output(['batch', 'heads', 'lenQ'], { dtype: ['f32'] }),
   },
@@ -72,7 +72,7 @@ export const attentionMla = defineOp({
     /** A row's result depends neither on what else is computed nor on how many threads do it. */
     batchInvariant: flag(false),
   },
-  derive: { capacity: (d) => d.maxPages * d.pageSize, columns: (_, p) => p.latent },
+  derive: { capacity: (d) => d.maxPages * d.pageSize, latent: (_, p) => p.latent },
   rules: (d, p) => [
     d.pageSize < 1 && ['SHAPE', `pageSize is ${d.pageSize}, expected 1 or more`],
     d.dim < 1 && ['SHAPE', `dim is ${d.dim}, expected 1 or more`],

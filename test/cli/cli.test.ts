@@ -245,7 +245,7 @@ describe('bad input: one sentence on standard error, exit code 2', () => {
     [['bench', 'gem'], /bench: operator or suite is "gem"; did you mean "gemm"\?/],
     [
       ['bench', 'softmax'],
-      /is "softmax"; expected quick, models, attention_gqa, attention_gqa_backward, attention_merge, gemm/,
+      /is "softmax"; expected quick, models, attention_gqa, attention_gqa_backward, attention_gqa_paged, attention_merge/,
     ],
     [['bench', '--shape', 'q=1,m=2'], /bench: no operator has the dimensions q, m; name one/],
     [['bench', 'gemm', '--shape', 'q=1'], /gemm: dimension is "q"; expected batch, m, k, rowsW, n/],
