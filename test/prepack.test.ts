@@ -107,7 +107,7 @@ test('what gemmInt4 does not take packed says so', async () => {
   const x = device.random([2, 64], 'f32');
   const packed = gemmInt4.prepack({ w });
   expect(() => gemmInt4({ x, w: packed, scales, activation: 'swiglu' })).toThrow(
-    'gemm_int4: n is 20 with a gated activation, expected a multiple of 16 for a prepacked w',
+    'gemm_int4: n is 20 with a gated activation, expected a multiple of 16 for prepacked operands',
   );
   const floats = gemm.prepack({ w: device.random([40, 64], 'f32') });
   expect(() => gemmInt4({ x: floats, w, scales })).toThrow(/gemm_int4: x is packed in panels of .* expected plain/);

@@ -81,9 +81,11 @@ std::string GemmInt4CpuPlan::declines(const GemmInt4Args& args, const kw_device_
     if (t.view.format == 0 || t.view.format == wanted) continue;
     return expected(t.name, "packed in " + describe_format(t.view.format), describe_format(wanted).c_str());
   }
-  if (args.w.format != 0 && is_gated(args.activation) && s.gemm.n % kInt4Rows != 0) {
+  const auto is_packed = [](const auto& t) { return t.view.format != 0; };
+  if (std::any_of(std::begin(packed), std::end(packed), is_packed) && is_gated(args.activation) &&
+      s.gemm.n % kInt4Rows != 0) {
     return "gemm_int4: n is " + std::to_string(s.gemm.n) + " with a gated activation, expected a multiple of " +
-           std::to_string(kInt4Rows) + " for a prepacked w";
+           std::to_string(kInt4Rows) + " for prepacked operands";
   }
   const int64_t k = s.gemm.k;
   if (k > 0 && (s.group % kInt4Unit != 0 || s.group * s.groups != k)) {
