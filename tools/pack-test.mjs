@@ -12,8 +12,8 @@ import { root } from './stage.mjs';
 
 /** Versions tested with; a newer one is a change to look at. */
 const tools = { npm: '12.2.0', pnpm: '12.21.0', publint: '0.3.25', attw: '0.18.5', esbuild: '0.28.2' };
-/** Bytes of the tarball, with and without the library of CUDA kernels (14 MB with attention's gradients; a budget of 30 MB). */
-const limit = { cuda: 20e6, cpu: 2e6 };
+/** Bytes of the tarball, with and without the library of CUDA kernels (21 MB with attention over pages and latents; a budget of 30 MB). */
+const limit = { cuda: 26e6, cpu: 2e6 };
 
 const scratch = mkdtempSync(join(tmpdir(), 'kernwatt-pack-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
