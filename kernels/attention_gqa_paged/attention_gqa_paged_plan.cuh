@@ -95,8 +95,8 @@ class PagedPlan {
       p.parts = static_cast<int>(divided(slots, std::max(p.heads_kv, 1)));
       if (tiles >= p.parts) p.most_parts = 1;
     }
-    if (reach <= kLeastShare || rows == 0) p.most_parts = 1;
-    blocks_ = rows == 0 ? 0 : (tiles + p.parts) * p.heads_kv;
+    if (reach <= kLeastShare || tiles == 0) p.most_parts = 1;
+    blocks_ = (tiles + p.parts) * p.heads_kv;
     if (p.most_parts > 1 && bytes() > most_bytes) p.most_parts = 1;
     if (p.most_parts == 1) blocks_ = tiles * p.heads_kv;
   }
