@@ -66,7 +66,9 @@ function draw(op: Operator, seed: number, next: () => number): Case {
   const layout: Record<string, Layout> = {};
   for (const t of tensors) {
     if (t.spec.role === 'in?' && !given.includes(t.name)) continue;
-    if (!('like' in t.spec.dtype)) dtypes[t.name] = pick(t.spec.dtype);
+    const rule = t.spec.dtype;
+    if (!('like' in rule)) dtypes[t.name] = pick(rule);
+    else if (rule.or && chance(0.5)) dtypes[t.name] = pick(rule.or);
     if (t.spec.role !== 'out')
       for (const { name, broadcasts, text } of t.dims)
         if (broadcasts && dims[name] !== undefined && chance(0.5)) broadcast[`${t.name}.${name}`] = pick(formsOf(text));

@@ -22,7 +22,8 @@ export interface Solved {
 class Sizes {
   readonly size: Record<string, number> = {};
   readonly from: Record<string, string> = {};
-  readonly #fixed = new Set<string>();
+  /** Names whose size is known, even where it is 1. */
+  readonly fixed = new Set<string>();
 
   bind(where: string, t: CompiledTensor, tensor: Tensor, dims: readonly Dim[]): void {
     const absent = dims.length - tensor.shape.length;
@@ -33,10 +34,10 @@ class Sizes {
       if (size < 0) throw wrongShape(where, t, tensor, dims);
       const one = broadcasts && !output && size === 1;
       const known = this.size[name];
-      if (known === undefined || (known === 1 && !output && !this.#fixed.has(name))) {
+      if (known === undefined || (known === 1 && !output && !this.fixed.has(name))) {
         this.size[name] = size;
         this.from[name] = t.name;
-        if (!one) this.#fixed.add(name);
+        if (!one) this.fixed.add(name);
       } else if (known !== size && !one) {
         const other = this.from[name];
         const found = `${t.name} has ${name} ${size}, ${other ? `but ${other} has` : 'expected'} ${known}`;
@@ -217,6 +218,7 @@ function bindInputs(op: Compiled, tensors: Record<string, Tensor>, params: Solve
 /** Second pass: outputs, and inputs with derived sizes. */
 function bindRest(op: Compiled, tensors: Record<string, Tensor>, params: Solved['params'], sizes: Sizes): void {
   const derived = op.spec.derive ?? {};
+  for (const name of Object.keys(derived)) sizes.fixed.add(name);
   for (const outputs of [false, true])
     for (const t of op.tensors) {
       const tensor = tensors[t.name];
@@ -240,10 +242,11 @@ function checkDTypes(op: Compiled, tensors: Record<string, Tensor>, dtype: DType
     if (!tensor) continue;
     if ('like' in spec.dtype) {
       const other = tensors[spec.dtype.like];
-      if (other && other.dtype !== tensor.dtype)
+      const { like, or = [] } = spec.dtype;
+      if (other && other.dtype !== tensor.dtype && !or.includes(tensor.dtype))
         throw new KernwattError(
           'DTYPE',
-          `${op.spec.name}: ${name} is ${tensor.dtype}, but ${spec.dtype.like} is ${other.dtype}`,
+          `${op.spec.name}: ${name} is ${tensor.dtype}, but ${like} is ${other.dtype}${or.length > 0 ? `, expected that or ${either(or)}` : ''}`,
         );
     } else if (!spec.dtype.includes(tensor.dtype)) {
       const reserved = spec.reserved?.includes(tensor.dtype);

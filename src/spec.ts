@@ -12,8 +12,8 @@ import type { Tensor } from './tensor.js';
  */
 export type DimNames = readonly string[];
 
-/** Allowed element types: a list, or the type of another tensor. */
-export type DTypeRule = readonly DType[] | { readonly like: string };
+/** Allowed element types: a list, or the type of another tensor and, where `or` has any, those. */
+export type DTypeRule = readonly DType[] | { readonly like: string; readonly or?: readonly DType[] };
 
 export interface TensorSpec {
   /** `inout`: has to be given; some of it is changed, and the rest stays as it is. */

@@ -51,7 +51,8 @@ test('random cases reach every parameter value, dtype, layout and form of broadc
       for (const [name, value] of Object.entries(c.params ?? {})) seen.add(`${name} ${value}`);
     }
     for (const [name, spec] of Object.entries(op.spec.tensors)) {
-      if (!('like' in spec.dtype)) for (const dtype of spec.dtype) expect(seen).toContain(`${name} ${dtype}`);
+      const types = 'like' in spec.dtype ? (spec.dtype.or ?? []) : spec.dtype;
+      for (const dtype of types) expect(seen).toContain(`${name} ${dtype}`);
       const paired = !('like' in spec.dtype) && spec.dtype.every(isPaired);
       for (const layout of paired ? ['dense'] : ['dense', 'padded', 'swapped', 'crossed'])
         expect(seen).toContain(`${name} ${layout}`);

@@ -63,7 +63,8 @@ function shape(t) {
 const kind = { in: 'input', 'in?': 'optional input', inout: 'updated', out: 'output' };
 const type = (p) =>
   ({ f32: 'number', i64: 'integer', bool: 'boolean', choice: p.choices?.map(code).join(', ') })[p.kind];
-const dtypeText = (t) => (Array.isArray(t.dtype) ? t.dtype.join(', ') : `that of ${code(t.dtype.like)}`);
+const dtypeText = ({ dtype }) =>
+  Array.isArray(dtype) ? dtype.join(', ') : [`that of ${code(dtype.like)}`, ...(dtype.or ?? [])].join(' or ');
 const preset = (p) =>
   p.required ? 'required' : typeof p.default === 'function' ? p.defaultText : code(JSON.stringify(p.default));
 

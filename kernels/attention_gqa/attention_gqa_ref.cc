@@ -22,7 +22,8 @@ struct Score {
 
 class Definition {
  public:
-  explicit Definition(const AttentionGqaArgs& args) : args_(args), shape_(resolve(args)) {
+  Definition(const AttentionGqaArgs& args, const AttentionStoredScales& stored)
+      : args_(args), stored_(stored), scale_(args.scale), shape_(resolve(args)) {
     for (int64_t n = 0; n < shape_.sequences; ++n) sequences_.push_back(attention_sequence(args, shape_, n));
   }
 
@@ -36,6 +37,7 @@ class Definition {
     top_ = lse_ = -kInfinity;
     lse_plain_ = -std::numeric_limits<float>::infinity();
     if (!sequence_) return;
+    args_.scale = scale_ * AttentionStoredScales::of(stored_.k, head / shape_.group);
     load_keys();
     const int64_t i = row - sequence_->q0;
     const AttentionRange range = attention_range(args_, *sequence_, i);
@@ -65,6 +67,7 @@ class Definition {
     const int64_t columns = shape_.dim_v;
     if (empty()) return;  // zeros, as resize() left them
     const DType type = args_.q.dtype;
+    const float stored = AttentionStoredScales::of(stored_.v, head_ / shape_.group);
     std::vector<float> sum(columns);
     for (size_t n = 0; n < scores_.size(); ++n) {
       const float* v = values_.data() + scores_[n].key * columns;
@@ -85,9 +88,10 @@ class Definition {
       }
     }
     for (int64_t c = 0; c < columns; ++c) {
-      plain[c] = rounded(args_.y.dtype, sum[c] / sum_plain_);
+      plain[c] = rounded(args_.y.dtype, stored * (sum[c] / sum_plain_));
       slack[c] += 4 * kEpsilon * std::sqrt(double(scores_.size())) * largest[c] + 4 * std::sqrt(rounding[c]);
       if (type == DType::bf16) slack[c] += 0x1p-125;
+      value[c] *= double{stored}, slack[c] *= std::abs(double{stored});
     }
   }
 
@@ -154,7 +158,9 @@ class Definition {
     return std::isfinite(high) && std::isfinite(low) ? high + std::log1p(std::exp(low - high)) : high;
   }
 
-  const AttentionGqaArgs& args_;
+  AttentionGqaArgs args_;  // with the scale of the head that is seen
+  const AttentionStoredScales stored_;
+  const float scale_;
   const AttentionShape shape_;
   std::vector<AttentionSequence> sequences_;
   int64_t batch_ = 0, head_ = 0;
@@ -173,8 +179,9 @@ class Definition {
 
 }  // namespace
 
-void attention_gqa(const AttentionGqaArgs& args, const RowList& rows, ReferenceOutputs& out) {
-  Definition d(args);
+void attention_gqa(const AttentionGqaArgs& args, const AttentionStoredScales& stored, const RowList& rows,
+                   ReferenceOutputs& out) {
+  Definition d(args, stored);
   const AttentionShape& s = d.shape();
   out.resize(2);
   ReferenceOutput &y = out[0], &lse = out[1];
@@ -205,6 +212,10 @@ void attention_gqa(const AttentionGqaArgs& args, const RowList& rows, ReferenceO
     put(n, n);
     lse.element[n] = (b * s.heads_q + h) * s.len_q + i;
   }
+}
+
+void attention_gqa(const AttentionGqaArgs& args, const RowList& rows, ReferenceOutputs& out) {
+  attention_gqa(args, {}, rows, out);
 }
 
 }  // namespace kw::ref

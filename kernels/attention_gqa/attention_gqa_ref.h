@@ -9,6 +9,9 @@
 
 namespace kw::ref {
 
+// The definition where keys and values are stored with scales.
+void attention_gqa(const AttentionGqaArgs&, const AttentionStoredScales&, const RowList& rows, ReferenceOutputs& out);
+
 inline constexpr double kAttentionEpsilon = 0x1p-24;  // u of the contracts
 
 // Row (a, b, c) of a tensor of four dimensions whose first may be 1.

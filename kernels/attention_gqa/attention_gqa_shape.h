@@ -26,6 +26,15 @@ struct AttentionRange {
   int64_t begin = 0, end = 0;
 };
 
+// What scores and sums of values of a key head are to be multiplied by, where keys and values are stored divided by it: [heads_kv] each,
+// or absent.
+struct AttentionStoredScales {
+  TensorView k, v;
+  static float of(const TensorView& scales, int64_t head) {
+    return scales.present() ? static_cast<const float*>(scales.data)[head * scales.stride[0]] : 1;
+  }
+};
+
 inline AttentionShape resolve(const AttentionGqaArgs& a) {
   AttentionShape s;
   s.batch = a.q.shape[0], s.len_q = a.q.shape[1], s.heads_q = a.q.shape[2], s.dim = a.q.shape[3];

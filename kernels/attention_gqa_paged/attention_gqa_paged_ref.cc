@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../attention_gqa/attention_gqa_ref.h"
 #include "../core/error.h"
 #include "../core/numeric.h"
 #include "attention_gqa_paged_shape.h"
@@ -32,7 +33,7 @@ class Gathered {
     static_cast<TensorView&>(one.v) = view(values_, args_.v_cache);
     one.lens_q = view_of(len_q_);
     ReferenceOutputs out;
-    attention_gqa(one, rows, out);
+    attention_gqa(one, {args_.k_scale, args_.v_scale}, rows, out);
     return out;
   }
 

@@ -19,6 +19,7 @@ inline AttentionGqaPagedArgs paged_of(const AttentionMlaArgs& a) {
   to.page_table = a.page_table;
   to.lens_kv = a.lens_kv;
   to.lens_q = a.lens_q;
+  to.k_scale = to.v_scale = a.c_scale;
   to.y = a.y;
   to.lse = a.lse;
   to.scale = a.scale;

@@ -19,7 +19,7 @@
 // pages - 1 (nothing of that row) are INDEX once all else is written; the definition writes nothing then.
 //
 // Rounding points: those of rope, then the quotient in f32, then one rounding to the dtype of the caches, which for f8e4m3 is to nearest
-// even, saturating at 448, NaN kept. Readers of f8e4m3 multiply by the scale in f32.
+// even, saturating at 448, NaN kept. An element of f8e4m3 stands for itself times the scale.
 // Tolerance (core/reference.h): that of rope, divided by the scale; without rope, none beyond the rounding.
 //
 // Work: 6 FLOPs for each pair that turns; bytes are k and v once and as many elements of the caches. It runs at the speed of memory;

@@ -137,7 +137,12 @@ function withType(spec: OpSpec, model: Model, dtype: DType): Model {
     ([, { role, dtype: rule }]) => role !== 'out' && (rule as readonly DType[]).includes(dtype),
   );
   const changed = Object.fromEntries(free.map(([name]) => [name, dtype]));
-  return { ...model, name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`), dtypes: changed };
+  const kept = Object.entries(model.dtypes ?? {}).filter(([name]) => !(name in Object.fromEntries(choices)));
+  return {
+    ...model,
+    name: model.name.replace(/ (f32|bf16|f16)$/, ` ${dtype}`),
+    dtypes: { ...Object.fromEntries(kept), ...changed },
+  };
 }
 
 /** A plan for a case and the tensors it works on. */

@@ -50,7 +50,7 @@ const describeTensor = (name: string, { role, dims, dtype }: TensorSpec) => ({
   name,
   role,
   dims: [...dims],
-  dtype: 'like' in dtype ? `as ${dtype.like}` : dtype,
+  dtype: 'like' in dtype ? [`as ${dtype.like}`, ...(dtype.or ?? [])].join(' or ') : dtype,
 });
 
 const describeParam = (name: string, spec: ParamSpec) => ({

@@ -21,6 +21,7 @@ export function cases(): Case[] {
     ...boundCases(),
     ...layoutCases(),
     ...splitCases(),
+    ...scaledCases(),
   ];
 }
 
@@ -175,4 +176,66 @@ function splitCases(): Case[] {
       values,
     })),
   );
+}
+
+/** Caches of f8e4m3, for queries of every type: pages, windows, sinks, heads, several rows, parts, sizes with nothing to align to. */
+function scaledCases(): Case[] {
+  const many = { ...base, lenQ: 33, headsQ: 8 };
+  return floats.flatMap((dtype) => {
+    const scaled = { dtypes: { q: dtype, kCache: 'f8e4m3' as const }, with: ['kScale', 'vScale'] };
+    const one = (name: string, dims: Case['dims'], lensKv: number[], rest: Partial<Case> = {}): Case => ({
+      ...scaled,
+      ...rest,
+      with: [...scaled.with, ...(rest.with ?? [])],
+      name: `${dtype} over f8e4m3, ${name}`,
+      dims,
+      values: { ...rest.values, lensKv },
+    });
+    return [
+      ...[1, 5, 16, 17, 64].flatMap((pageSize) => {
+        const [dims, lengths] = [{ ...base, ...pagesOf(pageSize, 150) }, [150, 1, 97]];
+        return [
+          one(`pages of ${pageSize}`, dims, lengths),
+          one(`shared pages of ${pageSize}, 33 queries`, { ...dims, ...many, pages: 2 }, lengths),
+          one(`pages of ${pageSize}, own key`, dims, lengths, { params: own, exact: exactly }),
+        ];
+      }),
+      ...[1, 20].map((lenQ) =>
+        one(`${lenQ} queries, window, softcap, sink`, { ...base, ...pagesOf(16, 300), lenQ }, [300, 40, 7], {
+          params: { windowLeft: 64, softcap: 3 },
+          with: ['sink', 'lensQ'],
+          values: { lensQ: [lenQ, 1, Math.ceil(lenQ / 2)] },
+        }),
+      ),
+      ...(
+        [
+          [14, 2],
+          [17, 1],
+          [40, 8],
+        ] as const
+      ).map(([headsQ, headsKv]) =>
+        one(`${headsQ} heads of ${headsKv}`, { ...base, ...pagesOf(16, 80), headsQ, headsKv }, [80, 0, 33]),
+      ),
+      ...(
+        [
+          [7, 33],
+          [64, 64],
+          [128, 128],
+          [192, 128],
+          [256, 96],
+          [255, 255],
+        ] as const
+      ).map(([dim, dimV]) => one(`dim ${dim}, dimV ${dimV}`, { ...base, ...pagesOf(16, 70), dim, dimV }, [70, 3, 16])),
+      one('1500 keys and few, splits 3', { ...base, batch: 4, dim: 64, ...pagesOf(16, 1500, 4) }, [1500, 0, 3, 700], {
+        params: { splits: 3 },
+      }),
+      ...(['padded', 'swapped', 'crossed'] as const).map((layout: Layout) =>
+        one(`all ${layout}`, { ...base, ...pagesOf(6, 50), lenQ: 3, dim: 40, dimV: 24 }, [50, 7, 12], {
+          layout: Object.fromEntries(
+            ['q', 'kCache', 'vCache', 'pageTable', 'lensKv', 'kScale', 'vScale', 'y', 'lse'].map((t) => [t, layout]),
+          ),
+        }),
+      ),
+    ];
+  });
 }

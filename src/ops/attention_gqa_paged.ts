@@ -1,6 +1,7 @@
 // The operator attention_gqa_paged as TypeScript sees it; kernels/attention_gqa_paged/attention_gqa_paged.h is its contract.
 import { defineOp } from '../op.js';
 import { f32, flag, input, integer, optionalInput, output } from '../spec.js';
+import { scaledCache, scaleRule } from './cache.rules.js';
 import { bounds, dimRule, noBound } from './attention_gqa.rules.js';
 import { keysRead, visiblePairs } from './attention_gqa.work.js';
 import { cases } from './attention_gqa_paged.cases.js';
@@ -19,15 +20,21 @@ const least = [0, 2 ** 31 - 1] as const;
  * is as in `attentionGqa`, whose result on gathered keys this is. Requests may share pages, and pages may have any size; slots past a
  * length, pages that no entry names and table entries past a length are never read.
  *
+ * A cache of `f8e4m3`, as `kvAppend` writes it, takes half the memory of bf16, and half the time where reading it is what takes time. Its
+ * elements are converted up when they are read, and count times the scale of their head: scores are multiplied by `kScale`, results by
+ * `vScale`.
+ *
  * | argument      | shape                              | meaning                                                             |
  * |---------------|------------------------------------|---------------------------------------------------------------------|
  * | `q`           | `[batch, lenQ, headsQ, dim]`       | queries; f32, bf16 or f16; dim up to 256                            |
- * | `kCache`      | `[pages, pageSize, headsKv, dim]`  | keys; the dtype of `q`                                              |
- * | `vCache`      | `[pages, pageSize, headsKv, dimV]` | values; the dtype of `q`; dimV up to 256                            |
+ * | `kCache`      | `[pages, pageSize, headsKv, dim]`  | keys; the dtype of `q` or f8e4m3                                    |
+ * | `vCache`      | `[pages, pageSize, headsKv, dimV]` | values; the dtype of `kCache`; dimV up to 256                       |
  * | `pageTable`   | `[batch, maxPages]`                | i32; the pages of each request, in the order of its tokens          |
  * | `lensKv`      | `[batch]`                          | i32; tokens of each request in the cache, 0 to `maxPages * pageSize` |
  * | `lensQ`       | `[batch]`                          | i32; queries of each request, up to `lenQ`                          |
  * | `sink`        | `[headsQ]`                         | f32; logits of a key without value                                  |
+ * | `kScale`      | `[headsKv]`                        | f32; with `f8e4m3`: by what keys of each head have been divided     |
+ * | `vScale`      | `[headsKv]`                        | f32; with `f8e4m3`: by what values of each head have been divided   |
  * | `y`           | `[batch, lenQ, headsQ, dimV]`      | result                                                              |
  * | `lse`         | `[batch, headsQ, lenQ]`            | f32; natural logarithm of the sum of exponentials                   |
  *
@@ -35,9 +42,9 @@ const least = [0, 2 ** 31 - 1] as const;
  *   results of parts of the keys.
  * @throws {KernwattError} `SHAPE` if sizes disagree or `headsKv` does not divide `headsQ`; `INDEX` if a length or a page is out of
  *   range, before the launch where the contents are known here, else from `stream.mark()`: a length then counts as the nearest
- *   that is possible, a page that is none as zeros, and other requests are right; `DTYPE`; `ARGUMENT` if tensors are on different
- *   devices, overlap, or have a strided last dimension; `UNSUPPORTED` for a `dim` beyond 256 or if the backend declines;
- *   `OUT_OF_MEMORY`; `DISPOSED`.
+ *   that is possible, a page that is none as zeros, and other requests are right; `DTYPE`; `ARGUMENT` if scales and `f8e4m3`
+ *   do not come together, or tensors are on different devices, overlap, or have a strided last dimension; `UNSUPPORTED` for a `dim`
+ *   beyond 256 or if the backend declines; `OUT_OF_MEMORY`; `DISPOSED`.
  * @see Kwon et al. 2023, https://arxiv.org/abs/2309.06180
  */
 export const attentionGqaPaged = defineOp({
@@ -48,10 +55,10 @@ export const attentionGqaPaged = defineOp({
   tensors: {
     /** Queries, `[batch, lenQ, headsQ, dim]`. */
     q: input(['batch', 'lenQ', 'headsQ', 'dim'], { dtype: floats }),
-    /** Keys, `[pages, pageSize, headsKv, dim]`; the dtype of `q`. */
-    kCache: input(['pages', 'pageSize', 'headsKv', 'dim'], { dtype: { like: 'q' } }),
-    /** Values, `[pages, pageSize, headsKv, dimV]`; the dtype of `q`. */
-    vCache: input(['pages', 'pageSize', 'headsKv', 'dimV'], { dtype: { like: 'q' } }),
+    /** Keys, `[pages, pageSize, headsKv, dim]`; the dtype of `q` or `f8e4m3`. */
+    kCache: input(['pages', 'pageSize', 'headsKv', 'dim'], { dtype: { like: 'q', or: [scaledCache] } }),
+    /** Values, `[pages, pageSize, headsKv, dimV]`; the dtype of `kCache`. */
+    vCache: input(['pages', 'pageSize', 'headsKv', 'dimV'], { dtype: { like: 'kCache' } }),
     /** Pages of each request, `[batch, maxPages]`; entries past its length may hold anything. */
     pageTable: input(['batch', 'maxPages'], {
       dtype: i32s,
@@ -63,6 +70,10 @@ export const attentionGqaPaged = defineOp({
     lensQ: optionalInput(['batch'], { dtype: i32s, holds: { kind: 'lengths', of: 'lenQ', beyond: ['q'] } }),
     /** Logit of each query head that joins the sum of exponentials, as a key with a value of zeros would. */
     sink: optionalInput(['headsQ'], { dtype: f32s }),
+    /** What keys of each head have been divided by, `[headsKv]`; with `f8e4m3`. */
+    kScale: optionalInput(['headsKv'], { dtype: f32s }),
+    /** What values of each head have been divided by, `[headsKv]`; with `f8e4m3`. */
+    vScale: optionalInput(['headsKv'], { dtype: f32s }),
     /** Result, `[batch, lenQ, headsQ, dimV]`; allocated unless given. */
     y: output(['batch', 'lenQ', 'headsQ', 'dimV'], { dtype: floats, from: 'q' }),
     /** Natural logarithm of each row's sum of exponentials, `[batch, headsQ, lenQ]`; allocated unless given. */
@@ -83,13 +94,15 @@ export const attentionGqaPaged = defineOp({
     batchInvariant: flag(false),
   },
   derive: { capacity: (d) => d.maxPages * d.pageSize },
-  rules: (d, p) => [
+  rules: (d, p, given, { kCache }) => [
     (d.headsKv === 0 ? d.headsQ !== 0 : d.headsQ % d.headsKv !== 0) && [
       'SHAPE',
       `headsKv ${d.headsKv} does not divide headsQ ${d.headsQ}`,
     ],
     p.softcap < 0 && ['ARGUMENT', `softcap is ${p.softcap}, expected 0 or more`],
     d.pageSize < 1 && ['SHAPE', `pageSize is ${d.pageSize}, expected 1 or more`],
+    scaleRule('kScale', kCache, given),
+    scaleRule('vScale', kCache, given),
     dimRule('dim', d.dim),
     dimRule('dimV', d.dimV),
   ],

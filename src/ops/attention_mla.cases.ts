@@ -20,6 +20,7 @@ export function cases(): Case[] {
     ...stepCases(),
     ...typeCases(),
     ...splitCases(),
+    ...scaledCases(),
   ];
 }
 
@@ -161,4 +162,65 @@ function splitCases(): Case[] {
       values: { lensKv: [1500, 0, 3, 700] },
     })),
   );
+}
+
+/** Caches of f8e4m3, for queries of every type: latents, pages, heads and rows of every kernel, parts, layouts. */
+function scaledCases(): Case[] {
+  return floats.flatMap((dtype) => {
+    const one = (name: string, dims: Case['dims'], lensKv: number[], rest: Partial<Case> = {}): Case => ({
+      params: small,
+      ...rest,
+      name: `${dtype} over f8e4m3, ${name}`,
+      dims,
+      dtypes: { q: dtype, cCache: 'f8e4m3' },
+      with: ['cScale', ...(rest.with ?? [])],
+      values: { ...rest.values, lensKv },
+    });
+    return [
+      ...(
+        [
+          [576, 512],
+          [320, 256],
+          [192, 128],
+          [128, 128],
+          [65, 1],
+          [41, 40],
+        ] as const
+      ).flatMap(([dim, latent]) => {
+        const [dims, scale] = [{ ...base, batch: 2, heads: 5, dim, ...pagesOf(16, 70, 2) }, 1 / Math.sqrt(dim)];
+        return [
+          one(`${latent} of ${dim}`, dims, [70, 33], { params: { latent, scale } }),
+          one(`${latent} of ${dim}, one key`, dims, [1, 1], { params: { latent, scale: 0.25 }, exact: exactly }),
+        ];
+      }),
+      ...[1, 5, 16, 17, 64].map((pageSize) =>
+        one(`pages of ${pageSize}`, { ...base, ...pagesOf(pageSize, 150) }, [150, 1, 97]),
+      ),
+      ...[16, 33, 64, 128].flatMap((heads) =>
+        [1, 2].map((lenQ) =>
+          one(`${heads} heads, ${lenQ} queries`, { ...base, batch: 2, heads, lenQ, ...pagesOf(16, 70, 2) }, [70, 3]),
+        ),
+      ),
+      one('17 queries', { ...base, ...pagesOf(16, 120), lenQ: 17 }, [120, 0, 30], {
+        with: ['lensQ'],
+        values: { lensQ: [17, 1, 9] },
+      }),
+      one(
+        '128 heads, 576, 300 keys in parts',
+        { ...base, batch: 1, heads: 128, dim: 576, ...pagesOf(64, 300, 1) },
+        [300],
+        {
+          params: { latent: 512, scale: 0.05, splits: 2 },
+        },
+      ),
+      ...(['padded', 'swapped', 'crossed'] as const).map((layout: Layout) =>
+        one(`all ${layout}`, { ...base, ...pagesOf(6, 50), lenQ: 3, dim: 40 }, [50, 7, 12], {
+          params: { latent: 24, scale: 0.2 },
+          layout: Object.fromEntries(
+            ['q', 'cCache', 'pageTable', 'lensKv', 'cScale', 'y', 'lse'].map((t) => [t, layout]),
+          ),
+        }),
+      ),
+    ];
+  });
 }

@@ -1,6 +1,7 @@
 // The operator kv_append as TypeScript sees it; kernels/kv_append/kv_append.h is its contract.
 import { defineOp } from '../op.js';
 import { flag, input, optionalInput, updated } from '../spec.js';
+import { scaledCache, scaleRule } from './cache.rules.js';
 import { cases, models } from './kv_append.cases.js';
 import { ropeDraw, ropeParams, ropeRules } from './rope.params.js';
 
@@ -17,8 +18,8 @@ const i32s = ['i32'] as const;
  * elements of the caches stay as they are. No two rows may stand at one place.
  *
  * A cache of `f8e4m3` takes half the memory of bf16: elements are divided by the scale of their head and rounded to nearest even, with
- * values beyond 448 times the scale cut off; whoever reads the cache multiplies by the scale, in f32. `attentionGqaPaged` reads no such
- * caches yet.
+ * values beyond 448 times the scale cut off; whoever reads the cache multiplies by the scale, as `attentionGqaPaged` and `attentionMla` do
+ * with the same `kScale` and `vScale`.
  *
  * | argument    | shape                                | meaning                                                            |
  * |-------------|--------------------------------------|--------------------------------------------------------------------|
@@ -63,7 +64,7 @@ export const kvAppend = defineOp({
     /** What values of each head are divided by, `[headsKv]`; with `f8e4m3`. */
     vScale: optionalInput(['headsKv'], { dtype: f32s }),
     /** Keys of all pages, `[pages, pageSize, headsKv, dim]`. */
-    kCache: updated(['pages', 'pageSize', 'headsKv', 'dim'], { dtype: [...floats, 'f8e4m3'] }),
+    kCache: updated(['pages', 'pageSize', 'headsKv', 'dim'], { dtype: [...floats, scaledCache] }),
     /** Values of all pages, `[pages, pageSize, headsKv, dimV]`; the dtype of `kCache`. */
     vCache: updated(['pages', 'pageSize', 'headsKv', 'dimV'], { dtype: { like: 'kCache' } }),
   },
@@ -94,21 +95,12 @@ export const kvAppend = defineOp({
     attentionFactor: ropeParams.attentionFactor,
   },
   derive: { capacity: (d) => d.maxPages * d.pageSize },
-  rules: (d, { rope, ...p }, given, dtypes) => {
-    const small = dtypes.kCache === 'f8e4m3';
-    const scale = (name: string) =>
-      small !== given.has(name) &&
-      ([
-        'ARGUMENT',
-        `${name} is ${small ? 'missing with' : 'given with'} a cache of ${dtypes.kCache}, expected it with f8e4m3 alone`,
-      ] as const);
-    return [
-      d.pageSize === 0 && ['SHAPE', 'pageSize is 0, expected at least 1'],
-      scale('kScale'),
-      scale('vScale'),
-      ...(rope ? ropeRules(d.dim, p) : []),
-    ];
-  },
+  rules: (d, { rope, ...p }, given, { kCache }) => [
+    d.pageSize === 0 && ['SHAPE', 'pageSize is 0, expected at least 1'],
+    scaleRule('kScale', kCache, given),
+    scaleRule('vScale', kCache, given),
+    ...(rope ? ropeRules(d.dim, p) : []),
+  ],
   work: (d, { rope, dimRotary }) => {
     const tokens = d.batch * d.len;
     const share = tokens / Math.max(1, d.pages * d.pageSize);

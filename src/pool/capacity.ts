@@ -232,18 +232,27 @@ export class Capacity {
   }
 }
 
-/** Element type of an input: as given, that of the tensor it must be like, or the first that is allowed. */
+/** Element type of an input: as given, that of a tensor which must be like it, of the one it must be like, or the first allowed. */
 function dtypeOf(
   op: Compiled,
   t: CompiledTensor,
   fixed: Readonly<Record<string, Tensor>>,
   dtypes: Readonly<Record<string, DType>>,
 ): DType {
-  const said = (name: string): DType | undefined => dtypes[name] ?? fixed[name]?.dtype;
-  const { dtype } = t.spec;
-  const root = 'like' in dtype ? dtype.like : t.name;
-  const family = op.tensors.filter((one) => 'like' in one.spec.dtype && one.spec.dtype.like === root);
-  const alike = family.map(({ name }) => said(name)).find((found) => found !== undefined);
-  const allowed = op.spec.tensors[root]!.dtype as readonly DType[];
-  return said(t.name) ?? said(root) ?? alike ?? allowed[0]!;
+  const said = (name: string): DType | undefined => {
+    const allowed = op.spec.tensors[name]!.dtype;
+    const alike = op.tensors.filter((one) => 'like' in one.spec.dtype && one.spec.dtype.like === name);
+    return (
+      dtypes[name] ??
+      fixed[name]?.dtype ??
+      alike
+        .map((one) => said(one.name))
+        .find((found) => found !== undefined && ('like' in allowed || allowed.includes(found)))
+    );
+  };
+  const found = (name: string): DType => {
+    const { dtype } = op.spec.tensors[name]!;
+    return said(name) ?? ('like' in dtype ? found(dtype.like) : dtype[0]!);
+  };
+  return found(t.name);
 }

@@ -82,6 +82,17 @@ export function attend(a: Attention): { y: number[]; lse: number[] } {
   return { y, lse };
 }
 
+/** What a cache of `f8e4m3` stands for, its scales by head in the last dimension but one. */
+export async function dequantised(cache: Tensor, scales: Tensor): Promise<Tensor> {
+  const factors = await scales.read();
+  const columns = cache.shape.at(-1)!;
+  const values = Float32Array.from(
+    await cache.read(),
+    (x, i) => x * Number(factors[Math.floor(i / columns) % factors.length]),
+  );
+  return cache.device.tensor(values, cache.shape);
+}
+
 /** Within a share of 1 + |want|, element by element; infinities have to be the same. */
 export function close(have: ArrayLike<number>, want: ArrayLike<number>, share = 1e-5): void {
   expect(have.length).toBe(want.length);

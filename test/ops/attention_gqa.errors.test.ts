@@ -108,6 +108,7 @@ describe('refused before the launch:', () => {
     const mask = zeros([1, 1, 4, 5], 'u8');
     expect(call({ mask, maskBlockQ: 3 })).toThrow(refused('SHAPE', 'mask has blocksQ 4, expected 2'));
     expect(call({ mask, maskBlockKv: 2 })).toThrow(refused('SHAPE', 'mask has blocksKv 5, expected 3'));
+    expect(call({ mask, maskBlockQ: 4 })).toThrow(refused('SHAPE', 'mask has blocksQ 4, expected 1'));
     expect(call({ maskBlockQ: 16 })).toThrow(refused('ARGUMENT', 'maskBlockQ is 16, but mask is missing'));
     expect(call({ mask, maskBlockQ: 0 })).toThrow(
       refused('ARGUMENT', 'maskBlockQ is 0, expected a whole number from 1 to 2147483647'),

@@ -6,11 +6,12 @@ import {
   attentionGqaPaged,
   type Backend,
   type Device,
+  kvAppend,
   openDevice,
   type Tensor,
 } from '../../src/index.js';
 import { randomSource } from '../../src/random.js';
-import { close, share } from './attention.js';
+import { close, dequantised, share } from './attention.js';
 
 let device: Device;
 beforeAll(async () => {
@@ -109,6 +110,34 @@ test('the keys of a request in parts are the whole, and the same every time', as
   }
 });
 
+describe.each<Backend>(['ref'])('a cache of f8e4m3 on %s', (backend) => {
+  test.each([1, 16, 17, 64])('is one of f32 that holds what it stands for, in pages of %i', async (pageSize) => {
+    const [lengths, lenQ, { headsQ, headsKv, dim }] = [[70, 0, 33], 3, heads];
+    const maxPages = Math.ceil(70 / pageSize);
+    const random = (seed: number) => device.random([3, 70, headsKv, dim], 'bf16', { seed });
+    const [kCache, vCache] = [0, 0].map(() =>
+      device.full([3 * maxPages, pageSize, headsKv, dim], Number.NaN, 'f8e4m3'),
+    ) as [Tensor, Tensor];
+    const scales = { kScale: device.tensor([0.013, 0.4]), vScale: device.tensor([3, 0.02]) };
+    const order = Array.from({ length: 3 * maxPages }, (_, i) => 3 * maxPages - 1 - i);
+    const where = { pageTable: i32(order, [3, maxPages]), lensKv: i32(lengths) };
+    kvAppend({ k: random(1), v: random(2), lensQ: i32(lengths), ...where, kCache, vCache, ...scales }, { backend });
+    const whole = {
+      kCache: await dequantised(kCache, scales.kScale),
+      vCache: await dequantised(vCache, scales.vScale),
+    };
+    const params = { sink: device.random([headsQ], 'f32', { seed: 4 }), windowLeft: 40, softcap: 4 };
+    for (const dtype of ['f32', 'bf16', 'f16'] as const) {
+      const q = device.random([3, lenQ, headsQ, dim], dtype, { seed: 3 });
+      const wide = device.tensor(await q.read(), q.shape);
+      const f8 = attentionGqaPaged({ q, kCache, vCache, ...where, ...scales, ...params }, { backend, dtype: 'f32' });
+      const f32 = attentionGqaPaged({ q: wide, ...whole, ...where, ...params }, { backend });
+      close(await list(f8.y), await list(f32.y), share[dtype]);
+      close(await list(f8.lse), await list(f32.lse), share.f32);
+    }
+  });
+});
+
 describe('refuses', () => {
   const good = async () => {
     const { kCache, vCache, pageTable } = await cached([9, 4], 4);
@@ -130,6 +159,34 @@ describe('refuses', () => {
       refused('SHAPE', 'headsKv 2 does not divide headsQ 3'),
     );
     expect(() => attentionGqaPaged({ ...args, splits: -1 })).toThrow(/splits is -1/);
+  });
+
+  test('types that differ, and scales without f8e4m3 or the other way round', async () => {
+    const args = await good();
+    const [kCache, vCache] = [device.zeros([6, 4, 2, 24], 'f8e4m3'), device.zeros([6, 4, 2, 24], 'f8e4m3')];
+    const scale = device.full([2], 1);
+    const f8 = { ...args, kCache, vCache, kScale: scale, vScale: scale };
+    expect(() => attentionGqaPaged({ ...args, kCache: device.zeros([6, 4, 2, 24], 'bf16') })).toThrow(
+      refused('DTYPE', 'kCache is bf16, but q is f32, expected that or f8e4m3'),
+    );
+    expect(() => attentionGqaPaged({ ...f8, vCache: args.vCache })).toThrow(
+      refused('DTYPE', 'vCache is f32, but kCache is f8e4m3'),
+    );
+    expect(() => attentionGqaPaged({ ...args, kCache, vCache })).toThrow(
+      refused('ARGUMENT', 'kScale is missing with a cache of f8e4m3, expected it with f8e4m3 alone'),
+    );
+    expect(() => attentionGqaPaged({ ...args, kCache, vCache, kScale: scale })).toThrow(
+      refused('ARGUMENT', 'vScale is missing with a cache of f8e4m3, expected it with f8e4m3 alone'),
+    );
+    expect(() => attentionGqaPaged({ ...args, kScale: scale })).toThrow(
+      refused('ARGUMENT', 'kScale is given with a cache of f32, expected it with f8e4m3 alone'),
+    );
+    expect(() => attentionGqaPaged({ ...f8, vScale: device.full([3], 1) })).toThrow(
+      refused('SHAPE', 'vScale has headsKv 3, but kCache has 2'),
+    );
+    expect(() => attentionGqaPaged({ ...f8, vScale: device.full([2], 1, 'bf16') })).toThrow(
+      refused('DTYPE', 'vScale is bf16, expected f32'),
+    );
   });
 
   test('lengths and pages out of range that the host knows, before the launch', async () => {
