@@ -9,6 +9,7 @@
 #include "gemm/gemm.h"
 #include "gemm_int4/gemm_int4.h"
 #include "kv_append/kv_append.h"
+#include "nsa_attend/nsa_attend.h"
 #include "nsa_compress/nsa_compress.h"
 #include "peak/peak.h"
 #include "rope/rope.h"
@@ -22,6 +23,7 @@
   X(gemm, GemmArgs)                                   \
   X(gemm_int4, GemmInt4Args)                          \
   X(kv_append, KvAppendArgs)                          \
+  X(nsa_attend, NsaAttendArgs)                        \
   X(nsa_compress, NsaCompressArgs)                    \
   X(peak, PeakArgs)                                   \
   X(rope, RopeArgs)

@@ -137,6 +137,7 @@ function contentsOf(
     if (holds.beyond === undefined || size <= pages) return shuffled(pages, size, next);
     return Int32Array.from({ length: size }, () => Math.floor(next() * pages));
   }
+  if (holds.kind === 'selection') return selections(dims[holds.of]!, shape.at(-1)!, size, next);
   const high = dims[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
   const draw = () => {
     const share = next();
@@ -155,6 +156,19 @@ function shuffled(below: number, count: number, next: () => number): Int32Array 
     [all[i], all[other]] = [all[other]!, all[i]!];
   }
   return all.slice(0, count);
+}
+
+/** Rows of `columns` entries, `size` in all: some of the whole numbers below `below`, ascending, and -1 in what is left of a row. */
+function selections(below: number, columns: number, size: number, next: () => number): Int32Array {
+  const all = new Int32Array(size).fill(-1);
+  for (let row = 0; row < size; row += columns) {
+    const most = Math.min(columns, below);
+    const count = next() < 0.7 ? most : Math.floor(next() * (most + 1));
+    // Each number is taken with the chance that leaves `count` of them at the end.
+    for (let value = 0, taken = 0; taken < count; ++value)
+      if (next() * (below - value) < count - taken) all[row + taken++] = value;
+  }
+  return all;
 }
 
 /** Tables of pages with -1 in the entries that their lengths leave out. */

@@ -1,12 +1,13 @@
 // An operator bound to its arguments: checked once, pointers fixed, ready to be queued as often as wanted.
 import { type Roofline, rooflineOf } from './ceilings.js';
 import type { Compiled } from './compile.js';
+import { checkContents } from './contents.js';
 import type { Device } from './device.js';
 import type { DType } from './dtype.js';
 import { KernwattError } from './errors.js';
 import { native, type PlanHandle } from './native.js';
 import { distinctElements, formatShape } from './shape.js';
-import { checkContents, checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
+import { checkOverlap, nativeArgs, type Solved, same, solve, unknownName } from './solve.js';
 import { isWritten, type OpSpec, type Work } from './spec.js';
 import type { Stream } from './stream.js';
 import { Tensor } from './tensor.js';

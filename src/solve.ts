@@ -1,11 +1,12 @@
 // From the arguments of a call to sizes, parameter values and outputs: every check that does not need the kernel, in one place.
 import { type Compiled, type CompiledTensor, type Dim, dimsOf, readDim } from './compile.js';
+import { checkContents } from './contents.js';
 import type { Device } from './device.js';
 import type { DType } from './dtype.js';
 import { type Code, KernwattError } from './errors.js';
 import { nearest } from './nearest.js';
 import { formatShape, isInjective, overlaps, type Shape } from './shape.js';
-import { type Holds, isRequired, isWritten, type OpSpec, type ParamSpec } from './spec.js';
+import { isRequired, isWritten, type OpSpec, type ParamSpec } from './spec.js';
 import { Tensor } from './tensor.js';
 
 export interface Solved {
@@ -297,62 +298,6 @@ export function checkOverlap(op: Compiled, tensors: Record<string, Tensor>): voi
           `${where}: ${name} overlaps ${other} in memory, expected separate tensors${exact}`,
         );
     }
-  }
-}
-
-/** Lengths and offsets whose values the host has at hand; what only a device knows is for the kernels to check. */
-export function checkContents(
-  op: Compiled,
-  tensors: Readonly<Record<string, Tensor>>,
-  size: Readonly<Record<string, number>>,
-): void {
-  for (const { name, spec } of op.tensors) {
-    const { holds } = spec;
-    const values = holds && tensors[name]?.known();
-    if (!values) continue;
-    if (holds.kind === 'pages') checkPages(op.spec.name, name, holds, values, tensors[holds.lengths]?.known(), size);
-    else checkNumbers(op.spec.name, name, holds, values, size);
-  }
-}
-
-/** Entries of a table of pages that `lengths` reach; nothing is known of them without these. */
-function checkPages(
-  where: string,
-  name: string,
-  { of, each }: Extract<Holds, { kind: 'pages' }>,
-  table: ArrayLike<number>,
-  lengths: ArrayLike<number> | undefined,
-  size: Readonly<Record<string, number>>,
-): void {
-  const columns = lengths?.length ? table.length / lengths.length : 0;
-  for (let i = 0; i < columns * (lengths?.length ?? 0); ++i) {
-    const row = Math.floor(i / columns);
-    const column = i % columns;
-    const page = table[i]!;
-    if (column * size[each]! < lengths![row]! && (page < 0 || page >= size[of]!))
-      throw new KernwattError(
-        'INDEX',
-        `${where}: ${name}[${row}, ${column}] is ${page}, expected 0 to ${size[of]! - 1}`,
-      );
-  }
-}
-
-/** Lengths and offsets against the size that bounds them. */
-export function checkNumbers(
-  where: string,
-  name: string,
-  holds: Exclude<Holds, { kind: 'pages' }>,
-  values: ArrayLike<number>,
-  size: Readonly<Record<string, number>>,
-): void {
-  if (holds.kind === 'flags') return;
-  const high = size[holds.of]! - (holds.kind === 'indices' ? 1 : 0);
-  let low = 0;
-  for (let i = 0; i < values.length; ++i) {
-    const value = values[i]!;
-    if (value < low || value > high)
-      throw new KernwattError('INDEX', `${where}: ${name}[${i}] is ${value}, expected ${low} to ${high}`);
-    if (holds.kind === 'offsets') low = value;
   }
 }
 

@@ -38,12 +38,15 @@ export interface TensorSpec {
  * false, all else true. `indices`: from 0 to one less than the size `of`.
  * `pages`: a table [batch, pages of a request] of indices along `of`, of which those count that the tensor of `lengths` reaches, so
  * many elements `each`; cases hold every index once, and -1 where nothing counts.
+ * `selection`: along the last dimension ascending indices along `of`, and -1 from some entry on; of a batch those rows count that
+ * the tensor of `lengths` reaches.
  * `beyond`: tensors that are never read past the length along `of`, or outside what a table of pages reaches; cases hold NaN there.
  * A table whose pages are only read may name one twice, and cases do where there are too few.
  */
 export type Holds =
   | { readonly kind: 'lengths' | 'offsets'; readonly of: string; readonly beyond: readonly string[] }
   | { readonly kind: 'indices'; readonly of: string }
+  | { readonly kind: 'selection'; readonly of: string; readonly lengths: string }
   | {
       readonly kind: 'pages';
       readonly of: string;

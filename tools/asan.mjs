@@ -35,6 +35,7 @@ const tests = process.argv.length > 2 ? process.argv.slice(2) : ['test/native', 
 const sanitized = {
   ...process.env,
   KERNWATT_ADDON: join(folder, 'build/Release/kernwatt.node'),
+  KERNWATT_TEST_HOST: '1', // the emulator's library is built without the sanitizer
   LD_PRELOAD: library,
 };
 run(process.execPath, [join(dirname(require.resolve('vitest/package.json')), 'vitest.mjs'), 'run', ...tests], {

@@ -80,9 +80,10 @@ std::vector<std::string> AttentionCpuEngine::configurations(const AttentionGqaAr
 }
 
 AttentionCpuEngine::AttentionCpuEngine(const char* where, const AttentionGqaArgs& args, const kw_device_info& device,
-                                       bool paged, const std::string& configuration)
+                                       bool paged, const std::string& configuration, int64_t splits)
     : where_(where),
       paged_(paged),
+      splits_(splits),
       threads_(std::max(1, device.sm_count)),
       cache_(std::clamp<int64_t>(static_cast<int64_t>(features().l2_bytes / 2), 256 << 10, 1 << 20)),
       kernels_(kSets.of(where, static_cast<Isa>(device.isa), args.q.dtype, args.batch_invariant, configuration)),
@@ -124,7 +125,9 @@ int64_t AttentionCpuEngine::partial_floats(const AttentionShape& s) const {
   if (rows > kSplitRows && !variable) return 0;
   const int64_t padded =
       rows <= AttentionFew::kRows ? rows : round_up(std::min(rows, kSplitRows), AttentionRows::kMost);
-  const int64_t chunks = s.packed ? s.len_kv / kSplitKeys + s.sequences : s.batch * ceil_div(s.len_kv, kSplitKeys);
+  if (splits_ == 1) return 0;
+  const int64_t parts = ceil_div(s.len_kv, kSplitKeys), most = splits_ > 0 ? std::min(splits_, parts) : parts;
+  const int64_t chunks = s.packed ? s.len_kv / kSplitKeys + s.sequences : s.batch * most;
   return chunks * s.heads_kv * padded * (stride_o_ + 2);
 }
 
@@ -194,7 +197,7 @@ void AttentionCpuEngine::measure(Piece& p) const {
   const int64_t end = attention_range(args_, s, s.len_q - 1).end;
   p.origin = begin / kSplitKeys * kSplitKeys;
   const int64_t length = std::max<int64_t>(0, end - p.origin);
-  p.run = pages_.splits > 0 ? std::max(kSplitKeys, round_up(ceil_div(length, pages_.splits), kSplitKeys)) : kSplitKeys;
+  p.run = splits_ > 0 ? std::max(kSplitKeys, round_up(ceil_div(length, splits_), kSplitKeys)) : kSplitKeys;
   p.chunks = end > begin ? ceil_div(length, p.run) : 0;
   if (p.few()) {
     // Several key heads in a task, but four tasks a thread.

@@ -17,7 +17,6 @@ struct AttentionPages {
   int64_t table_batch = 0, table_entry = 0;
   int64_t size = 1, count = 0;     // slots of a page, pages; an entry that names none of them stands for zeros
   int64_t step_k = 0, step_v = 0;  // elements between pages
-  int64_t splits = 0;              // parts that the keys of a batch are cut into, at most; 0: one for every kSplitKeys
 };
 
 // A sequence and its tasks.
@@ -44,8 +43,9 @@ class AttentionCpuEngine {
                               const char* values = "v");
   // Instruction sets to choose from, its own choice first.
   static std::vector<std::string> configurations(const AttentionGqaArgs&, const kw_device_info&);
+  // splits: parts that the keys of a sequence are cut into, at most; 0: one for every kSplitKeys.
   AttentionCpuEngine(const char* where, const AttentionGqaArgs&, const kw_device_info&, bool paged = false,
-                     const std::string& configuration = "");
+                     const std::string& configuration = "", int64_t splits = 0);
   uint64_t workspace() const { return static_cast<uint64_t>(capacity_) * sizeof(float); }
   void rebind(const AttentionGqaArgs&, void* workspace, const AttentionPages& pages = {});
   void enqueue(void* stream);
@@ -104,6 +104,7 @@ class AttentionCpuEngine {
 
   const char* where_;
   bool paged_;
+  int64_t splits_;
   int threads_;
   int64_t cache_;  // bytes of a thread's L2 cache for the rows of a block
   const AttentionKernels& kernels_;

@@ -11,7 +11,7 @@ namespace kw::cpu {
 class AttentionPagedCpuPlan {
  public:
   AttentionPagedCpuPlan(const char* where, const AttentionGqaPagedArgs& args, const kw_device_info& device)
-      : where_(where), engine_(where, with_capacity(args), device, true) {}
+      : where_(where), engine_(where, with_capacity(args), device, true, "", args.splits) {}
   uint64_t workspace() const { return engine_.workspace(); }
   void rebind(const AttentionGqaPagedArgs& args, void* workspace) {
     args_ = args;
@@ -39,8 +39,7 @@ class AttentionPagedCpuPlan {
                     .size = args_.k_cache.shape[1],
                     .count = args_.k_cache.shape[0],
                     .step_k = args_.k_cache.stride[0],
-                    .step_v = args_.v_cache.stride[0],
-                    .splits = args_.splits});
+                    .step_v = args_.v_cache.stride[0]});
   }
 
   const char* where_;

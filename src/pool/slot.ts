@@ -1,11 +1,11 @@
 // What one request in flight has to itself: memory of the capacity, a stream, and plans for the shapes seen last.
 import type { Compiled } from '../compile.js';
+import { checkNumbers } from '../contents.js';
 import { type DType, dtypeIndex, encode, isInteger, type NumericData, type RawData, storedArray } from '../dtype.js';
 import { KernwattError } from '../errors.js';
 import { native } from '../native.js';
 import { type Backend, type CallOptions, callOnce, Plan, prepare } from '../plan.js';
 import { rowMajor, type Shape } from '../shape.js';
-import { checkNumbers } from '../solve.js';
 import type { Storage } from '../storage.js';
 import type { Stream } from '../stream.js';
 import { Tensor } from '../tensor.js';
@@ -139,7 +139,8 @@ export class Slot {
         `${where}: ${room.name} has ${(data as NumericData).length} elements, expected ${length} as when it was handed in; leave arrays alone until the request has settled`,
       );
     const { holds } = room.t.spec;
-    if (holds && holds.kind !== 'pages') checkNumbers(where, room.name, holds, data as NumericData, dims);
+    if (holds && holds.kind !== 'pages' && holds.kind !== 'selection')
+      checkNumbers(where, room.name, holds, data as NumericData, dims);
   }
 
   #copyIn({ room: { name, dtype }, data, length }: Brought): void {

@@ -74,7 +74,7 @@ test.each([
   [['attentoin'], /operator or suite is "attentoin"; did you mean "attention"\?/],
   [
     ['softmax'],
-    /expected quick, models, attention_gqa, attention_gqa_backward, attention_gqa_paged, attention_merge, attention_mla, gemm, gemm_int4, kv_append, nsa_compress, peak, rope, attention, quantization, positions/,
+    /expected quick, models, attention_gqa, attention_gqa_backward, attention_gqa_paged, attention_merge, attention_mla, gemm, gemm_int4, kv_append, nsa_attend, nsa_compress, peak, rope, attention, quantization, positions/,
   ],
   [['attention', 'gemm'], /bench: gemm is given with suite attention, expected suites alone/],
   [['attention', '--shape', 'lenQ=1'], /--shape is given with suite attention, whose shapes and types are fixed/],

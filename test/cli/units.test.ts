@@ -120,13 +120,14 @@ describe('cases to measure', () => {
     const names = (shape: Record<string, number>) =>
       selectCases(operators, 'quick', { shape }).map(({ op }) => op.spec.name);
     expect(names({ m: 3, n: 16 })).toEqual(['gemm', 'gemm_int4']);
-    expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa', 'attention_gqa_backward']);
+    expect(names({ lenKv: 64, headsKv: 2 })).toEqual(['attention_gqa', 'attention_gqa_backward', 'nsa_attend']);
     const attention = [
       'attention_gqa',
       'attention_gqa_backward',
       'attention_gqa_paged',
       'attention_merge',
       'attention_mla',
+      'nsa_attend',
     ];
     expect(names({ lenQ: 4 })).toEqual(attention);
     expect(() => names({ m: 3, lenKv: 16 })).toThrow('no operator has the dimensions m, lenKv');
