@@ -148,8 +148,8 @@ class KvAppendCudaPlan {
     Params& p = params_;
     p = {};
     p.angles = rope_angles_cuda(args.rope ? rope_turns(args, dim) : RopeTurns{}, dim, args.interleaved);
-    const bool wide = p.angles.pairs % 8 == 0 && dim % 8 == 0 && dim_v % 8 == 0 && rope_aligned(args.k) &&
-                      rope_aligned(args.v) && rope_aligned(args.k_cache) && rope_aligned(args.v_cache);
+    const bool wide = p.angles.pairs % 8 == 0 && dim % 8 == 0 && dim_v % 8 == 0 && rows_aligned(args.k) &&
+                      rows_aligned(args.v) && rows_aligned(args.k_cache) && rows_aligned(args.v_cache);
     width_ = wide ? 8 : 1;
     p.k = side_of(args.k, args.k_cache, args.k_scale), p.v = side_of(args.v, args.v_cache, args.v_scale);
     p.dtype = args.k.dtype, p.cache_dtype = args.k_cache.dtype;

@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-#include "../core/cuda/elements.cuh"
+#include "../core/cuda/pieces.cuh"
 #include "../core/cuda/registry.h"
 #include "../core/cuda/status.cuh"
 #include "nsa_compress.h"
@@ -37,14 +37,6 @@ struct Params {
 const char* const kNames[] = {"nsa_compress: lens"};
 
 template <int kV>
-KW_DEVICE void load(float (&v)[kV], const void* p, DType dtype, int64_t at) {
-  if constexpr (kV == 8)
-    load8(v, p, dtype, at);
-  else
-    v[0] = load1(p, dtype, at);
-}
-
-template <int kV>
 __global__ void __launch_bounds__(kThreads, 8) compress_windows(const __grid_constant__ Params p) {
   const unsigned item = blockIdx.x * kThreads + threadIdx.x;
   if (item >= p.total) return;
@@ -61,10 +53,10 @@ __global__ void __launch_bounds__(kThreads, 8) compress_windows(const __grid_con
 #pragma unroll 4
     for (int j = 0; j < p.block; ++j) {
       float x[kV];
-      load(x, p.x, p.dtype, from + j * p.x_row);
+      load_piece(x, p.x, p.dtype, from + j * p.x_row);
       if (p.position) {
         float u[kV];
-        load(u, p.position, p.position_dtype, at + j * p.position_row);
+        load_piece(u, p.position, p.position_dtype, at + j * p.position_row);
 #pragma unroll
         for (int i = 0; i < kV; ++i) x[i] += u[i];
       }
@@ -85,12 +77,7 @@ __global__ void __launch_bounds__(kThreads, 8) compress_windows(const __grid_con
 // Dimensions that hold at most one element have no stride.
 int64_t stride(const TensorView& t, int dimension) { return t.dim(dimension) > 1 ? t.step(dimension) : 0; }
 
-// The base of every row on 16 bytes.
-bool wide(const TensorView& t) {
-  bool aligned = reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
-  for (int i = 0; i + 1 < t.rank; ++i) aligned = aligned && stride(t, i) * bits(t.dtype) % 128 == 0;
-  return aligned && t.dim(-1) % 8 == 0;
-}
+bool wide(const TensorView& t) { return t.dim(-1) % 8 == 0 && rows_aligned(t); }
 
 class NsaCompressCudaPlan {
  public:

@@ -1,7 +1,7 @@
 // Turning rows on CUDA, for rope and for kv_append: a thread makes one piece of a row, kV pairs or kV columns that are only copied,
 // and keeps its angles for as many heads as its caller gives it.
 #pragma once
-#include "../core/cuda/elements.cuh"
+#include "../core/cuda/pieces.cuh"
 #include "rope_turns.h"
 
 namespace kw {
@@ -24,14 +24,6 @@ inline RopeAnglesCuda rope_angles_cuda(const RopeTurns& turns, int64_t columns, 
   a.factor = turns.factor;
   a.interleaved = interleaved;
   return a;
-}
-
-// The base of every row on 16 bytes, as pieces of eight need.
-inline bool rope_aligned(const TensorView& t) {
-  bool aligned = reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
-  for (int i = 0; i + 1 < t.rank; ++i)
-    aligned = aligned && (t.shape[i] <= 1 || t.stride[i] % (128 / bits(t.dtype)) == 0);
-  return aligned;
 }
 
 // Pieces of a row: those that turn come first.
@@ -59,14 +51,6 @@ KW_DEVICE void rope_piece_angles(const RopeAnglesCuda& a, int64_t position, int 
     rope_cos_sin(static_cast<uint32_t>(turn >> 32), cos[i], sin[i]);
     cos[i] *= a.factor, sin[i] *= a.factor;
   }
-}
-
-template <int kV>
-KW_DEVICE void load_piece(float (&v)[kV], const void* p, DType dtype, int64_t at) {
-  if constexpr (kV == 8)
-    load8(v, p, dtype, at);
-  else
-    v[0] = load1(p, dtype, at);
 }
 
 template <int kV>

@@ -80,7 +80,7 @@ class RopeCudaPlan {
     Params& p = params_;
     p = {};
     p.angles = rope_angles_cuda(rope_turns(args, columns), columns, args.interleaved);
-    width_ = p.angles.pairs % 8 == 0 && columns % 8 == 0 && rope_aligned(args.x) && rope_aligned(args.y) ? 8 : 1;
+    width_ = p.angles.pairs % 8 == 0 && columns % 8 == 0 && rows_aligned(args.x) && rows_aligned(args.y) ? 8 : 1;
     p.x = args.x.data, p.dtype = args.x.dtype;
     p.x_batch = stride(args.x, 0), p.x_row = stride(args.x, 1), p.x_head = stride(args.x, 2);
     p.y = args.y.data, p.y_dtype = args.y.dtype;
