@@ -61,9 +61,10 @@ constexpr KernelSets<AttentionKernels> kSets = {
 }  // namespace
 
 std::string AttentionCpuEngine::declines(const std::string& where, const AttentionGqaArgs& args, const char* keys,
-                                         const char* values) {
+                                         const char* values, bool paged) {
   using enum CheckedTensor::Kind;
-  const CheckedTensor tensors[] = {{"q", args.q, floats},       {keys, args.k, like_q},     {values, args.v, like_q},
+  const auto stored = paged ? like_q_or_f8 : like_q;
+  const CheckedTensor tensors[] = {{"q", args.q, floats},       {keys, args.k, stored},     {values, args.v, stored},
                                    {"bias", args.bias, floats}, {"mask", args.mask, flags}, {"y", args.y, floats},
                                    {"lse", args.lse, f32}};
   const std::string reason = declines_tensors(where, tensors, args.q.dtype);
@@ -142,15 +143,17 @@ void AttentionCpuEngine::rebind(const AttentionGqaArgs& args, void* workspace, c
     throw Error(Code::SHAPE, std::string(where_) + ": workspace is " + std::to_string(capacity_ * 4) +
                                  " bytes, expected " + std::to_string(floats * 4) + " for the shape bound now");
   }
-  scoring_ = scoring_of(args);
+  scoring_.assign(std::max<int64_t>(1, shape_.heads_kv), scoring_of(args));
   pieces_.resize(shape_.sequences + (shape_.packed ? 1 : 0));
   space_ = static_cast<float*>(workspace);
 }
 
-// Reads the lengths, which may change from call to call, and numbers the tasks.
+// Reads the lengths and scales, which may change from call to call, and numbers the tasks.
 void AttentionCpuEngine::schedule() {
   tasks_ = 0;
   work_ = 0;
+  for (int64_t h = 0; h < shape_.heads_kv; ++h)
+    scoring_[h].scale = args_.scale * AttentionStoredScales::of(pages_.stored.k, h);
   int64_t partial = threads_ * scratch_floats(), cleared = 0;
   for (int64_t n = 0; n < static_cast<int64_t>(pieces_.size()); ++n) {
     Piece& p = pieces_[n];
@@ -201,7 +204,7 @@ void AttentionCpuEngine::measure(Piece& p) const {
   p.chunks = end > begin ? ceil_div(length, p.run) : 0;
   if (p.few()) {
     // Several key heads in a task, but four tasks a thread.
-    const int64_t bytes = AttentionFew::kKeys * (shape_.dim + shape_.dim_v) * element_bytes(args_.q.dtype);
+    const int64_t bytes = AttentionFew::kKeys * (shape_.dim + shape_.dim_v) * element_bytes(args_.k.dtype);
     const int64_t most = std::clamp(std::min(kFewRows / p.rows, kFewBytes / bytes), int64_t{1}, shape_.heads_kv);
     const int64_t runs = std::max<int64_t>(1, p.chunks) * static_cast<int64_t>(pieces_.size());
     const int64_t parts = std::clamp(ceil_div(4 * threads_, runs), ceil_div(shape_.heads_kv, most), shape_.heads_kv);
@@ -312,10 +315,10 @@ void AttentionCpuEngine::go_over(const Piece& p, int64_t head, int64_t row, int6
       AttentionRows& rows = s.rows[i];
       const int64_t from = std::max<int64_t>(low, rows.begin[0]) / 2 * 2;
       const int64_t to = std::min<int64_t>(high, rows.end[rows.count - 1]);
-      if (from >= to || masked_out(scoring_, rows, from, to)) continue;
+      if (from >= to || masked_out(scoring_[head], rows, from, to)) continue;
       if (!packed) pack(p, head, tile, low, high, s);
       packed = true;
-      kernels_.tile({.scoring = &scoring_,
+      kernels_.tile({.scoring = &scoring_[head],
                      .rows = &rows,
                      .q = s.q + i * panel * cells_,
                      .k = s.k,
@@ -354,9 +357,9 @@ void AttentionCpuEngine::go_over_few(const Piece& p, int64_t first_head, int64_t
     AttentionFew few[kFewRows];
     for (int64_t h = 0; h < heads; ++h) {
       AttentionRows& rows = s.rows[h];
-      if (masked_out(scoring_, rows, key, key + count)) continue;
+      if (masked_out(scoring_[first_head + h], rows, key, key + count)) continue;
       seen_heads[seen] = first_head + h;
-      few[seen] = {.scoring = &scoring_,
+      few[seen] = {.scoring = &scoring_[first_head + h],
                    .rows = &rows,
                    .q = s.q + h * p.rows * padded,
                    .padded = padded,
@@ -382,6 +385,7 @@ void AttentionCpuEngine::go_over_few(const Piece& p, int64_t first_head, int64_t
       few[n].k = k.first, few[n].stride_k = k.stride;
       few[n].v = in_place(values_there, key, count);
       few[n].stride_v = args_.v.stride[1];
+      if (!few[n].v && seen == 1 && values_in_keys()) few[n].v = k.first, few[n].stride_v = k.stride;
       if (!few[n].v) prefetch(values_there, key, count);
       kernels_.few_scores(few[n]);
     }
@@ -411,7 +415,7 @@ void AttentionCpuEngine::pack(const Piece& p, int64_t head, int64_t tile, int64_
     const int64_t offset = key - tile;
     const Rows k = rows_of(keys_of(p, head), key, count, s.gathered);
     kernels_.pack_k(s.k + offset * cells_, k.first, k.stride, count, shape_.dim);
-    const Rows v = rows_of(values_of(p, head), key, count, s.gathered);
+    const Rows v = values_in_keys() ? k : rows_of(values_of(p, head), key, count, s.gathered);
     kernels_.pack_v(s.v + offset / kernels_.per_cell * panel, v.first, v.stride, count, shape_.dim_v, slab);
   }
 }
@@ -423,6 +427,17 @@ const char* AttentionCpuEngine::line(const Lines& l, int64_t key) const {
   if (page < 0 || page >= pages_.count) return nullptr;
   const int64_t element = page * l.step + key % pages_.size * l.view.stride[1] + l.head * l.view.stride[2];
   return static_cast<const char*>(l.view.data) + element * element_bytes(l.view.dtype);
+}
+
+// Calls fn with line() of each of `count` keys in pages; finding a page takes two divisions.
+template <class Fn>
+void AttentionCpuEngine::each_line(const Lines& l, int64_t key, int64_t count, Fn fn) const {
+  const int64_t step = l.view.stride[1] * element_bytes(l.view.dtype), last = key + count;
+  for (int64_t end; key < last; key = end) {
+    end = std::min(last, key - key % pages_.size + pages_.size);
+    const char* from = line(l, key);
+    for (int64_t n = key; n < end; ++n) fn(from ? from + (n - key) * step : nullptr);
+  }
 }
 
 // Element 0 of a key when the next `count` - 1 follow it at the stride of the view; else null.
@@ -438,21 +453,33 @@ AttentionCpuEngine::Rows AttentionCpuEngine::rows_of(const Lines& l, int64_t key
 }
 
 AttentionCpuEngine::Rows AttentionCpuEngine::gather(const Lines& l, int64_t key, int64_t count, float* space) const {
-  const int64_t elements = l.view.shape[3], bytes = elements * element_bytes(l.view.dtype);
+  const int64_t elements = l.view.shape[3], bytes = elements * element_bytes(args_.q.dtype);
   char* to = reinterpret_cast<char*>(space);
-  for (int64_t n = 0; n < count; ++n, to += bytes) {
-    const char* from = line(l, key + n);
-    from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
-  }
+  each_line(l, key, count, [&](const char* from) {
+    if (!from) {
+      std::memset(to, 0, bytes);
+    } else if (l.view.dtype == args_.q.dtype) {
+      std::memcpy(to, from, bytes);
+    } else {
+      kernels_.widen(to, reinterpret_cast<const uint8_t*>(from), elements);
+    }
+    to += bytes;
+  });
   return {reinterpret_cast<const char*>(space), elements};
+}
+
+// Whether values are the first columns of keys.
+bool AttentionCpuEngine::values_in_keys() const {
+  const TensorView &k = args_.k, &v = args_.v;
+  return paged_ && k.data == v.data && pages_.step_k == pages_.step_v && k.stride[1] == v.stride[1] &&
+         k.stride[2] == v.stride[2] && k.shape[3] >= v.shape[3];
 }
 
 void AttentionCpuEngine::prefetch(const Lines& l, int64_t key, int64_t count) const {
   const int64_t bytes = l.view.shape[3] * element_bytes(l.view.dtype);
-  for (int64_t n = 0; n < count; ++n) {
-    const char* from = line(l, key + n);
+  each_line(l, key, count, [bytes](const char* from) {
     for (int64_t b = 0; from && b < bytes; b += 64) __builtin_prefetch(from + b, 0, 2);
-  }
+  });
 }
 
 // Writes y and lse of a row from its sums.
@@ -467,7 +494,8 @@ void AttentionCpuEngine::finish(const Piece& p, int64_t head, int64_t row, const
   } else {
     const double top = double{max} < sink ? sink : double{max};
     if (sink != kInfinity) lse = top + std::log(double{sum} * std::exp(double{max} - top) + std::exp(sink - top));
-    kernels_.finish(y, args_.y.dtype, o, static_cast<float>(double{sum} + std::exp(sink - double{max})), shape_.dim_v);
+    const float divisor = static_cast<float>(double{sum} + std::exp(sink - double{max}));
+    kernels_.finish(y, args_.y.dtype, o, AttentionStoredScales::of(pages_.stored.v, head), divisor, shape_.dim_v);
   }
   store_lse(p.sequence.batch, h, i, static_cast<float>(lse));
 }
@@ -515,7 +543,7 @@ std::string AttentionCpuEngine::explain() const {
   std::ostringstream json;
   json << R"({"variant":")" << where_ << "_cpu_" << kernels_.isa << R"(","configuration":")" << kernels_.isa
        << R"(","path":")"
-       << (few     ? "few rows, keys in place"
+       << (few     ? args_.k.dtype == args_.q.dtype ? "few rows, keys in place" : "few rows, keys converted"
            : split ? "one block of rows, keys split"
                    : "blocks of rows")
        << R"(","tile":[)" << (few ? rows : kernels_.rows) << ',' << (few ? int64_t{AttentionFew::kKeys} : kTileKeys)

@@ -88,8 +88,10 @@ struct AttentionKernels {
   // next keys are. In between other key heads have their turn.
   void (*few_scores)(const AttentionFew&);
   void (*few_values)(const AttentionFew&);
-  // y = o / divisor
-  void (*finish)(void* y, DType dtype, const float* o, float divisor, int64_t n);
+  // n elements of f8e4m3 as those of q.
+  void (*widen)(void* to, const uint8_t* from, int64_t n);
+  // y = o * factor / divisor
+  void (*finish)(void* y, DType dtype, const float* o, float factor, float divisor, int64_t n);
 };
 
 // Indexed by q's dtype: f32, f16, bf16.

@@ -10,7 +10,7 @@
 namespace kw::cpu {
 
 struct CheckedTensor {
-  enum Kind { like_q, floats, f32, flags };
+  enum Kind { like_q, like_q_or_f8, floats, f32, flags };
   const char* name;
   const TensorView& view;
   Kind kind;
@@ -20,15 +20,17 @@ struct CheckedTensor {
 inline std::string declines_tensors(const std::string& where, std::span<const CheckedTensor> tensors, DType dtype) {
   for (const auto& [name, t, kind] : tensors) {
     if (!t.present()) continue;
-    const bool right = kind == CheckedTensor::flags    ? t.dtype == DType::u8
-                       : kind == CheckedTensor::f32    ? t.dtype == DType::f32
-                       : kind == CheckedTensor::like_q ? t.dtype == dtype
-                                                       : is_float(t.dtype);
+    const bool f8 = kind == CheckedTensor::like_q_or_f8;
+    const bool right = kind == CheckedTensor::flags          ? t.dtype == DType::u8
+                       : kind == CheckedTensor::f32          ? t.dtype == DType::f32
+                       : kind == CheckedTensor::like_q || f8 ? t.dtype == dtype || (f8 && t.dtype == DType::f8e4m3)
+                                                             : is_float(t.dtype);
     if (!right) {
       return where + ": " + name + " is " + kw::name(t.dtype) + ", expected " +
              (kind == CheckedTensor::flags    ? "u8"
               : kind == CheckedTensor::f32    ? "f32"
               : kind == CheckedTensor::like_q ? std::string(kw::name(dtype)) + " as q"
+              : f8                            ? std::string(kw::name(dtype)) + " as q, or f8e4m3"
                                               : "f32, f16 or bf16");
     }
     if (t.rank > 1 && t.dim(-1) > 1 && t.step(-1) != 1)

@@ -17,6 +17,7 @@ struct AttentionPages {
   int64_t table_batch = 0, table_entry = 0;
   int64_t size = 1, count = 0;     // slots of a page, pages; an entry that names none of them stands for zeros
   int64_t step_k = 0, step_v = 0;  // elements between pages
+  AttentionStoredScales stored;    // of f8e4m3
 };
 
 // A sequence and its tasks.
@@ -38,9 +39,10 @@ struct AttentionPiece {
 
 class AttentionCpuEngine {
  public:
-  // Why the tensors of a problem cannot be used; empty: they can. `where` is the operator that asks, and what it calls k and v.
+  // Why the tensors of a problem cannot be used; empty: they can. `where` is the operator that asks, and what it calls k and v, which
+  // may be f8e4m3 in pages.
   static std::string declines(const std::string& where, const AttentionGqaArgs&, const char* keys = "k",
-                              const char* values = "v");
+                              const char* values = "v", bool paged = false);
   // Instruction sets to choose from, its own choice first.
   static std::vector<std::string> configurations(const AttentionGqaArgs&, const kw_device_info&);
   // splits: parts that the keys of a sequence are cut into, at most; 0: one for every kSplitKeys.
@@ -88,9 +90,12 @@ class AttentionCpuEngine {
   Lines keys_of(const Piece& p, int64_t head) const { return {args_.k, pages_.step_k, p.sequence, head}; }
   Lines values_of(const Piece& p, int64_t head) const { return {args_.v, pages_.step_v, p.sequence, head}; }
   const char* line(const Lines&, int64_t key) const;
+  template <class Fn>
+  void each_line(const Lines&, int64_t key, int64_t count, Fn fn) const;
   const char* in_place(const Lines&, int64_t key, int64_t count) const;
   Rows rows_of(const Lines&, int64_t key, int64_t count, float* space) const;
   Rows gather(const Lines&, int64_t key, int64_t count, float* space) const;
+  bool values_in_keys() const;
   void prefetch(const Lines&, int64_t key, int64_t count) const;
   const void* query(const Piece&, int64_t head, int64_t row) const;
   int64_t partial_size(const Piece& p) const { return p.padded_rows() * (stride_o_ + 2); }
@@ -111,9 +116,9 @@ class AttentionCpuEngine {
   AttentionGqaArgs args_;
   AttentionPages pages_;
   AttentionShape shape_;
-  int64_t cells_ = 0;     // of a key
-  int64_t stride_o_ = 0;  // between rows of values being summed
-  AttentionScoring scoring_{};
+  int64_t cells_ = 0;                      // of a key
+  int64_t stride_o_ = 0;                   // between rows of values being summed
+  std::vector<AttentionScoring> scoring_;  // of each key head
   int64_t capacity_;
   float* space_ = nullptr;
   std::vector<Piece> pieces_;

@@ -111,6 +111,11 @@ void flatten(float* to, const void* q, int64_t dim) {
   copy_row<Cells>(to, static_cast<const typename Cells::T*>(q), dim, cells);
 }
 
+template <class Cells>
+void widen(void* to, const uint8_t* from, int64_t n) {
+  Cells::widen(static_cast<typename Cells::T*>(to), from, n);
+}
+
 // ---- a tile ----------------------------------------------------------------------------------------------------------
 
 // s[i] += sum over cells of a[i * row + c * step] * b[c], two vectors each.
@@ -498,10 +503,10 @@ void few_values(const AttentionFew& f) {
 
 // ---- the end ---------------------------------------------------------------------------------------------------------
 
-inline void finish(void* y, DType dtype, const float* o, float divisor, int64_t n) {
+inline void finish(void* y, DType dtype, const float* o, float factor, float divisor, int64_t n) {
   for (int64_t e = 0; e < n; e += kW) {
     const int count = static_cast<int>(lesser<int64_t>(n - e, kW));
-    const F value = Simd::load(o + e, count) / Simd::set(divisor);
+    const F value = Simd::load(o + e, count) * Simd::set(factor) / Simd::set(divisor);
     store_as(dtype, y, e, value, count);
   }
 }
@@ -520,6 +525,7 @@ constexpr AttentionKernels attention_kernels(const char* isa) {
           .flatten = flatten<Cells>,
           .few_scores = few_scores<Cells, Math>,
           .few_values = few_values<Cells, Math>,
+          .widen = widen<Cells>,
           .finish = finish};
 }
 

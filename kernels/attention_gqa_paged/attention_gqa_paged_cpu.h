@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "../attention_gqa/attention_gqa_cpu_checks.h"
 #include "../attention_gqa/attention_gqa_cpu_engine.h"
 #include "attention_gqa_paged_shape.h"
 
@@ -10,6 +11,14 @@ namespace kw::cpu {
 
 class AttentionPagedCpuPlan {
  public:
+  // keys, values: what the operator calls its caches.
+  static std::string declines(const char* where, const AttentionGqaPagedArgs& args, const char* keys,
+                              const char* values) {
+    const CheckedTensor scales[] = {{"k_scale", args.k_scale, CheckedTensor::f32},
+                                    {"v_scale", args.v_scale, CheckedTensor::f32}};
+    const std::string reason = declines_tensors(where, scales, args.q.dtype);
+    return reason.empty() ? AttentionCpuEngine::declines(where, with_capacity(args), keys, values, true) : reason;
+  }
   AttentionPagedCpuPlan(const char* where, const AttentionGqaPagedArgs& args, const kw_device_info& device)
       : where_(where), engine_(where, with_capacity(args), device, true, "", args.splits) {}
   uint64_t workspace() const { return engine_.workspace(); }
@@ -39,7 +48,8 @@ class AttentionPagedCpuPlan {
                     .size = args_.k_cache.shape[1],
                     .count = args_.k_cache.shape[0],
                     .step_k = args_.k_cache.stride[0],
-                    .step_v = args_.v_cache.stride[0]});
+                    .step_v = args_.v_cache.stride[0],
+                    .stored = {args_.k_scale, args_.v_scale}});
   }
 
   const char* where_;

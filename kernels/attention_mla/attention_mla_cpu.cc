@@ -15,7 +15,7 @@ constexpr const char* kWhere = "attention_mla";
 class AttentionMlaCpuPlan {
  public:
   static std::string declines(const AttentionMlaArgs& args, const kw_device_info&) {
-    return AttentionCpuEngine::declines(kWhere, with_capacity(paged_of(args)), "c_cache", "c_cache");
+    return AttentionPagedCpuPlan::declines(kWhere, paged_of(args), "c_cache", "c_cache");
   }
   AttentionMlaCpuPlan(const AttentionMlaArgs& args, const kw_device_info& device)
       : plan_(kWhere, paged_of(args), device) {}

@@ -1,5 +1,5 @@
 // The CPU backend of attention_gqa_paged, every instruction set this machine has: random cases against the definition, with pages of
-// any size in any order, shared between requests or not, and NaN in every slot and table entry that nothing may read; the same
+// any size in any order, shared between requests or not, of f8e4m3 or of the queries' type, and NaN in every slot and table entry that nothing may read; the same
 // bits as attention_gqa on gathered keys, with any number of threads and in any company; parts of keys; values out of range.
 // Built by test/cpu/CMakeLists.txt.
 //
@@ -22,7 +22,7 @@ struct Sizes {
 };
 
 struct Case {
-  Holder q, k_cache, v_cache, page_table, lens_kv, lens_q, sink, y, lse;
+  Holder q, k_cache, v_cache, page_table, lens_kv, lens_q, sink, k_scale, v_scale, y, lse;
   Sizes sizes;
   AttentionGqaPagedArgs args;
   std::string text;
@@ -37,6 +37,7 @@ struct Case {
     const auto set = [](TensorView& to, const Holder& from) { to = from.view; };
     set(args.q, q), set(args.k_cache, k_cache), set(args.v_cache, v_cache), set(args.page_table, page_table);
     set(args.lens_kv, lens_kv), set(args.lens_q, lens_q), set(args.sink, sink), set(args.y, y), set(args.lse, lse);
+    set(args.k_scale, k_scale), set(args.v_scale, v_scale);
     text.clear();
     for_each_field(args, [this](const char* field, auto& value) {
       using Value = std::remove_reference_t<decltype(value)>;
@@ -88,7 +89,7 @@ void fill_cache(Case& t, const std::function<int64_t(int64_t)>& length, bool sha
   }
 }
 
-void shape_tensors(Case& t, const Sizes& s, DType in, DType out) {
+void shape_tensors(Case& t, const Sizes& s, DType in, DType out, bool f8 = false) {
   t.sizes = s;
   const int64_t heads = s.heads_kv * s.group, pages = s.batch * s.max_pages + pick(0, 3);
   const auto place = [](Holder& h, DType dtype, const std::vector<int64_t>& dims) {
@@ -96,8 +97,9 @@ void shape_tensors(Case& t, const Sizes& s, DType in, DType out) {
             one_of<std::vector<int>>({{0, 1, 2, 3}, {0, 1, 2, 3}, {0, 2, 1, 3}, {1, 2, 0, 3}}));
   };
   place(t.q, in, {s.batch, s.len_q, heads, s.dim});
-  place(t.k_cache, in, {pages, s.page_size, s.heads_kv, s.dim});
-  place(t.v_cache, in, {pages, s.page_size, s.heads_kv, s.dim_v});
+  const DType cache = f8 ? DType::f8e4m3 : in;
+  place(t.k_cache, cache, {pages, s.page_size, s.heads_kv, s.dim});
+  place(t.v_cache, cache, {pages, s.page_size, s.heads_kv, s.dim_v});
   place(t.y, out, {s.batch, s.len_q, heads, s.dim_v});
   t.lse.shape(DType::f32, {s.batch, heads, s.len_q}, chance(0.5));
 }
@@ -125,7 +127,13 @@ std::unique_ptr<Case> random_case(bool exact) {
     s.max_pages = std::max<int64_t>(1, one_of<int64_t>({1, 20, 64, 130, 300, 530, 600, 1100}) / s.page_size);
   } while (s.batch * s.len_q * s.heads_kv * s.group * s.capacity() * (s.dim + s.dim_v) > 4'000'000);
   const DType in = one_of({DType::f32, DType::f16, DType::bf16});
-  shape_tensors(*t, s, in, exact ? one_of({in, DType::f32}) : one_of({in, DType::f32, DType::f16, DType::bf16}));
+  const bool f8 = chance(0.3);
+  shape_tensors(*t, s, in, exact ? one_of({in, DType::f32}) : one_of({in, DType::f32, DType::f16, DType::bf16}), f8);
+  for (Holder* scale : {&t->k_scale, &t->v_scale}) {
+    if (!f8) continue;
+    scale->shape(DType::f32, {s.heads_kv}, chance(0.5));
+    scale->fill([exact] { return exact ? one_of({0.25f, 1.0f, 8.0f}) : std::exp(normal()); });
+  }
   const auto value = exact ? std::function<float()>([] { return static_cast<float>(pick(-3, 3)); }) : normal;
   fill_queries(*t, value);
   fill_cache(
@@ -155,7 +163,7 @@ std::unique_ptr<Case> random_case(bool exact) {
 
 // attention_gqa on the keys and values gathered from their pages.
 void check_gathered(const Case& t, cpu::Isa isa, ThreadPool& pool) {
-  if (t.args.splits != 0) return;
+  if (t.args.splits != 0 || t.args.k_scale.present()) return;
   const Sizes& s = t.sizes;
   Case& from = const_cast<Case&>(t);
   Holder k, v, y, lse;
@@ -292,7 +300,13 @@ void check_declines() {
     expect(result == std::string("declined: attention_gqa_paged: ") + message, "declines: got " + result);
   };
   declined([](Case& t) { t.args.q.dtype = DType::i8; }, "q is i8, expected f32, f16 or bf16");
-  declined([](Case& t) { t.args.v_cache.dtype = DType::bf16; }, "v_cache is bf16, expected f32 as q");
+  declined([](Case& t) { t.args.v_cache.dtype = DType::bf16; }, "v_cache is bf16, expected f32 as q, or f8e4m3");
+  declined(
+      [](Case& t) {
+        t.k_scale.shape(DType::bf16, {1}, false);
+        t.attach();
+      },
+      "k_scale is bf16, expected f32");
   declined([](Case& t) { t.args.k_cache.stride[3] = 2; }, "last dimension of k_cache has stride 2, expected 1");
 }
 

@@ -110,7 +110,7 @@ test('the keys of a request in parts are the whole, and the same every time', as
   }
 });
 
-describe.each<Backend>(['ref'])('a cache of f8e4m3 on %s', (backend) => {
+describe.each<Backend>(['ref', 'cpu'])('a cache of f8e4m3 on %s', (backend) => {
   test.each([1, 16, 17, 64])('is one of f32 that holds what it stands for, in pages of %i', async (pageSize) => {
     const [lengths, lenQ, { headsQ, headsKv, dim }] = [[70, 0, 33], 3, heads];
     const maxPages = Math.ceil(70 / pageSize);

@@ -103,7 +103,7 @@ describe.each<Backend>(['ref', 'cpu'])('%s', (backend) => {
   });
 });
 
-test.each<Backend>(['ref'])('a cache of f8e4m3 on %s is one of f32 that holds what it stands for', async (backend) => {
+test.each<Backend>(['ref', 'cpu'])('a cache of f8e4m3 on %s is one of f32 that holds what it stands for', async (backend) => {
   const [latent, rope, heads, pageSize, length] = [40, 16, 5, 17, 60];
   const [dim, maxPages] = [latent + rope, Math.ceil(length / pageSize)];
   const cCache = device.full([maxPages, pageSize, dim], Number.NaN, 'f8e4m3');

@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "f8e4m3.h"
+
 namespace kw::cpu {
 namespace {
 
@@ -62,6 +64,13 @@ struct Simd {
     const __m256i nan = _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(rest, _mm_set1_epi16(0x7f)));
     return _mm256_blendv_ps(v, set(__builtin_nanf("")), _mm256_castsi256_ps(nan));
   }
+  template <class As>
+  static void widen_f8e4m3(uint16_t* to, const uint8_t* from, int64_t n) {
+    int64_t e = 0;
+    for (; e + 16 <= n; e += 16)
+      _mm256_storeu_si256((__m256i*)(to + e), widened_f8e4m3<As>(_mm_loadu_si128((const __m128i*)(from + e))));
+    for (; e < n; ++e) to[e] = As::of(from[e]);
+  }
   static void store_f8e4m3(uint8_t* p, F v, int n) {
     const __m256i u = _mm256_castps_si256(v),
                   sign = _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80));
@@ -113,6 +122,19 @@ struct Simd {
   }
   static __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  template <class As>
+  static __m256i widened_f8e4m3(__m128i codes) {
+    const __m256i code = _mm256_cvtepu8_epi16(codes), size = _mm256_and_si256(code, _mm256_set1_epi16(0x7f));
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i*)As::kSmall.value));
+    // Both bytes of entry `size`.
+    const __m256i at = _mm256_add_epi16(_mm256_mullo_epi16(size, _mm256_set1_epi16(0x202)), _mm256_set1_epi16(0x100));
+    const __m256i large = _mm256_add_epi16(_mm256_slli_epi16(size, As::kUp), _mm256_set1_epi16(As::kMore));
+    const __m256i low = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), size);
+    const __m256i nan = _mm256_cmpeq_epi16(size, _mm256_set1_epi16(0x7f));
+    __m256i v = _mm256_blendv_epi8(large, _mm256_shuffle_epi8(table, at), low);
+    v = _mm256_blendv_epi8(v, _mm256_set1_epi16(As::kNan), nan);
+    return _mm256_or_si256(v, _mm256_slli_epi16(_mm256_xor_si256(code, size), 8));
   }
   static __m128i bytes(const uint8_t* p, int n) {
     if (n >= 8) return _mm_loadl_epi64((const __m128i*)p);

@@ -9,6 +9,8 @@
 #pragma GCC diagnostic pop
 #include <stdint.h>
 
+#include "f8e4m3.h"
+
 namespace kw::cpu {
 namespace {
 
@@ -50,6 +52,16 @@ struct Simd {
     return _mm512_mask_mov_ps(v, _mm256_cmpeq_epi16_mask(rest, _mm256_set1_epi16(0x7f)), set(__builtin_nanf("")));
   }
   static void store_f8e4m3(uint8_t* p, F v, int n) { _mm_mask_storeu_epi8(p, first(n), narrow_f8e4m3(v)); }
+  // n elements as 16-bit floats: As is F8e4m3AsF16 or F8e4m3AsBf16.
+  template <class As>
+  static void widen_f8e4m3(uint16_t* to, const uint8_t* from, int64_t n) {
+    int64_t e = 0;
+    for (; e + 32 <= n; e += 32)
+      _mm512_storeu_si512(to + e, widened_f8e4m3<As>(_mm256_loadu_si256((const __m256i*)(from + e))));
+    if (e == n) return;
+    const __mmask32 rest = (1u << (n - e)) - 1;
+    _mm512_mask_storeu_epi16(to + e, rest, widened_f8e4m3<As>(_mm256_maskz_loadu_epi8(rest, from + e)));
+  }
 
   // Lane i holds element 2 i in its low half and 2 i + 1 in its high half, bits unchanged; n counts elements.
   static F load_pairs(const uint16_t* p) { return _mm512_loadu_ps(p); }
@@ -113,6 +125,17 @@ struct Simd {
   }
   static F widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
   static __m256i narrow_f16(F v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  template <class As>
+  static __m512i widened_f8e4m3(__m256i codes) {
+    const __m512i code = _mm512_cvtepu8_epi16(codes), size = _mm512_and_si512(code, _mm512_set1_epi16(0x7f));
+    const __m512i small = _mm512_castsi128_si512(_mm_load_si128((const __m128i*)As::kSmall.value));
+    __m512i v = _mm512_add_epi16(_mm512_slli_epi16(size, As::kUp), _mm512_set1_epi16(As::kMore));
+    v = _mm512_mask_permutexvar_epi16(v, _mm512_cmplt_epi16_mask(size, _mm512_set1_epi16(8)), size, small);
+    const __mmask32 nan = _mm512_cmpeq_epi16_mask(size, _mm512_set1_epi16(0x7f));
+    v = _mm512_mask_mov_epi16(v, nan, _mm512_set1_epi16(As::kNan));
+    const __m512i sign = _mm512_set1_epi16((short)0x8000);
+    return _mm512_ternarylogic_epi32(v, _mm512_slli_epi16(code, 8), sign, 0xf8);  // v | code << 8 & sign
+  }
   static __m128i narrow_f8e4m3(F v) {
     const __m512i u = _mm512_castps_si512(v),
                   sign = _mm512_and_si512(_mm512_srli_epi32(u, 24), _mm512_set1_epi32(0x80));

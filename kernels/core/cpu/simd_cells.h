@@ -38,13 +38,19 @@ inline void store_any(DType dtype, void* p, int64_t at, F v, int n) {
 }
 
 // Cells. load: a vector of cells along k, n elements; across: one cell of each of n rows, element k and, where a cell holds two,
-// the one `stride` further, unless it is past the end.
+// the one `stride` further, unless it is past the end. widen: n elements of f8e4m3 as those that cells are made of.
 struct F32Cells {
   using T = float;
   static constexpr int kPerCell = 1;
   static F load(const T* p) { return Simd::load(p); }
   static F load(const T* p, int n) { return Simd::load(p, n); }
   static F across(const T* p, int64_t, bool, int n) { return Simd::load(p, n); }
+  static void widen(T* to, const uint8_t* from, int64_t n) {
+    for (int64_t e = 0; e < n; e += Simd::kWidth) {
+      const int count = static_cast<int>(lesser<int64_t>(n - e, Simd::kWidth));
+      Simd::store(to + e, Simd::load_f8e4m3(from + e, count), count);
+    }
+  }
 };
 struct F16Cells {
   using T = uint16_t;
@@ -52,6 +58,7 @@ struct F16Cells {
   static F load(const T* p) { return Simd::load_f16(p); }
   static F load(const T* p, int n) { return Simd::load_f16(p, n); }
   static F across(const T* p, int64_t, bool, int n) { return Simd::load_f16(p, n); }
+  static void widen(T* to, const uint8_t* from, int64_t n) { Simd::widen_f8e4m3<F8e4m3AsF16>(to, from, n); }
 };
 struct Bf16Cells {
   using T = uint16_t;
@@ -59,6 +66,7 @@ struct Bf16Cells {
   static F load(const T* p) { return Simd::load_bf16(p); }
   static F load(const T* p, int n) { return Simd::load_bf16(p, n); }
   static F across(const T* p, int64_t, bool, int n) { return Simd::load_bf16(p, n); }
+  static void widen(T* to, const uint8_t* from, int64_t n) { Simd::widen_f8e4m3<F8e4m3AsBf16>(to, from, n); }
 };
 
 struct Fma {

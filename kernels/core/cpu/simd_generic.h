@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "../numeric.h"
+#include "f8e4m3.h"
 
 namespace kw::cpu {
 namespace {
@@ -40,6 +41,10 @@ struct Simd {
   static void store_bf16(uint16_t* p, F v, int n) { scatter(p, v, n, f32_to_bf16); }
   static F load_f8e4m3(const uint8_t* p, int n) { return gather(p, n, f8e4m3_to_f32); }
   static void store_f8e4m3(uint8_t* p, F v, int n) { scatter(p, v, n, f32_to_f8e4m3); }
+  template <class As>
+  static void widen_f8e4m3(uint16_t* to, const uint8_t* from, int64_t n) {
+    for (int64_t e = 0; e < n; ++e) to[e] = As::of(from[e]);
+  }
 
   static void transpose(F (&r)[kWidth]) {
     const F a = r[0], b = r[1], c = r[2], d = r[3];

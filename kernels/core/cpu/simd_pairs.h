@@ -13,6 +13,7 @@ struct Bf16Pairs {
   static Simd::F across(const T* p, int64_t stride, bool second, int n) {
     return Simd::zip_pairs(p, second ? p + stride : nullptr, n);
   }
+  static void widen(T* to, const uint8_t* from, int64_t n) { Simd::widen_f8e4m3<F8e4m3AsBf16>(to, from, n); }
   // f32 rounded to cells: lane i holds a[i] and b[i]; or elements 2 i and 2 i + 1 of a followed by b.
   static Simd::F zip(Simd::F a, Simd::F b) {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
