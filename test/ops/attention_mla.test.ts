@@ -103,26 +103,32 @@ describe.each<Backend>(['ref', 'cpu'])('%s', (backend) => {
   });
 });
 
-test.each<Backend>(['ref', 'cpu'])('a cache of f8e4m3 on %s is one of f32 that holds what it stands for', async (backend) => {
-  const [latent, rope, heads, pageSize, length] = [40, 16, 5, 17, 60];
-  const [dim, maxPages] = [latent + rope, Math.ceil(length / pageSize)];
-  const cCache = device.full([maxPages, pageSize, dim], Number.NaN, 'f8e4m3');
-  const rows = cCache.view([maxPages, pageSize, 1, dim]);
-  const cScale = device.tensor([0.03]);
-  const where = { pageTable: i32([2, 0, 1, 3], [1, maxPages]), lensKv: i32([length]) };
-  const [kCache, vCache] = [rows.slice([null, null, null, [latent, dim]]), rows.slice([null, null, null, [0, latent]])];
-  const [k, v] = [rope, latent].map((n) => device.random([1, length, 1, n], 'bf16', { seed: n })) as [Tensor, Tensor];
-  kvAppend({ k, v, kCache, vCache, kScale: cScale, vScale: cScale, ...where }, { backend });
-  const whole = await dequantised(cCache, cScale);
-  for (const dtype of ['f32', 'bf16', 'f16'] as const) {
-    const q = device.random([1, 2, heads, dim], dtype, { seed: 3 });
-    const wide = device.tensor(await q.read(), q.shape);
-    const f8 = attentionMla({ q, cCache, cScale, ...where, latent, scale: 0.2 }, { backend, dtype: 'f32' });
-    const f32 = attentionMla({ q: wide, cCache: whole, ...where, latent, scale: 0.2 }, { backend });
-    close(await list(f8.y), await list(f32.y), share[dtype]);
-    close(await list(f8.lse), await list(f32.lse), share.f32);
-  }
-});
+test.each<Backend>(['ref', 'cpu'])(
+  'a cache of f8e4m3 on %s is one of f32 that holds what it stands for',
+  async (backend) => {
+    const [latent, rope, heads, pageSize, length] = [40, 16, 5, 17, 60];
+    const [dim, maxPages] = [latent + rope, Math.ceil(length / pageSize)];
+    const cCache = device.full([maxPages, pageSize, dim], Number.NaN, 'f8e4m3');
+    const rows = cCache.view([maxPages, pageSize, 1, dim]);
+    const cScale = device.tensor([0.03]);
+    const where = { pageTable: i32([2, 0, 1, 3], [1, maxPages]), lensKv: i32([length]) };
+    const [kCache, vCache] = [
+      rows.slice([null, null, null, [latent, dim]]),
+      rows.slice([null, null, null, [0, latent]]),
+    ];
+    const [k, v] = [rope, latent].map((n) => device.random([1, length, 1, n], 'bf16', { seed: n })) as [Tensor, Tensor];
+    kvAppend({ k, v, kCache, vCache, kScale: cScale, vScale: cScale, ...where }, { backend });
+    const whole = await dequantised(cCache, cScale);
+    for (const dtype of ['f32', 'bf16', 'f16'] as const) {
+      const q = device.random([1, 2, heads, dim], dtype, { seed: 3 });
+      const wide = device.tensor(await q.read(), q.shape);
+      const f8 = attentionMla({ q, cCache, cScale, ...where, latent, scale: 0.2 }, { backend, dtype: 'f32' });
+      const f32 = attentionMla({ q: wide, cCache: whole, ...where, latent, scale: 0.2 }, { backend });
+      close(await list(f8.y), await list(f32.y), share[dtype]);
+      close(await list(f8.lse), await list(f32.lse), share.f32);
+    }
+  },
+);
 
 test('the keys of a request in parts are the whole, and the same every time', async () => {
   const [latent, dim, maxPages] = [128, 192, 120];
