@@ -404,24 +404,18 @@ void GemmInt4CpuPlan::run_tiles(int64_t first, int64_t rows, int64_t task, float
   float* const w = own + l.own_work;
   float* const sums = w + l.own_w;
   if (t.segments == 0) std::fill(sums, sums + rows * stride, 0.0f);
-  for (int half = 0; half < halves_; ++half) ask_scales(half * shape_.gemm.n + column, columns);
-  for (int64_t from = 0; from < t.segments; from += l.piece) {
-    const int64_t segments = std::min(l.piece, t.segments - from);
-    for (int half = 0; half < halves_; ++half) {
-      for (int64_t j = 0; j < columns; j += 32) {
-        kernels_.tiles->panel(w + j / 32 * segments * t.floats_w, t, w_, half * shape_.gemm.n + column + j,
-                              static_cast<int>(std::min<int64_t>(32, columns - j)), from, segments);
-      }
-      kernels_.tiles->block({.shape = t,
-                             .x = space_,
-                             .tiles_x = ceil_div(rows, 16),
-                             .w = w,
-                             .panels = static_cast<int>(ceil_div(columns, 32)),
-                             .first = from,
-                             .segments = segments,
-                             .sums = sums + half * l.columns,
-                             .stride = stride});
-    }
+  for (int half = 0; half < halves_; ++half) {
+    ask_scales(half * shape_.gemm.n + column, columns);
+    kernels_.tiles->multiply({.shape = t,
+                              .x = space_,
+                              .rows = rows,
+                              .w = w_,
+                              .row = half * shape_.gemm.n + column,
+                              .rows_w = columns,
+                              .piece = l.piece,
+                              .work = w,
+                              .sums = sums + half * l.columns,
+                              .stride = stride});
   }
   finish(first, rows, column, columns, sums, stride, l.columns);
 }

@@ -60,21 +60,24 @@ struct Int4TileShape {
   int parts = 0;               // bf16 that add up to an element of x, or 0: int8
   int64_t steps = 0;           // tiles along k in a segment
   int64_t segments = 0;
-  // Sixteen rows of x: [segment][step][part][16][64 bytes], then [segment] of 16 scales and, for int8, of 16 sums.
+  int64_t wide = 16;  // floats in a tile's row of x, and rows in a tile of w: 8 where a segment fills no more
+  // Sixteen rows of x: [segment][step][part][16][wide], then [segment] of 16 scales and, for int8, of 16 sums.
   int64_t floats_x = 0;
-  // A panel of 32 rows of w for one segment: [step][2][16][64 bytes], then 32 scales and, for int8, 32 zeros.
+  // A panel of 32 rows of w for one segment: [step][2][wide][16], then 32 scales and, for int8, 32 zeros.
   int64_t floats_w = 0;
+  int64_t floats_of_x() const { return steps * (parts ? parts : 1) * 16 * wide; }  // of a segment
 };
 
-// A few panels of w for a few segments, against all rows of x: sums [16 tiles_x][stride] += or, from segment 0 on, =.
-struct Int4TileBlock {
+// `rows` rows of x, arranged, against `rows_w` rows of w from `row` on.
+struct Int4TileTask {
   Int4TileShape shape;
   const float* x;
-  int64_t tiles_x;
-  const float* w;  // [panels][segments][floats_w]
-  int panels;
-  int64_t first, segments;
-  float* sums;
+  int64_t rows;
+  Int4Weight w;
+  int64_t row, rows_w;
+  int64_t piece;  // segments that are decoded at a time
+  float* work;    // of a panel, piece * floats_w
+  float* sums;    // [16 ceil(rows / 16)][stride]
   int64_t stride;
 };
 
@@ -82,10 +85,7 @@ struct Int4TileKernels {
   bool splits;  // x into bf16 as well; otherwise int8 alone
   // Row `lane` of sixteen; row: k floats to work in. Rows that are absent are left out and give rubbish that no one reads.
   void (*arrange)(float* to, const Int4TileShape&, int lane, const Int4Row&, float* row);
-  // Segments [first, first + segments) of `rows` rows of w (32 at most) from `row` on.
-  void (*panel)(float* to, const Int4TileShape&, const Int4Weight&, int64_t row, int rows, int64_t first,
-                int64_t segments);
-  void (*block)(const Int4TileBlock&);
+  void (*multiply)(const Int4TileTask&);
 };
 
 struct Int4Kernels {

@@ -8,13 +8,10 @@
 namespace kw::cpu {
 namespace {
 
-constexpr Int4TileKernels kTiles = {.splits = true,
-                                    .arrange = arrange_tiles,
-                                    .panel = tile_panel<AmxTiles::kSigned>,
-                                    .block = block_of_tiles<AmxTiles>};
+constexpr Int4TileKernels kTiles = {.splits = true, .arrange = arrange_tiles, .multiply = task_of_tiles<AmxTiles>};
 
 }  // namespace
 
-const Int4Kernels kInt4Amx = int4_kernels<4, 4, 5, 8, 10, 12>("amx_bf16", &kTiles);
+const Int4Kernels kInt4Amx = int4_kernels<4, 4, 5, 8, 10, 4>("amx_bf16", &kTiles);
 
 }  // namespace kw::cpu

@@ -87,8 +87,9 @@ void GemmInt4CpuPlan::lay_out_tiles(const GemmInt4Shape& shape, const GemmShape&
     while (shape.group % t.segment != 0) t.segment -= kInt4Unit;
   }
   t.steps = ceil_div(t.segment, int8_ ? 64 : kInt4Unit), t.segments = g.k / t.segment;
-  t.floats_x = t.segments * (t.steps * std::max(t.parts, 1) * 256 + 2 * 16);
-  t.floats_w = t.steps * 2 * 256 + 2 * 32;
+  t.wide = int8_ && t.segment < 64 ? 8 : 16;
+  t.floats_x = t.segments * (t.floats_of_x() + 2 * 16);
+  t.floats_w = t.steps * 2 * 16 * t.wide + 2 * 32;
   const int64_t fits = std::clamp<int64_t>(kTileFloats / std::max<int64_t>(t.floats_x, 1), 1, kTileRows / 16),
                 all = ceil_div(g.m, 16);
   const int64_t each = ceil_div(all, ceil_div(all, fits));  // sixteens of rows
@@ -97,7 +98,7 @@ void GemmInt4CpuPlan::lay_out_tiles(const GemmInt4Shape& shape, const GemmShape&
   l.piece = std::clamp<int64_t>(kTilePiece / t.floats_w, 1, t.segments);
   l.arranged = std::min(l.group / 16, all) * t.floats_x;
   l.own_work = g.k;
-  l.own_w = ceil_div(l.columns, 32) * l.piece * t.floats_w;
+  l.own_w = l.piece * t.floats_w;
   l.own_sums = std::min(l.group, 16 * all) * halves_ * l.columns;
 }
 
@@ -118,7 +119,7 @@ int64_t GemmInt4CpuPlan::capacity(const GemmInt4Shape& shape) const {
     const Int4TileShape& t = l.tiles;
     const int64_t all = ceil_div(g.m, 16), columns = std::min(kTileColumns, round_up(g.n, 32));
     const int64_t x = std::min(all * t.floats_x, std::max(kTileFloats, t.floats_x));
-    const int64_t w = columns / 32 * std::max(kTilePiece, t.floats_w);
+    const int64_t w = std::max(kTilePiece, t.floats_w);
     const int64_t own = g.k + w + std::min(16 * all, kTileRows) * halves_ * columns;
     return std::max(stream, x + machine_.threads * own);
   }

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kTileFloats = 16 * 16;
 constexpr int kPanelRows = 32;  // of w
+constexpr int64_t kFewRows = 32;
 
 // bf16 of index - 16.
 alignas(64) constexpr uint16_t kWholeBf16[32] = {0xc180, 0xc170, 0xc160, 0xc150, 0xc140, 0xc130, 0xc120, 0xc110,
@@ -24,11 +25,10 @@ alignas(64) constexpr uint16_t kWholeBf16[32] = {0xc180, 0xc170, 0xc160, 0xc150,
 // word, for int8 the even ones and then the odd ones, for bf16 pairs of those four apart.
 inline void put_bytes(float* to, const float* from, int64_t count) {
   auto* row = reinterpret_cast<int8_t*>(to);
-  for (int64_t i = 0; i < count; i += 8) {
-    for (int j = 0; j < 4; ++j) {
-      row[i + j] = static_cast<int8_t>(from[i + 2 * j]);
-      row[i + 4 + j] = static_cast<int8_t>(from[i + 2 * j + 1]);
-    }
+  int8_t even[kW / 2], odd[kW / 2];
+  for (int64_t i = 0; i < count; i += kW) {
+    Nibbles::apart(Simd::load(from + i), even, odd);
+    for (int j = 0; j < kW / 2; j += 4, row += 8) memcpy(row, even + j, 4), memcpy(row + 4, odd + j, 4);
   }
 }
 
@@ -52,7 +52,7 @@ inline void put_part(float* to, float* x) {
 }
 
 inline void arrange_tiles(float* to, const Int4TileShape& s, int lane, const Int4Row& source, float* row) {
-  float* scales = to + s.segments * s.steps * (s.parts ? s.parts : 1) * kTileFloats;
+  float* scales = to + s.segments * s.floats_of_x();
   float* sums = scales + s.segments * 16;
   widen_plain(row, source, 0, s.k);
   if (s.parts == 0) {
@@ -63,10 +63,7 @@ inline void arrange_tiles(float* to, const Int4TileShape& s, int lane, const Int
       for (int64_t p = 0; p < s.segment; p += kW) sum += Simd::load(x + p);
       sums[g * 16 + lane] = Simd::sum(sum);
       for (int64_t step = 0; step < s.steps; ++step) {
-        float* place = to + (g * s.steps + step) * kTileFloats + lane * 16;
-        const int64_t count = lesser<int64_t>(s.segment - step * 64, 64);
-        if (count < 64) memset(place, 0, 64);
-        put_bytes(place, x + step * 64, count);
+        put_bytes(to + (g * s.steps + step) * 16 * s.wide + lane * s.wide, x + step * 64, 4 * s.wide);
       }
     }
     return;
@@ -93,60 +90,85 @@ inline void arrange_tiles(float* to, const Int4TileShape& s, int lane, const Int
   }
 }
 
+// Words of sixteen neighbours, `stride` floats from one to the next, as two rows of a tile each.
+template <class Put>
+inline void put_words(float* tile, const float* words, int64_t stride, int count, Put&& put) {
+  if (count == 8) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) put(tile + 32 * i, (I)Simd::load(words + i * stride));
+  } else {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) put(tile + 32 * i, (I)Simd::load(words + i * stride));
+  }
+}
+
 // Rows of a panel from `lane` on, a vector of them. Scales of rows beyond the last are 0. Signed: int8 are codes less their zero
-// points, otherwise codes.
+// points, sixteen times those where all zero points are 8, which saves two instructions of five; otherwise codes.
 template <bool Signed>
 void panel_lanes(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t row, int rows, int64_t first,
                  int64_t segments, int lane) {
   typedef int8_t Byte __attribute__((vector_size(sizeof(I))));
-  const I mask = I{} + 0x0f0f0f0f;
-  const int64_t from = first * s.segment, count = segments * s.segment;
-  const int64_t words_each = s.segment / 8;  // of a segment
-  const int half = lane / 16, in_tile = lane % 16;
-  int64_t group = -1;
+  const I low = I{} + 0x0f0f0f0f, high = low << 4, sign = I{} + static_cast<int32_t>(0x80808080);
+  const bool sixteen = Signed && s.parts == 0 && !w.zeros;
+  const int64_t from = first * s.segment, count = segments * s.segment, groups = w.group / s.segment;
+  const int64_t unit = s.segment / s.steps, tile_floats = 16 * s.wide, sides_at = s.steps * 2 * tile_floats;
+  const int half = lane / 16, words = static_cast<int>(unit / 8);
+  const float* packed = words_at(w, row, from);
+  alignas(64) float plain[kW * kW];
   F scale = Simd::set(0), zero = Simd::set(0);
   Byte bias{};
 #ifdef __AVX512BF16__
-  const __m512i low = _mm512_set1_epi16(15), table = _mm512_load_si512(kWholeBf16);
+  const __m512i nibble = _mm512_set1_epi16(15), table = _mm512_load_si512(kWholeBf16);
   __m512i shift = _mm512_setzero_si512();
 #endif
-  for (int64_t p = 0; p < count; p += kChunk) {
-    const int words = static_cast<int>(lesser(count - p, kChunk) / 8);
-    F v[kW];
-    words_of(v, w, row, rows, from + p, words, count);  // and asks for the segments that come next
-    for (int word = 0; word < words; ++word) {
-      const int64_t at = p / 8 + word, segment = at / words_each, within = at % words_each;
-      float* const place = to + segment * s.floats_w;
-      if (within == 0) {
-        const int64_t now = (first + segment) * s.segment / w.group;
-        if (now != group) {
-          group = now;
-          scale = scales_of(w, group, row, rows), zero = zeros_of(w, group, row, rows);
-          alignas(64) float zeros[kW];
-          Simd::store(zeros, zero);
-          for (int i = 0; i < 4 * kW; ++i) bias[i] = static_cast<int8_t>(zeros[i / 4]);
+  int64_t left = 0;  // segments of the group
+  for (int64_t g = 0, p = 0; g < segments; ++g, to += s.floats_w) {
+    if (left == 0) {
+      const int64_t group = (first + g) / groups;
+      left = (group + 1) * groups - first - g;
+      scale = scales_of(w, group, row, rows), zero = zeros_of(w, group, row, rows);
+      if (sixteen) scale *= Simd::set(1.0f / 16);
+      if (w.zeros || !Signed || s.parts > 0) {
+        alignas(64) float zeros[kW];
+        Simd::store(zeros, zero);
+        for (int i = 0; i < 4 * kW; ++i) bias[i] = static_cast<int8_t>(zeros[i / 4]);
 #ifdef __AVX512BF16__
-          const __m512i z = _mm512_sub_epi32(_mm512_set1_epi32(16), _mm512_cvttps_epi32(zero));
-          shift = _mm512_or_si512(z, _mm512_slli_epi32(z, 16));
+        const __m512i z = _mm512_sub_epi32(_mm512_set1_epi32(16), _mm512_cvttps_epi32(zero));
+        shift = _mm512_or_si512(z, _mm512_slli_epi32(z, 16));
 #endif
-        }
-        float* const sides = place + s.steps * 2 * kTileFloats;
-        Simd::store(sides + lane, scale);
-        if (s.parts == 0) Simd::store(sides + kPanelRows + lane, zero);
       }
-      if (s.parts == 0) {
-        float* tile = place + (within / 8 * 2 + half) * kTileFloats + within % 8 * 32 + in_tile;
-        I even = (I)v[word] & mask, odd = (I)v[word] >> 4 & mask;
-        if constexpr (Signed) even = (I)((Byte)even - bias), odd = (I)((Byte)odd - bias);
-        Simd::store(tile, (F)even), Simd::store(tile + 16, (F)odd);
-        continue;
+    }
+    --left;
+    Simd::store(to + sides_at + lane, scale);
+    if (!Signed) Simd::store(to + sides_at + kPanelRows + lane, zero);
+    for (int64_t step = 0; step < s.steps; ++step, p += unit, packed += words * kInt4Rows) {
+      if (!w.packed && p % kChunk == 0) {
+        F v[kW];  // and asks for the segments that come next
+        words_of(v, w, row, rows, from + p, static_cast<int>(lesser(count - p, kChunk) / 8), count);
+        for (int i = 0; i < kW; ++i) Simd::store(plain + i * kW, v[i]);
+      }
+      const float* const at = w.packed ? packed : plain + p % kChunk / 8 * kW;
+      const int64_t stride = w.packed ? kInt4Rows : kW;
+      float* const tile = to + (step * 2 + half) * tile_floats + lane % 16;
+      if (sixteen) {
+        put_words(tile, at, stride, words, [&](float* pair, I word) {
+          Simd::store(pair, (F)((word << 4 & high) ^ sign)), Simd::store(pair + 16, (F)((word & high) ^ sign));
+        });
+      } else if (s.parts == 0) {
+        put_words(tile, at, stride, words, [&](float* pair, I word) {
+          I even = word & low, odd = word >> 4 & low;
+          if constexpr (Signed) even = (I)((Byte)even - bias), odd = (I)((Byte)odd - bias);
+          Simd::store(pair, (F)even), Simd::store(pair + 16, (F)odd);
+        });
       }
 #ifdef __AVX512BF16__
-      float* tile = place + (within / 4 * 2 + half) * kTileFloats + within % 4 * 64;
+      for (int i = 0; s.parts > 0 && i < words; ++i) {
+        const __m512 word = Simd::load(at + i * stride);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const __m512i q = _mm512_and_si512(_mm512_srli_epi16(_mm512_castps_si512(v[word]), 4 * j), low);
-        _mm512_storeu_si512(tile + 16 * j, _mm512_permutexvar_epi16(_mm512_add_epi16(q, shift), table));
+        for (int j = 0; j < 4; ++j) {
+          const __m512i q = _mm512_and_si512(_mm512_srli_epi16(_mm512_castps_si512(word), 4 * j), nibble);
+          _mm512_storeu_si512(tile + i * 64 + 16 * j, _mm512_permutexvar_epi16(_mm512_add_epi16(q, shift), table));
+        }
       }
 #endif
     }
@@ -161,88 +183,153 @@ void tile_panel(float* to, const Int4TileShape& s, const Int4Weight& w, int64_t 
   }
 }
 
-// Sums of a segment, 16 x 16, times both scales, those of w at `sides` and its zeros kPanelRows further. Zeros: sums of int8 are
-// of codes, and lack the zero points' share.
-template <bool Bytes, bool Zeros>
-inline void apply_scales(const float* tile, const float* scales_x, const float* sums_x, const float* sides, float* sums,
-                         int64_t stride, bool add) {
-  for (int lane = 0; lane < 16; lane += kW) {
-    const F scale = Simd::load(sides + lane), zero = Zeros ? Simd::load(sides + kPanelRows + lane) : scale;
-    float* to = sums + lane;
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; ++i, to += stride) {
-      F v = Simd::load(tile + i * 16 + lane);
-      if constexpr (Bytes) v = Nibbles::whole((I)v);
-      if constexpr (Zeros) v = Simd::fnma(zero, Simd::set(sums_x[i]), v);
-      const F before = add ? Simd::load(to) : Simd::set(0);
-      Simd::store(to, Simd::fma(v * scale, Simd::set(scales_x[i]), before));
+// Segments [first, first + segments) of a panel, decoded at `w`, against all rows of x; sums are added to, or from segment 0 on
+// set.
+struct TilePiece {
+  const Int4TileTask& task;
+  const float* w;
+  int64_t first, segments;
+  float* sums;
+  const char* next[2];  // of a packed w, for each tile of the panel, what is decoded after this
+};
+
+// Rows of a tile of x (all sixteen, or fewer that are there) times half a panel of int8. The products of a segment take no
+// longer than its sums, 16 of each lane, on their way to the scales; those wait for the tiles to work on the next segment, and
+// end in registers.
+template <class Tiles, int Rows>
+void multiply_bytes(Tiles& t, const TilePiece& b, int64_t tile_x, int half) {
+  constexpr bool kZeros = !Tiles::kSigned;
+  const Int4TileTask& d = b.task;
+  const Int4TileShape& s = d.shape;
+  const int64_t tile_floats = 16 * s.wide, scales_at = s.steps * 2 * tile_floats + half * 16;
+  const float* const all = d.x + tile_x * s.floats_x;
+  const float* x = all + b.first * s.floats_of_x();
+  const float* scales_x = all + s.segments * s.floats_of_x() + b.first * 16;
+  const float* w = b.w;
+  float* const to = b.sums + tile_x * 16 * d.stride + half * 16;
+  alignas(64) float buffers[2][kTileFloats];
+  F sums[Rows][16 / kW];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    for (int v = 0; v < 16 / kW; ++v) sums[i][v] = b.first > 0 ? Simd::load(to + i * d.stride + v * kW) : Simd::set(0);
+  }
+  const auto scaled = [&](const float* buffer, const float* sides) __attribute__((always_inline)) {
+    for (int v = 0; v < 16 / kW; ++v) {
+      const F scale = Simd::load(sides + v * kW), zero = kZeros ? Simd::load(sides + kPanelRows + v * kW) : scale;
+#pragma GCC unroll 16
+      for (int i = 0; i < Rows; ++i) {
+        F dot = Nibbles::whole((I)Simd::load(buffer + i * 16 + v * kW));
+        if constexpr (kZeros) dot = Simd::fnma(zero, Simd::set(scales_x[s.segments * 16 + i]), dot);
+        sums[i][v] = Simd::fma(dot * scale, Simd::set(scales_x[i]), sums[i][v]);
+      }
     }
+    scales_x += 16;
+  };
+  const char* next = tile_x == 0 ? b.next[half] : nullptr;
+  const int64_t lines = s.segment / 8;
+  for (int64_t g = 0; g < b.segments; ++g, w += s.floats_w) {
+    t.template zero<0>();
+    for (int64_t step = 0; step < s.steps; ++step, x += tile_floats) {
+      t.template load<4>(x, 4 * s.wide);
+      t.template load<6>(w + (2 * step + half) * tile_floats, 64);
+      t.template dot_bytes<0, 4, 6>();
+    }
+    if (next) {
+      for (int64_t i = 0; i < lines; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+    }
+    t.template store<0>(buffers[g % 2], 64);
+    if (g > 0) scaled(buffers[(g - 1) % 2], w - s.floats_w + scales_at);
+  }
+  if (b.segments > 0) scaled(buffers[(b.segments - 1) % 2], w - s.floats_w + scales_at);
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    for (int v = 0; v < 16 / kW; ++v) Simd::store(to + i * d.stride + v * kW, sums[i][v]);
   }
 }
 
-// Rows tiles of x against a panel of w, segment by segment. Of int8, whose products take no longer than their sums to be scaled,
-// those are scaled while the tiles work on the next segment.
-template <class Tiles, int Rows, bool Bytes>
-void multiply_segments(Tiles& t, const Int4TileBlock& b, int64_t tile_x, int panel) {
-  constexpr bool kZeros = Bytes && !Tiles::kSigned;
-  const Int4TileShape& s = b.shape;
-  const int parts = Bytes ? 1 : s.parts;
-  const int64_t tiles = s.segments * s.steps * parts;
-  constexpr int kBuffers = Bytes ? 2 : 1;
-  alignas(64) float buffers[kBuffers][4][kTileFloats];
-  const auto scaled = [&](int64_t g) {
-    const float* const sides = b.w + (panel * b.segments + g) * s.floats_w + s.steps * 2 * kTileFloats;
-    for (int r = 0; r < Rows; ++r) {
-      const float* const scales_x = b.x + (tile_x + r) * s.floats_x + tiles * kTileFloats + (b.first + g) * 16;
-      for (int j = 0; j < 2; ++j) {
-        apply_scales<Bytes, kZeros>(buffers[g % kBuffers][2 * r + j], scales_x, scales_x + s.segments * 16,
-                                    sides + j * 16, b.sums + (tile_x + r) * 16 * b.stride + panel * kPanelRows + j * 16,
-                                    b.stride, b.first + g > 0);
-      }
-    }
-  };
+// Rows tiles of x times a panel of bf16.
+template <class Tiles, int Rows>
+void multiply_parts(Tiles& t, const TilePiece& b, int64_t tile_x) {
+  const Int4TileTask& d = b.task;
+  const Int4TileShape& s = d.shape;
+  alignas(64) float buffers[4][kTileFloats];
   for (int64_t g = 0; g < b.segments; ++g) {
-    const float* w = b.w + (panel * b.segments + g) * s.floats_w;
-    const float* x = b.x + tile_x * s.floats_x + (b.first + g) * s.steps * parts * kTileFloats;
+    const float* w = b.w + g * s.floats_w;
+    const float* x = d.x + tile_x * s.floats_x + (b.first + g) * s.floats_of_x();
     t.template zero<0>(), t.template zero<1>();
     if constexpr (Rows == 2) t.template zero<2>(), t.template zero<3>();
     for (int64_t step = 0; step < s.steps; ++step, w += 2 * kTileFloats) {
       t.template load<6>(w, 64), t.template load<7>(w + kTileFloats, 64);
-      for (int part = 0; part < parts; ++part, x += kTileFloats) {
+      for (int part = 0; part < s.parts; ++part, x += kTileFloats) {
         t.template load<4>(x, 64);
         if constexpr (Rows == 2) t.template load<5>(x + s.floats_x, 64);
-        if constexpr (Bytes) {
-          t.template dot_bytes<0, 4, 6>(), t.template dot_bytes<1, 4, 7>();
-          if constexpr (Rows == 2) t.template dot_bytes<2, 5, 6>(), t.template dot_bytes<3, 5, 7>();
-        } else {
-          t.template dot<0, 4, 6>(), t.template dot<1, 4, 7>();
-          if constexpr (Rows == 2) t.template dot<2, 5, 6>(), t.template dot<3, 5, 7>();
+        t.template dot<0, 4, 6>(), t.template dot<1, 4, 7>();
+        if constexpr (Rows == 2) t.template dot<2, 5, 6>(), t.template dot<3, 5, 7>();
+      }
+    }
+    t.template store<0>(buffers[0], 64), t.template store<1>(buffers[1], 64);
+    if constexpr (Rows == 2) t.template store<2>(buffers[2], 64), t.template store<3>(buffers[3], 64);
+    for (int r = 0; r < Rows; ++r) {
+      const float* const scales_x = d.x + (tile_x + r) * s.floats_x + s.segments * s.floats_of_x() + (b.first + g) * 16;
+      for (int j = 0; j < 2; ++j) {
+        float* to = b.sums + (tile_x + r) * 16 * d.stride + j * 16;
+        for (int lane = 0; lane < 16; lane += kW) {
+          const F scale = Simd::load(w + j * 16 + lane);
+#pragma GCC unroll 4
+          for (int i = 0; i < 16; ++i) {
+            const F before = b.first + g > 0 ? Simd::load(to + i * d.stride + lane) : Simd::set(0);
+            const F dot = Simd::load(buffers[2 * r + j] + i * 16 + lane);
+            Simd::store(to + i * d.stride + lane, Simd::fma(dot * scale, Simd::set(scales_x[i]), before));
+          }
         }
       }
     }
-    auto& buffer = buffers[g % kBuffers];
-    t.template store<0>(buffer[0], 64), t.template store<1>(buffer[1], 64);
-    if constexpr (Rows == 2) t.template store<2>(buffer[2], 64), t.template store<3>(buffer[3], 64);
-    if (!Bytes) scaled(g);
-    if (Bytes && g > 0) scaled(g - 1);
   }
-  if (Bytes && b.segments > 0) scaled(b.segments - 1);
 }
 
 template <class Tiles, bool Bytes>
-void multiply_tiles(const Int4TileBlock& b) {
-  Tiles tiles;
-  if constexpr (requires { tiles.take(0); }) tiles.take(static_cast<int>(lesser<int64_t>(b.shape.segment, 64) / 4));
-  for (int panel = 0; panel < b.panels; ++panel) {
-    int64_t i = 0;
-    for (; i + 2 <= b.tiles_x; i += 2) multiply_segments<Tiles, 2, Bytes>(tiles, b, i, panel);
-    if (i < b.tiles_x) multiply_segments<Tiles, 1, Bytes>(tiles, b, i, panel);
+void multiply_tiles(const Int4TileTask& d) {
+  const Int4TileShape& s = d.shape;
+  if (s.segments == 0) return;
+  const int64_t tiles_x = (d.rows + 15) / 16;
+  Tiles tiles(static_cast<int>(lesser<int64_t>(d.rows, 16)), static_cast<int>(4 * s.wide));
+  const int64_t panels = (d.rows_w + kPanelRows - 1) / kPanelRows, pieces = (s.segments + d.piece - 1) / d.piece;
+  // Few rows of x stay in the cache, and panels come as they lie in memory; otherwise a piece of x is kept for all panels.
+  const bool few = d.rows <= kFewRows;
+  const auto row_of = [&](int64_t turn) { return d.row + (few ? turn / pieces : turn % panels) * kPanelRows; };
+  const auto first_of = [&](int64_t turn) { return (few ? turn % pieces : turn / panels) * d.piece; };
+  for (int64_t turn = 0; turn < panels * pieces; ++turn) {
+    const int64_t row = row_of(turn), first = first_of(turn), segments = lesser(d.piece, s.segments - first);
+    const int rows = static_cast<int>(lesser<int64_t>(kPanelRows, d.row + d.rows_w - row));
+    tile_panel<Tiles::kSigned>(d.work, s, d.w, row, rows, first, segments);
+    TilePiece b{d, d.work, first, segments, d.sums + (row - d.row), {}};
+    for (int j = 0; d.w.packed && j < 2; ++j) {
+      b.next[j] =
+          reinterpret_cast<const char*>(words_at(d.w, row_of(turn + 1) + 16 * j, first_of(turn + 1) * s.segment));
+    }
+    if constexpr (Bytes) {
+      for (int64_t i = 0; i < tiles_x; ++i) {
+        const int64_t present = d.rows - 16 * i;
+        for (int half = 0; half < 2; ++half) {
+          if (present > 8)
+            multiply_bytes<Tiles, 16>(tiles, b, i, half);
+          else if (present > 4)
+            multiply_bytes<Tiles, 8>(tiles, b, i, half);
+          else
+            multiply_bytes<Tiles, 4>(tiles, b, i, half);
+        }
+      }
+    } else {
+      int64_t i = 0;
+      for (; i + 2 <= tiles_x; i += 2) multiply_parts<Tiles, 2>(tiles, b, i);
+      if (i < tiles_x) multiply_parts<Tiles, 1>(tiles, b, i);
+    }
   }
 }
 
 template <class Tiles>
-void block_of_tiles(const Int4TileBlock& b) {
-  b.shape.parts ? multiply_tiles<Tiles, false>(b) : multiply_tiles<Tiles, true>(b);
+void task_of_tiles(const Int4TileTask& d) {
+  d.shape.parts ? multiply_tiles<Tiles, false>(d) : multiply_tiles<Tiles, true>(d);
 }
 
 }  // namespace

@@ -10,13 +10,13 @@ namespace {
 class VectorTiles {
  public:
   static constexpr bool kSigned = false;
-  // So many fours along k of each tile are multiplied, 8 or 16: the rest are zeros.
-  void take(int fours) { fours_ = fours; }
+  // Bytes in a row of x, 32 or 64.
+  VectorTiles(int, int bytes) : fours_(bytes / 4) {}
   template <int Tile>
   void zero() {
     memset(sums_[Tile], 0, sizeof(sums_[Tile]));
   }
-  // Rows of 64 bytes, one after the other; they are read when they are multiplied.
+  // Rows one after the other; they are read when they are multiplied.
   template <int Tile>
   void load(const float* from, int64_t) {
     from_[Tile - 4] = from;
@@ -28,7 +28,8 @@ class VectorTiles {
   template <int Sums, int A, int B>
   void dot_bytes() {
     for (int row = 0; row < 16; row += kRows) {
-      (fours_ == 8 ? dot_rows<8> : dot_rows<16>)(sums_[Sums] + row * kVectors16, from_[A - 4] + row * 16, from_[B - 4]);
+      (fours_ == 8 ? dot_rows<8> : dot_rows<16>)(sums_[Sums] + row * kVectors16, from_[A - 4] + row * fours_,
+                                                 from_[B - 4]);
     }
   }
 
@@ -46,7 +47,7 @@ class VectorTiles {
         for (int v = 0; v < kVectors16; ++v) four[v] = (I)Simd::load(w + q * 16 + v * kW);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) {
-          const I other = (I)Simd::set(x[i * 16 + q]);
+          const I other = (I)Simd::set(x[i * Fours + q]);
 #pragma GCC unroll 2
           for (int v = 0; v < kVectors16; ++v) s[i][v] = Nibbles::quad(s[i][v], four[v], other);
         }
@@ -61,13 +62,11 @@ class VectorTiles {
 
   I sums_[4][16 * kVectors16];
   const float* from_[4];
-  int fours_ = 16;
+  int fours_;
 };
 
-constexpr Int4TileKernels kVectorTiles = {.splits = false,
-                                          .arrange = arrange_tiles,
-                                          .panel = tile_panel<VectorTiles::kSigned>,
-                                          .block = multiply_tiles<VectorTiles, true>};
+constexpr Int4TileKernels kVectorTiles = {
+    .splits = false, .arrange = arrange_tiles, .multiply = multiply_tiles<VectorTiles, true>};
 
 }  // namespace
 }  // namespace kw::cpu

@@ -13,13 +13,17 @@ namespace {
 class AmxTiles {
  public:
   static constexpr bool kSigned = true;  // both operands of dot_bytes
-  AmxTiles() {
-    alignas(64) static constexpr struct {
+  // Tiles 0 to 3 for sums and 4 and 5 for their left operand have `rows` rows, 6 and 7 for the right one as many as `bytes`, of
+  // a left operand's row, ask for.
+  explicit AmxTiles(int rows = 16, int bytes = 64) {
+    alignas(64) struct {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } kConfig;
-    _tile_loadconfig(&kConfig);
+      uint8_t rows[16] = {};
+    } config;
+    for (int i = 0; i < 8; ++i) config.rows[i] = static_cast<uint8_t>(i < 6 ? rows : bytes / 4);
+    config.row_bytes[4] = config.row_bytes[5] = static_cast<uint16_t>(bytes);
+    _tile_loadconfig(&config);
   }
   ~AmxTiles() { _tile_release(); }
   AmxTiles(const AmxTiles&) = delete;
