@@ -1,6 +1,8 @@
-// Decode steps of served models over paged caches: the shapes of attention_gqa's models, every request as long as said.
+// Decode steps of served models over paged caches: the shapes of attention_gqa's models, every request as long as said; some over
+// caches of f8e4m3 as well.
 import type { Model } from '../case.js';
 import { models as contiguous } from './attention_gqa.models.js';
+import { overScaled } from './cache.rules.js';
 
 const paged = ({ name, dims, params, dtypes, quick }: Model, pageSize: number): Model => {
   const { lenKv, ...sizes } = dims as Record<'lenKv' | 'batch', number>;
@@ -17,8 +19,10 @@ const paged = ({ name, dims, params, dtypes, quick }: Model, pageSize: number): 
 
 const decoding = contiguous.filter(({ name }) => / decode /.test(name));
 const llama = decoding.filter(({ name }) => name.startsWith('llama-3-8b '));
+const trained = decoding.filter(({ name }) => /^efficientllm-\S+ gqa decode 2048$/.test(name));
 
 export const models: readonly Model[] = [
   ...decoding.map((model) => paged(model, 64)),
   ...llama.map(({ quick: _, ...model }) => paged(model, 16)),
+  ...[...llama, ...trained].map((model) => overScaled(paged(model, 64), ['kCache', 'vCache'], ['kScale', 'vScale'])),
 ];

@@ -1,6 +1,8 @@
 // Decode steps of models with latent attention over paged caches: DeepSeek-V2 Lite and V3, whole and as one of several GPUs has them,
-// and the bodies that EfficientLLM (arXiv 2505.13840) trains, whose latent is an eighth of the hidden size, without a rotated part.
+// and the bodies that EfficientLLM (arXiv 2505.13840) trains, whose latent is an eighth of the hidden size, without a rotated part. Some
+// over caches of f8e4m3 as well.
 import type { Model } from '../case.js';
+import { overScaled } from './cache.rules.js';
 
 interface Body {
   model: string;
@@ -44,8 +46,11 @@ const step = ({ model, heads, dim, latent, headDim }: Body, batch: number, lenKv
   };
 };
 
+const scaled = (model: Model) => overScaled(model, ['cCache'], ['cScale']);
 export const models: readonly Model[] = bodies.flatMap((body) => [
   step(body, 1, 4096),
   step(body, 8, 4096),
-  ...(body.latent === deepseek.latent ? [step(body, 128, 8192), step(body, 1, 4096, 2)] : [step(body, 1, 2048)]),
+  ...(body.latent === deepseek.latent
+    ? [step(body, 128, 8192), step(body, 1, 4096, 2), scaled(step(body, 8, 4096))]
+    : [step(body, 1, 2048), scaled(step(body, 1, 2048))]),
 ]);

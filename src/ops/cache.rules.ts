@@ -1,4 +1,5 @@
 // What operators over caches of keys and values declare alike.
+import type { Model } from '../case.js';
 import type { DType } from '../dtype.js';
 import type { RuleCode } from '../solve.js';
 import type { Given } from '../spec.js';
@@ -20,3 +21,16 @@ export const scaleRule = (
     ]
   );
 };
+
+/** The shape with scaled caches. */
+export const overScaled = (
+  { quick: _, ...model }: Model,
+  caches: readonly string[],
+  scales: readonly string[],
+): Model => ({
+  ...model,
+  name: `${model.name}, ${scaledCache}`,
+  dtypes: { ...model.dtypes, ...Object.fromEntries(caches.map((name) => [name, scaledCache])) },
+  with: scales,
+  values: { ...model.values, ...Object.fromEntries(scales.map((name) => [name, 1])) },
+});

@@ -36,14 +36,15 @@ export interface PaperSuite {
   differences: readonly string[];
 }
 
-const attentionGroup = /^(efficientllm-\S+) (mha|mqa|gqa|mla) (prefill|decode) 2048(?:, (pages) of 64)?$/;
-/** Keys and values of a token, or its latent, bf16. */
-const bf16Cache = ({ headsKv, dim, dimV }: Readonly<Record<string, number>>) =>
-  2 * (headsKv === undefined ? dim! : headsKv * (dim! + dimV!));
+const attentionGroup =
+  /^(efficientllm-\S+) (mha|mqa|gqa|mla) (prefill|decode) 2048(?:, (pages) of 64)?(?:, (f8)e4m3)?$/;
+/** Elements of the keys and values of a token, or of its latent. */
+const cached = ({ headsKv, dim, dimV }: Readonly<Record<string, number>>) =>
+  headsKv === undefined ? dim! : headsKv * (dim! + dimV!);
 
 /**
  * The bodies that the paper trains, each with three ways to share key and value heads. A training iteration, which its latencies are of,
- * is a prefill and its gradients.
+ * is a prefill and its gradients. Those that keep little, GQA and MLA, decode from caches of f8e4m3 as well, in a group of their own beside bf16.
  */
 function attention(): SuiteGroup[] {
   const forward = ops.attentionGqa as unknown as Operator;
@@ -52,25 +53,30 @@ function attention(): SuiteGroup[] {
   const latent = ops.attentionMla as unknown as Operator;
   const groups = new Map<string, { body: string; quick: boolean; members: Member[] }>();
   const add = (op: Operator, { name, ...model }: Model, gradients: boolean): void => {
-    const [, body, label, phase, pages] = attentionGroup.exec(name) ?? [];
+    const [, body, kind, phase, pages, f8] = attentionGroup.exec(name) ?? [];
     if (body === undefined) return;
     const inPages = pages || op === latent;
-    const load = `${gradients ? 'gradients' : inPages ? 'paged decode' : phase} 2048`;
-    const group = groups.get(`${body} ${load}`) ?? {
-      body,
-      quick: body === 'efficientllm-0.5b' && !gradients,
-      members: [],
+    const label = f8 ? `${kind} f8` : kind!;
+    const cache = phase === 'decode' ? { cacheBytes: (f8 ? 1 : 2) * cached(model.dims) } : {};
+    const into = (load: string): void => {
+      const group = groups.get(`${body} ${load}`) ?? {
+        body,
+        quick: body === 'efficientllm-0.5b' && !gradients,
+        members: [],
+      };
+      group.members.push({ label, op, model: { ...model, name: `${body} ${label} ${load}` }, ...cache });
+      groups.set(`${body} ${load}`, group);
     };
-    const cache = phase === 'decode' ? { cacheBytes: bf16Cache(model.dims) } : {};
-    group.members.push({ label: label!, op, model: { ...model, name: `${body} ${label} ${load}` }, ...cache });
-    groups.set(`${body} ${load}`, group);
+    if (!f8) into(`${gradients ? 'gradients' : inPages ? 'paged decode' : phase} 2048`);
+    if (inPages && (kind === 'gqa' || kind === 'mla')) into('f8 decode 2048');
   };
   for (const model of forward.spec.models) {
     add(forward, model, false);
     const trained = backward.spec.models.find(({ name }) => name === model.name);
     if (trained) add(backward, trained, true);
-    const served = paged.spec.models.find(({ name }) => name === `${model.name}, pages of 64`);
-    if (served) add(paged, served, false);
+    const name = `${model.name}, pages of 64`;
+    for (const served of paged.spec.models)
+      if (served.name === name || served.name === `${name}, f8e4m3`) add(paged, served, false);
   }
   for (const model of latent.spec.models) add(latent, model, false);
   return [...groups].map(([name, group]) => ({ name, ...group }));
@@ -129,7 +135,7 @@ export const paperSuites: readonly PaperSuite[] = [
   {
     name: 'attention',
     title:
-      'attention of the bodies that EfficientLLM trains (its Table 3), prefill with its gradients and decode at 2048 tokens, bf16',
+      'attention of the bodies that EfficientLLM trains (its Table 3), prefill with its gradients and decode at 2048 tokens, bf16; decode from caches of f8e4m3',
     groups: attention(),
     absent: [
       'NSA, a row of Table 3: this version has no operator for it.',

@@ -20,6 +20,7 @@ describe('groups', () => {
         `efficientllm-${size} gradients 2048`,
         `efficientllm-${size} decode 2048`,
         `efficientllm-${size} paged decode 2048`,
+        `efficientllm-${size} f8 decode 2048`,
       ]),
     );
     const backward = (name: string) => name.includes('gradients');
@@ -27,16 +28,16 @@ describe('groups', () => {
       for (const { label, op, model } of members) {
         const kind = backward(name)
           ? 'gqa_backward'
-          : name.includes('paged')
-            ? label === 'mla'
-              ? label
-              : 'gqa_paged'
-            : 'gqa';
+          : label.startsWith('mla') && !name.includes('prefill')
+            ? 'mla'
+            : name.includes('paged') || name.includes('f8')
+              ? 'gqa_paged'
+              : 'gqa';
         expect(op.spec.name).toBe(`attention_${kind}`);
         expect(backward(model.name)).toBe(backward(name));
         expect(backward(name) && quick).toBe(false);
       }
-    for (const { name, members, body } of attention.groups) {
+    for (const { name, members, body } of attention.groups.filter((group) => !group.name.includes('f8'))) {
       const latent = / decode/.test(name) && !name.includes('paged') ? [] : ['mla'];
       expect(members.map(({ label }) => label)).toEqual(['mha', 'mqa', 'gqa', ...latent]);
       const [mha, mqa, gqa, mla] = members.map(({ model }) => model.dims);
@@ -49,6 +50,20 @@ describe('groups', () => {
       expect(members.map(({ cacheBytes }) => cacheBytes)).toEqual(bytes);
       if (mla && decoded) expect(mla.dim).toBe((mha!.headsQ! * mha!.dim!) / 8);
       expect(paperTables[body]!.rows.map(([label]) => label)).toEqual(['mqa', 'gqa', 'mla', 'nsa']);
+    }
+  });
+
+  test('attention: what keeps little in the cache, in bf16 and in half the bytes', () => {
+    for (const { name, members } of attention.groups.filter((group) => group.name.includes('f8'))) {
+      expect(members.map(({ label }) => label)).toEqual(['gqa', 'gqa f8', 'mla', 'mla f8']);
+      const bytes = members.map(({ cacheBytes }) => cacheBytes!);
+      expect([bytes[1], bytes[3]]).toEqual([bytes[0]! / 2, bytes[2]! / 2]);
+      for (const { label, model, op } of members) {
+        const cache = op.spec.name === 'attention_mla' ? 'cCache' : 'kCache';
+        expect(model.dtypes![cache], name).toBe(label.endsWith('f8') ? 'f8e4m3' : undefined);
+      }
+      expect(members[1]!.model.dims).toEqual(members[0]!.model.dims);
+      expect(members[3]!.model.dims).toEqual(members[2]!.model.dims);
     }
   });
 
