@@ -68,7 +68,7 @@ function attention(): SuiteGroup[] {
       groups.set(`${body} ${load}`, group);
     };
     if (!f8) into(`${gradients ? 'gradients' : inPages ? 'paged decode' : phase} 2048`);
-    if (inPages && (kind === 'gqa' || kind === 'mla')) into('f8 decode 2048');
+    if (inPages && (kind === 'gqa' || kind === 'mla')) into('decode 2048 by cache');
   };
   for (const model of forward.spec.models) {
     add(forward, model, false);

@@ -20,7 +20,7 @@ describe('groups', () => {
         `efficientllm-${size} gradients 2048`,
         `efficientllm-${size} decode 2048`,
         `efficientllm-${size} paged decode 2048`,
-        `efficientllm-${size} f8 decode 2048`,
+        `efficientllm-${size} decode 2048 by cache`,
       ]),
     );
     const backward = (name: string) => name.includes('gradients');
@@ -30,14 +30,14 @@ describe('groups', () => {
           ? 'gqa_backward'
           : label.startsWith('mla') && !name.includes('prefill')
             ? 'mla'
-            : name.includes('paged') || name.includes('f8')
+            : name.includes('paged') || name.includes('by cache')
               ? 'gqa_paged'
               : 'gqa';
         expect(op.spec.name).toBe(`attention_${kind}`);
         expect(backward(model.name)).toBe(backward(name));
         expect(backward(name) && quick).toBe(false);
       }
-    for (const { name, members, body } of attention.groups.filter((group) => !group.name.includes('f8'))) {
+    for (const { name, members, body } of attention.groups.filter((group) => !group.name.includes('by cache'))) {
       const latent = / decode/.test(name) && !name.includes('paged') ? [] : ['mla'];
       expect(members.map(({ label }) => label)).toEqual(['mha', 'mqa', 'gqa', ...latent]);
       const [mha, mqa, gqa, mla] = members.map(({ model }) => model.dims);
@@ -54,7 +54,7 @@ describe('groups', () => {
   });
 
   test('attention: what keeps little in the cache, in bf16 and in half the bytes', () => {
-    for (const { name, members } of attention.groups.filter((group) => group.name.includes('f8'))) {
+    for (const { name, members } of attention.groups.filter((group) => group.name.includes('by cache'))) {
       expect(members.map(({ label }) => label)).toEqual(['gqa', 'gqa f8', 'mla', 'mla f8']);
       const bytes = members.map(({ cacheBytes }) => cacheBytes!);
       expect([bytes[1], bytes[3]]).toEqual([bytes[0]! / 2, bytes[2]! / 2]);

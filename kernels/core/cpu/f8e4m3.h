@@ -31,6 +31,21 @@ struct F8e4m3As {
   }
 };
 
+// Bytes of bf16 by halves of a code without its sign: four places up, a half goes to each byte.
+struct alignas(16) F8e4m3Bf16Bytes {
+  uint8_t high[16] = {}, low[16] = {};              // by the upper half, by the lower one
+  uint8_t small_high[16] = {}, small_low[16] = {};  // of values below 2^-6
+  constexpr F8e4m3Bf16Bytes() {
+    using As = F8e4m3As<7, 127>;
+    for (int i = 0; i < 16; ++i) {
+      high[i] = static_cast<uint8_t>((As::kMore >> 8) + i), low[i] = static_cast<uint8_t>(i << 4);
+      small_high[i] = static_cast<uint8_t>(As::kSmall.value[i % 8] >> 8);
+      small_low[i] = static_cast<uint8_t>(As::kSmall.value[i % 8]);
+    }
+  }
+};
+constexpr F8e4m3Bf16Bytes kF8e4m3Bf16Bytes;
+
 using F8e4m3AsF16 = F8e4m3As<10, 15>;
 using F8e4m3AsBf16 = F8e4m3As<7, 127>;
 

@@ -56,6 +56,9 @@ struct Simd {
   template <class As>
   static void widen_f8e4m3(uint16_t* to, const uint8_t* from, int64_t n) {
     int64_t e = 0;
+    if constexpr (As::kUp == 4) {
+      for (; e + 64 <= n; e += 64) widen_bytes(to + e, from + e);
+    }
     for (; e + 32 <= n; e += 32)
       _mm512_storeu_si512(to + e, widened_f8e4m3<As>(_mm256_loadu_si256((const __m256i*)(from + e))));
     if (e == n) return;
@@ -125,6 +128,25 @@ struct Simd {
   }
   static F widen_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
   static __m256i narrow_f16(F v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // 64 elements as bf16, byte by byte: 8 instructions for 32 elements instead of 12.
+  static void widen_bytes(uint16_t* to, const uint8_t* from) {
+    const auto table = [](const uint8_t* t) { return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i*)t)); };
+    const F8e4m3Bf16Bytes& bytes = kF8e4m3Bf16Bytes;
+    // So that the bytes of 32 neighbours are zipped into one vector.
+    const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
+    const __m512i code = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(from));
+    const __m512i size = _mm512_and_si512(code, _mm512_set1_epi8(0x7f));
+    const __m512i upper = _mm512_and_si512(_mm512_srli_epi16(size, 4), _mm512_set1_epi8(15));
+    const __mmask64 small = _mm512_cmplt_epu8_mask(size, _mm512_set1_epi8(8));
+    const __mmask64 nan = _mm512_cmpeq_epi8_mask(size, _mm512_set1_epi8(0x7f));
+    __m512i high = _mm512_shuffle_epi8(table(bytes.high), upper), low = _mm512_shuffle_epi8(table(bytes.low), size);
+    high = _mm512_mask_shuffle_epi8(high, small, table(bytes.small_high), size);
+    low = _mm512_mask_shuffle_epi8(low, small, table(bytes.small_low), size);
+    high = _mm512_mask_mov_epi8(high, nan, _mm512_set1_epi8(0x7f));
+    high = _mm512_ternarylogic_epi32(high, code, _mm512_set1_epi8((char)0x80), 0xf8);  // high | code & sign
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi8(low, high));
+    _mm512_storeu_si512(to + 32, _mm512_unpackhi_epi8(low, high));
+  }
   template <class As>
   static __m512i widened_f8e4m3(__m256i codes) {
     const __m512i code = _mm512_cvtepu8_epi16(codes), size = _mm512_and_si512(code, _mm512_set1_epi16(0x7f));
